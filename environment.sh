@@ -1,0 +1,56 @@
+# Sourced by run.sh, run_eval.sh and run_tests.sh: finds a Python, and finds or makes an environment for the project.
+
+# The first Python of at least 3.11: the active one, then any other on the PATH.
+find_python() {
+    local candidate
+    for candidate in python python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "error: Python 3.11 or newer was not found on the PATH; install it (python.org, conda, pyenv) and run this again." >&2
+    return 2
+}
+
+# Does Python $1 have every package of requirements file $2 in the version pinned there?
+satisfies() {
+    "$1" - "$2" 2>/dev/null <<'PY'
+import importlib.metadata, pathlib, sys
+
+def pins(path):
+    for line in path.read_text().splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("-r "):
+            yield from pins(path.parent / line[3:].strip())
+        elif line:
+            yield line.split("==")
+
+for name, version in pins(pathlib.Path(sys.argv[1])):
+    if importlib.metadata.version(name).split("+")[0] != version:
+        sys.exit(1)
+PY
+}
+
+# Set `python` to an interpreter that satisfies requirements file $1: the active one, or that of .venv, made if need be.
+use_environment() {
+    python=$(find_python) || exit 2
+    if satisfies "$python" "$1"; then
+        return
+    fi
+    local base=$python
+    python=$PWD/.venv/bin/python
+    if satisfies "$python" "$1"; then
+        return
+    fi
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        echo "environment: creating .venv with $base" >&2
+        "$base" -m venv .venv || { echo "error: $base cannot create .venv (on Debian: apt-get install python3-venv)." >&2; exit 2; }
+    fi
+    echo "environment: installing $1 into .venv (once; a few minutes, mostly torch)" >&2
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$1" || {
+        echo "error: pip could not install $1; see its message above. Run this again once that is mended." >&2
+        exit 2
+    }
+    echo "environment: ready" >&2
+}

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Run the tests; further flags go to pytest: bash run_tests.sh -k resume
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./environment.sh
+
+use_environment requirements-dev.txt
+export OMP_NUM_THREADS=1 # two tests at a time, one thread each
+exec "$python" -m pytest -n 2 --dist loadscope "$@"
