@@ -1,0 +1,224 @@
+"""Everything a run is made of, in one frozen object: flags, facts of the dataset, and the numbers derived from both.
+
+Standard library only, so that a missing data set is noticed before an environment is built.
+
+A recipe is a set of defaults for one method on one dataset; flags given on the command line win over it.
+"""
+
+import ast
+import dataclasses
+import math
+from argparse import Namespace
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from quirks import repaired
+from utils import UserError
+
+THUMOS14_CLASSES = (
+    "BaseballPitch", "BasketballDunk", "Billiards", "CleanAndJerk", "CliffDiving", "CricketBowling", "CricketShot",
+    "Diving", "FrisbeeCatch", "GolfSwing", "HammerThrow", "HighJump", "JavelinThrow", "LongJump", "PoleVault",
+    "Shotput", "SoccerPenalty", "TennisSwing", "ThrowDiscus", "VolleyballSpiking",
+)  # fmt: skip
+
+TIOU_THUMOS = tuple(0.1 + i * ((0.9 - 0.1) / 8) for i in range(8)) + (0.9,)  # numpy's linspace(0.1, 0.9, 9), bit for bit
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is true of a dataset whoever uses it."""
+
+    data_path: str
+    classes: tuple[str, ...]
+    stream_width: int  # features per row of one stream
+    fps: float  # of the video that the features were taken from
+    snippet_frames: int  # video frames per feature row
+    tiou_thresholds: tuple[float, ...]
+    protocol: str  # name of the ground truth that the score refers to (docs/evaluation.md)
+
+
+DATASETS = {
+    "thumos14": Dataset("./dataset/THUMOS14", THUMOS14_CLASSES, 1024, 25.0, 16, TIOU_THUMOS, "thumos-210"),
+    "demo": Dataset("./dataset/demo_v1", THUMOS14_CLASSES[:8], 64, 25.0, 16, TIOU_THUMOS, "demo-v1"),
+}
+
+# Published values: the paper and the official code. A recipe of another dataset names only what differs.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "basnet": {
+        "alpha": 1e-4,
+        "class_th": 0.25,
+        "lr": "[0.0001]*1500",
+        "batch_size": 16,
+        "weight_decay": 5e-4,
+        "dropout": 0.7,
+        "num_segments": 750,
+        "hidden": 2048,
+        "scale": 24,
+        "cas_th": "0:0.25:0.025",
+        "outer": 0.25,
+        "class_weight": 0.2,
+        "nms_th": 0.7,
+    },
+}
+RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+    ("basnet", "thumos14"): {},
+    ("basnet", "demo"): {"num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
+}
+
+
+def recipe(method: str, dataset: str) -> dict[str, Any]:
+    """Defaults of `method` on `dataset`."""
+    return PUBLISHED[method] | RECIPES[method, dataset] | {"data_path": DATASETS[dataset].data_path}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. Fields are the flags of options.py under the same names, then facts of the dataset."""
+
+    dataset: str
+    method: str
+    ablation: str
+    data_path: str
+    modal: str
+    model_path: str
+    output_path: str
+    log_path: str
+    model_file: str | None
+    seed: int
+    alpha: float
+    lr: str
+    num_iters: int
+    batch_size: int
+    weight_decay: float
+    dropout: float
+    eval_every: str
+    num_segments: int
+    len_feature: int
+    hidden: int
+    class_th: float
+    scale: int
+    cas_th: str
+    outer: float
+    class_weight: float
+    nms_th: float
+    compat: str
+    fix: str
+    device: str
+    num_workers: int
+    classes: tuple[str, ...]
+    fps: float
+    snippet_frames: int
+    tiou_thresholds: tuple[float, ...]
+    protocol: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return ("rgb", "flow") if self.modal == "all" else (self.modal,)
+
+    @cached_property
+    def learning_rates(self) -> list[float]:
+        """One value per iteration."""
+        return parse_schedule(self.lr, self.num_iters)
+
+    @cached_property
+    def cas_thresholds(self) -> list[float]:
+        return parse_thresholds(self.cas_th)
+
+    @cached_property
+    def repaired(self) -> tuple[str, ...]:
+        """Ids of the official quirks that this run repairs."""
+        return repaired(self.compat, self.fix)
+
+    def seconds_per_row(self, num_seg: int) -> float:
+        """Time covered by one of the T network rows of a video of `num_seg` feature rows."""
+        return num_seg * self.snippet_frames / (self.fps * self.num_segments)
+
+    def eval_interval(self, num_videos: int) -> int:
+        """Iterations between evaluations."""
+        return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"repaired": list(self.repaired)}
+
+
+def make_config(args: Namespace) -> Config:
+    """The run that `args` (options.parse_args) asks for."""
+    facts = DATASETS[args.dataset]
+    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Config)}
+    if args.len_feature is None:
+        values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
+    for name in ("classes", "fps", "snippet_frames", "tiou_thresholds", "protocol"):
+        values[name] = getattr(facts, name)
+    values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
+    config = Config(**values)
+    if config.len_feature % len(config.streams):
+        raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
+    _ = config.cas_thresholds, config.repaired  # a mistake in either is told now, not after an hour
+    return config
+
+
+MOST_ITERATIONS = 10_000_000
+
+
+def parse_schedule(text: str, num_iters: int | None = None) -> list[float]:
+    """Learning rate per iteration from `[0.0001]*1500`, `[1e-4]*1000+[1e-5]*500`, `[1e-4,1e-4]`, or `1e-4` with a count.
+
+    The text is read as a small language of its own; nothing in it is ever executed.
+    """
+    how = "Expected a list such as [0.0001]*1500 or [1e-4]*1000+[1e-5]*500, or a number together with --num_iters."
+    try:
+        rates = _schedule_value(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"--lr {_short(text)} is not a schedule of learning rates. {how}") from None
+    if isinstance(rates, float):
+        if num_iters is None:
+            raise UserError(f"--lr {_short(text)} is one number, and nothing says for how many iterations. {how}")
+        rates = [rates] * num_iters
+    if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise UserError(f"--lr {_short(text)}: a schedule holds at least one value, and all are positive. {how}")
+    if num_iters is not None and num_iters > len(rates):
+        raise UserError(
+            f"--num_iters {num_iters} is more than the {len(rates)} values of --lr {_short(text)}; "
+            f"write --lr {rates[-1]:g} --num_iters {num_iters}, or a longer list."
+        )
+    return rates[:num_iters]
+
+
+def _schedule_value(node: ast.expr) -> float | list[float]:
+    match node:
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return float(value)
+        case ast.List(elts=items):
+            numbers = [value for value in map(_schedule_value, items) if isinstance(value, float)]
+            if len(numbers) == len(items):
+                return numbers
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            first, second = _schedule_value(left), _schedule_value(right)
+            if isinstance(first, list) and isinstance(second, list):
+                return first + second
+        case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int() as times)):
+            values = _schedule_value(left)
+            if isinstance(values, list) and times is not True and 0 < times * max(1, len(values)) <= MOST_ITERATIONS:
+                return values * times
+    raise ValueError
+
+
+def parse_thresholds(text: str) -> list[float]:
+    """`start:stop:step`, stop left out, as start + i*step."""
+    try:
+        start, stop, step = (float(part) for part in text.split(":"))
+        count = math.ceil(round((stop - start) / step, 9))
+        if not 0 < count <= 1000 or step <= 0:
+            raise ValueError
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UserError(f"--cas_th {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
+    return [start + i * step for i in range(count)]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

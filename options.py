@@ -1,0 +1,171 @@
+"""The command line of main.py and main_eval.py: one parser, grouped; parsing touches nothing on disk.
+
+Defaults depend on --dataset and --method (config.recipe), so those two are read first.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from config import DATASETS, PUBLISHED, RECIPES, recipe
+
+OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_choice_of_work(first)
+    chosen, _ = first.parse_known_args(argv)
+    return build_parser(chosen.method, chosen.dataset).parse_args(argv)
+
+
+def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        usage="main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)",
+        epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
+        "`published`: the paper and its code; `official flag`: the code's command line; `ours`: added here.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
+        allow_abbrev=False,
+    )
+    _add_choice_of_work(parser.add_argument_group("what to run"))
+    _add_places(parser.add_argument_group("where things are"))
+    _add_training(parser.add_argument_group("training"))
+    _add_network(parser.add_argument_group("network and data sizes"))
+    _add_localization(parser.add_argument_group("localization"))
+    _add_running(parser.add_argument_group("running"))
+    parser.set_defaults(**recipe(method, dataset))
+    for action in parser._actions[1:]:
+        shown = "none" if action.default == "" else "%(default)s"
+        action.help = f"{action.help} (default: {shown}; {_origin(action.dest, method, dataset)})"
+    return parser
+
+
+def _origin(flag: str, method: str, dataset: str) -> str:
+    """Where a default comes from."""
+    if flag in RECIPES[method, dataset]:
+        return f"recipe of {dataset}"
+    return "published" if flag in PUBLISHED[method] else "official flag" if flag in OFFICIAL_FLAGS else "ours"
+
+
+Group = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def _add_choice_of_work(group: Group) -> None:
+    group.add_argument("--dataset", default="thumos14", choices=list(DATASETS), help="dataset; demo makes itself")
+    group.add_argument("--method", default="basnet", choices=list(PUBLISHED), help="method")
+    group.add_argument(
+        "--ablation",
+        default="full",
+        choices=["full", "baseline", "base", "supp"],
+        help="rows of the paper's ablation table: both branches; no background class and no filter; base branch "
+        "only; suppression branch only",
+    )
+    group.add_argument("--modal", default="all", choices=["rgb", "flow", "all"], help="feature streams")
+
+
+def _add_places(group: Group) -> None:
+    group.add_argument("--data_path", help="folder of the data: gt.json, split_train.txt, split_test.txt and features/")
+    group.add_argument("--model_path", default="./models/BaSnet", help="folder for checkpoints")
+    group.add_argument("--output_path", default="./outputs/BaSnet", help="folder for records, detections and logs")
+    group.add_argument("--log_path", default="./logs/BaSnet", help="folder for TensorBoard")
+    group.add_argument("--model_file", default=None, help="checkpoint to start from (main.py) or to evaluate (main_eval.py)")
+
+
+def _add_training(group: Group) -> None:
+    group.add_argument(
+        "--lr",
+        help="learning rate of each iteration: [0.0001]*1500, [1e-4]*1000+[1e-5]*500, or one number with --num_iters",
+    )
+    group.add_argument("--num_iters", type=_positive, help="iterations, at most the length of --lr, which None stands for")
+    group.add_argument("--batch_size", type=_positive, help="videos per iteration")
+    group.add_argument("--alpha", type=_not_negative, help="weight of the filter's L1 norm in the loss")
+    group.add_argument("--weight_decay", type=_not_negative, help="L2 term added to the gradient by Adam")
+    group.add_argument("--dropout", type=_share, help="dropout before the classifier")
+    group.add_argument("--seed", type=_seed, default=-1, help="seed of everything random; -1 draws one and reports it")
+    group.add_argument(
+        "--eval_every",
+        type=_interval,
+        default="epoch",
+        help="iterations between evaluations, or epoch: one pass over the training videos; 1 is the official protocol",
+    )
+    group.add_argument("--resume", action="store_true", help="continue the run of this seed from its last checkpoint")
+
+
+def _add_network(group: Group) -> None:
+    group.add_argument(
+        "--num_segments",
+        type=_positive,
+        help="rows T that every video is sampled to; 750 rows cover 8 minutes of I3D snippets of 0.64 s",
+    )
+    group.add_argument(
+        "--len_feature",
+        type=_positive,
+        default=None,
+        help="features per row, all streams together (None: the dataset's width, 1024 a stream for I3D)",
+    )
+    group.add_argument("--hidden", type=_positive, help="channels of the classifier; the filter has a quarter of them")
+
+
+def _add_localization(group: Group) -> None:
+    group.add_argument("--class_th", type=_share, help="video score in 0..1 from which a class is localized")
+    group.add_argument("--scale", type=_positive, help="points per row that activations are interpolated to")
+    group.add_argument("--cas_th", help="thresholds of the min-max scaled activation, start:stop:step")
+    group.add_argument("--outer", type=_not_negative, help="contrast region on each side of a proposal, in its lengths")
+    group.add_argument("--class_weight", type=_not_negative, help="weight of the class term in a proposal's score")
+    group.add_argument("--nms_th", type=_share, help="temporal IoU from which a worse detection is suppressed")
+    group.add_argument(
+        "--compat",
+        default="official",
+        choices=["official", "fixed"],
+        help="reproduce the official code's quirks, or repair B1 B2 B3 B4 B6 (docs/quirks.md)",
+    )
+    group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
+
+
+def _add_running(group: Group) -> None:
+    group.add_argument("--device", default="auto", type=_device, help="auto, cpu, cuda or cuda:N")
+    group.add_argument("--num_workers", type=_positive, default=8, help="threads that read feature files")
+    group.add_argument("--quiet", action="store_true", help="print the final report only")
+    group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0..1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not -1 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not in -1..4294967295")
+    return value
+
+
+def _interval(text: str) -> str:
+    return text if text == "epoch" else str(_positive(text))
+
+
+def _device(text: str) -> str:
+    kind, _, number = text.partition(":")
+    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isdigit()):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+
+
+if __name__ == "__main__":
+    parse_args()

@@ -1,0 +1,28 @@
+"""What the official code does that nobody would expect, by id (docs/quirks.md): reproduced unless repaired.
+
+`--compat official` reproduces every quirk, `--compat fixed` repairs all of REPAIRABLE, `--fix B1,B4` a chosen few.
+"""
+
+from utils import UserError
+
+REPAIRABLE = {
+    "B1": "a video whose only predicted class is number 0 yields no detection",
+    "B2": "a video where no class passes the threshold yields no detection",
+    "B3": "the class term of a proposal's score is the thresholded score, so always 1",
+    "B4": "non-maximum suppression adds one second to lengths and intersections",
+    "B6": "after the first pass every batch is the first batch of a new shuffle",
+}
+
+
+def repaired(compat: str, fix: str) -> tuple[str, ...]:
+    """The ids that a run repairs, in order."""
+    if compat == "fixed":
+        return tuple(REPAIRABLE)
+    wanted = [name.strip().upper() for name in fix.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in REPAIRABLE]
+    if unknown:
+        raise UserError(
+            f"--fix {fix}: {', '.join(unknown)} cannot be chosen; expected ids among {', '.join(REPAIRABLE)} "
+            "separated by commas (docs/quirks.md says what each one is)."
+        )
+    return tuple(name for name in REPAIRABLE if name in wanted)

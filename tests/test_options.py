@@ -1,0 +1,79 @@
+"""The command line is an interface: names, defaults and refusals are pinned."""
+
+import pytest
+
+from options import build_parser, parse_args
+
+OFFICIAL = {
+    "data_path": "./dataset/THUMOS14",
+    "model_path": "./models/BaSnet",
+    "output_path": "./outputs/BaSnet",
+    "log_path": "./logs/BaSnet",
+    "modal": "all",
+    "alpha": 0.0001,
+    "class_th": 0.25,
+    "lr": "[0.0001]*1500",
+    "batch_size": 16,
+    "num_workers": 8,
+    "seed": -1,
+    "model_file": None,
+    "debug": False,
+}
+OURS = {
+    "dataset": "thumos14",
+    "method": "basnet",
+    "ablation": "full",
+    "device": "auto",
+    "eval_every": "epoch",
+    "num_iters": None,
+    "resume": False,
+    "compat": "official",
+    "fix": "",
+    "quiet": False,
+    "num_segments": 750,
+    "len_feature": None,
+    "hidden": 2048,
+    "dropout": 0.7,
+    "weight_decay": 5e-4,
+    "scale": 24,
+    "cas_th": "0:0.25:0.025",
+    "outer": 0.25,
+    "class_weight": 0.2,
+    "nms_th": 0.7,
+}
+
+
+def test_flags_and_defaults_are_pinned():
+    assert vars(parse_args([])) == OFFICIAL | OURS
+
+
+def test_a_dataset_brings_its_own_defaults_and_flags_win():
+    demo = parse_args(["--dataset", "demo", "--hidden", "7"])
+    assert demo.data_path == "./dataset/demo_v1" and demo.num_segments != 750 and demo.hidden == 7
+    assert parse_args(["--hidden", "7", "--dataset", "demo"]) == demo
+
+
+def test_the_users_command():
+    line = "--model_path ./models/BaSNet_6 --output_path ./outputs/BaSNet_6 --log_path ./logs/BaSNet_6 --seed -1 --modal rgb"
+    args = parse_args(line.split())
+    assert (args.model_path, args.seed, args.modal) == ("./models/BaSNet_6", -1, "rgb")
+
+
+def test_help_says_default_and_origin_of_every_flag():
+    text = " ".join(build_parser().format_help().split())
+    for flag in OFFICIAL | OURS:
+        assert f"--{flag}" in text
+    assert text.count("(default: ") == len(OFFICIAL | OURS)
+    assert "(default: 0.0001; published)" in text and "(default: none; ours)" in text
+    assert "recipe of demo" in build_parser(dataset="demo").format_help()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--modal depth", "--device tpu", "--device cuda:x", "--eval_every 0", "--eval_every often", "--batch_size -1", "--seed -2"]
+    + ["--dropout 1.5", "--alpha nan", "--alpha -1", "--class_th x", "--dataset kinetics", "--hid 3", "--num_iters 0"],
+)
+def test_refusals(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_args(flags.split())
+    assert stop.value.code == 2 and flags.split()[0] in capsys.readouterr().err

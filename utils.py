@@ -1,0 +1,140 @@
+"""Small helpers with no better home: the user's mistakes, atomic files, signals."""
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # not the program's doing
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message names what was found, what was expected and what to do."""
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM arrived and everything worth keeping has been written."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+def run_command(command: Callable[[], None], debug: bool = False) -> None:
+    """Run an entry point; turn the user's mistakes into one message on stderr and the exit codes of the shell."""
+    try:
+        command()
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted before anything was written", file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if debug or error.errno not in OUTSIDE:
+            raise
+        print(
+            f"error: {error.filename or 'a file'}: {error.strerror}. What was there before is whole; make room or rights "
+            "there, or choose another place, and run again with --resume.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+class StopSignal:
+    """Remembers SIGINT and SIGTERM so that the loop can stop where it is safe; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = {s: signal.signal(s, self._remember) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Write beside `path` and rename: a reader, or a kill at any moment, sees the old file or the new one, whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with open(handle, mode, encoding=encoding) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def remove_halves(path: Path) -> None:
+    """Remove what a killed `atomic_write` of this very file left half-written."""
+    for half in path.parent.glob(f".{path.name}.*.part"):
+        half.unlink(missing_ok=True)
+
+
+def append_line(path: Path, text: str) -> None:
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
+    with atomic_write(path) as stream:
+        json.dump(value, stream, indent=indent)
+        stream.write("\n")
+
+
+def read_json(path: str | Path, what: str, remedy: str) -> Any:
+    """Read a JSON file that the user supplied (a byte-order mark is fine)."""
+    try:
+        return json.loads(read_text(path, what, remedy))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error}); expected {what}. {remedy}") from None
+
+
+def read_text(path: str | Path, what: str, remedy: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected {what}. {remedy}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; expected {what}. {remedy}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); expected {what}. {remedy}") from None
+
+
+def listing(names: list[str], most: int = 5) -> str:
+    """`a, b, c and 7 more`: names for a message that stays one screen long."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
