@@ -1,0 +1,90 @@
+"""Fixtures shared by the tests: golden values, THUMOS-shaped folders of a few small videos, the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"  # real data that is never part of the project; tests that want it skip without it
+WIDTH = 6  # of one stream of the tiny videos
+TINY = ["--len_feature", str(2 * WIDTH), "--num_segments", "16", "--hidden", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """Values of the official code (docs/basnet.md, section 8 says how they came about)."""
+    with np.load(ROOT / "tests" / "golden" / "basnet.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="session")
+def thumos_gt() -> Path:
+    path = SHARED / "data" / "thumos14" / "gt.json"
+    if not path.exists():
+        pytest.skip("the real THUMOS'14 annotations are not here")
+    return path
+
+
+def make_tiny(folder: Path, train: int = 5, test: int = 4) -> Path:
+    """A THUMOS-shaped data set whose classes are easy to tell apart; returns its folder."""
+    random = np.random.default_rng(0)
+    labels = ["HighJump", "Billiards", "BaseballPitch"]
+    database = {}
+    for subset, count in (("train", train), ("test", test)):
+        names = [f"video_{subset}_{number}" for number in range(count)]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"split_{subset}.txt").write_text("\n".join(names) + "\n")
+        for number, name in enumerate(names):
+            label = labels[number % len(labels)]
+            rows = int(random.integers(12, 30))
+            database[name] = {"subset": subset, "annotations": [{"segment": ["1.5", "4.5"], "label": label}]}
+            for stream in ("rgb", "flow"):
+                features = 0.1 * random.random((rows, WIDTH))
+                features[3:7, number % len(labels)] += 1
+                path = folder / "features" / subset / stream / f"{name}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, features.astype(np.float32))
+    (folder / "gt.json").write_text(json.dumps({"database": database}))
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return make_tiny(tmp_path / "data")
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    """Flags that keep a run's files inside the test's own folder."""
+    return [f"--{kind}_path={tmp_path / kind}" for kind in ("model", "output", "log")]
+
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tiny: Path, places: list[str]) -> Cli:
+    """Run main.py or main_eval.py on the tiny data as a user would."""
+
+    def run(script: str, *flags: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(command(script, tiny, places, *flags), capture_output=True, text=True, cwd=ROOT, env=one_thread())
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if expect == 2:
+            assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def command(script: str, data: Path, places: list[str], *flags: str) -> list[str]:
+    return [sys.executable, script, f"--data_path={data}", *TINY, *places, *flags]
+
+
+def one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}

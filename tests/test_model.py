@@ -1,0 +1,149 @@
+"""The network against the official code's values: outputs, gradients, dropout stream, initial weights."""
+
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from model import BaS_Net, evaluated_branch
+from train import BaS_Net_loss
+
+SIZES = {"t100": (64, 100, [(1, 1.0), (2, 1.5), (3, 2.0), (4, 1.0)], 21), "t750": (2048, 750, [(1001, 1.0), (1002, 2.0)], 11)}
+
+
+def golden_network(len_feature: int, rows: int, dropout: float = 0.7) -> BaS_Net:
+    network = BaS_Net(len_feature, 20, rows, dropout=dropout)
+    weights = {
+        key: torch.from_numpy(
+            np.random.default_rng(zlib.crc32(key.encode())).standard_normal(value.shape).astype(np.float32) * np.float32(0.02)
+        )
+        for key, value in network.state_dict().items()
+    }
+    network.load_state_dict(weights)
+    return network
+
+
+def golden_batch(size: str) -> tuple[torch.Tensor, torch.Tensor]:
+    width, rows, videos, label_seed = SIZES[size]
+    step = np.arange(rows)
+    features = [
+        np.abs(np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32))
+        * (0.5 + 0.25 * ((step // 7) % 5)).astype(np.float32)[:, None]
+        * np.float32(gain)
+        for seed, gain in videos
+    ]
+    random = np.random.default_rng(label_seed)
+    label = np.zeros((len(videos), 20), dtype=np.float32)
+    for b in range(len(videos)):
+        label[b, random.choice(20, size=1 + b % 2, replace=False)] = 1
+    return torch.from_numpy(np.stack(features)), torch.from_numpy(label)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_forward_loss_and_gradients(golden, size):
+    width, rows, _, _ = SIZES[size]
+    features, label = golden_batch(size)
+    np.testing.assert_array_equal(label.numpy(), golden[f"{size}/label"])
+    network = golden_network(width, rows).eval()
+    score_base, cas_base, score_supp, cas_supp, fore_weights = network(features)
+    every = slice(None, None, max(1, rows // 10))
+    for name, value in {
+        "score_base": score_base,
+        "score_supp": score_supp,
+        "fore_weights": fore_weights.squeeze(2),
+        "cas_base_slice": cas_base[:, every],
+        "cas_supp_slice": cas_supp[:, every],
+    }.items():
+        np.testing.assert_allclose(value.detach().numpy(), golden[f"{size}/{name}"], atol=1e-5, err_msg=name)
+
+    total, terms = BaS_Net_loss(alpha=1e-4)(score_base, score_supp, fore_weights, label)
+    found = [terms[f"loss_{name}"].item() for name in ("base", "supp", "norm", "total")]
+    np.testing.assert_allclose(found, golden[f"{size}/loss_base_supp_norm_total"], rtol=1e-6)
+    assert total is terms["loss_total"]
+
+    total.backward()
+    for key, parameter in network.named_parameters():
+        flat = parameter.grad.flatten()
+        expected = golden[f"{size}/grad_norm/{key}"]
+        np.testing.assert_allclose(flat.double().norm().item(), expected, rtol=1e-4, err_msg=key)
+        part = flat[:: max(1, len(flat) // 64)][:64].numpy()
+        scale = np.abs(golden[f"{size}/grad_slice/{key}"]).max()
+        np.testing.assert_allclose(part, golden[f"{size}/grad_slice/{key}"], rtol=1e-4, atol=1e-4 * scale, err_msg=key)
+
+
+@pytest.mark.parametrize("size, steps", [("t100", 30), ("t750", 5)])
+def test_adam_trajectory(golden, size, steps):
+    features, label = golden_batch(size)
+    network = golden_network(SIZES[size][0], SIZES[size][1], dropout=0.0).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
+    criterion = BaS_Net_loss(alpha=1e-4)
+    found = []
+    for _ in range(steps):
+        score_base, _, score_supp, _, fore_weights = network(features)
+        total, terms = criterion(score_base, score_supp, fore_weights, label)
+        found.append([terms[f"loss_{name}"].item() for name in ("base", "supp", "norm", "total")])
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    np.testing.assert_allclose(found, golden[f"{size}/adam{steps}_losses_no_dropout"], rtol=1e-3)
+
+
+def test_dropout_draws_base_branch_first(golden):
+    features, _ = golden_batch("t750")
+    network = golden_network(2048, 750).train()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        score_base, _, score_supp, _, _ = network(features)
+    np.testing.assert_allclose(score_base.numpy(), golden["t750/trainmode_seed0_score_base"], atol=1e-5)
+    np.testing.assert_allclose(score_supp.numpy(), golden["t750/trainmode_seed0_score_supp"], atol=1e-5)
+
+
+def test_seeded_initial_weights(golden):
+    torch.manual_seed(0)
+    for key, parameter in BaS_Net(2048, 20, 750).named_parameters():
+        flat = parameter.detach().flatten()
+        np.testing.assert_array_equal(flat[:: max(1, len(flat) // 16)][:16].numpy(), golden[f"init_seed0/{key}"], err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "ablation, columns, present",
+    [
+        ("full", 21, (True, True, True, True, True)),
+        ("baseline", 20, (True, True, False, False, False)),
+        ("base", 21, (True, True, False, False, False)),
+        ("supp", 21, (False, False, True, True, True)),
+    ],
+)
+def test_ablations_leave_out_what_they_say(ablation, columns, present):
+    network = BaS_Net(4, 20, 16, hidden=8, ablation=ablation)
+    output = network(torch.rand(2, 16, 4))
+    assert tuple(part is not None for part in output) == present
+    score, cas = evaluated_branch(output)
+    assert score.shape == (2, columns) and cas.shape == (2, 16, columns)
+    assert any(key.startswith("filter_module") for key in network.state_dict()) == (ablation in ("full", "supp"))
+
+
+def test_ablated_loss_terms():
+    label = torch.tensor([[1.0, 0.0, 1.0]])
+    criterion = BaS_Net_loss(alpha=0.1)
+    score = torch.tensor([[0.2, 0.3, 0.5]])
+    total, terms = criterion(score, None, None, label)  # baseline: no background column in the target
+    expected = -np.mean([0.5 * np.log(0.2) + 0.5 * np.log(0.8), np.log(0.7), np.log(0.5)])
+    assert total.item() == pytest.approx(expected) and terms["loss_supp"] == 0 == terms["loss_norm"]
+
+    score = torch.tensor([[0.2, 0.3, 0.4, 0.1]])
+    weights = torch.tensor([[[0.5], [0.25]]])
+    total, terms = criterion(None, score, weights, label)
+    expected = -np.mean(
+        [0.5 * np.log(0.2) + 0.5 * np.log(0.8), np.log(0.7), 0.5 * np.log(0.4) + 0.5 * np.log(0.6), np.log(0.9)]
+    )
+    assert terms["loss_supp"].item() == pytest.approx(expected) and terms["loss_base"] == 0
+    assert total.item() == pytest.approx(expected + 0.1 * 0.75)
+
+    third = 1 / 3
+    _, terms = criterion(score, None, None, label)
+    expected = -np.mean(
+        [third * np.log(p) + (1 - third) * np.log(1 - p) for p in (0.2, 0.4, 0.1)] + [np.log(0.7)]
+    )  # base: classes and background share the target
+    assert terms["loss_base"].item() == pytest.approx(expected)
