@@ -1,0 +1,16 @@
+"""How well the video scores name the classes of a video. Shapes: V videos, C classes."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+
+def exact_accuracy(predicted_vc: NDArray[np.bool_], label_vc: NDArray[np.floating]) -> float:
+    """Share of videos whose predicted set of classes is exactly the labelled one."""
+    return float(np.mean(np.all(predicted_vc == (label_vc > 0), axis=1)))
+
+
+def classification_map(score_vc: NDArray[np.floating], label_vc: NDArray[np.floating]) -> float:
+    """Mean over the classes that occur of the average precision of the video scores."""
+    present = label_vc.any(axis=0)
+    return float(average_precision_score(label_vc[:, present] > 0, score_vc[:, present], average="macro"))
