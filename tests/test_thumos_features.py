@@ -1,0 +1,161 @@
+"""Samplers against the official stream, batches against the loader rule, and what a bad data folder is told."""
+
+import json
+
+import numpy as np
+import oracles
+import pytest
+from conftest import TINY, WIDTH
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config import make_config
+from options import parse_args
+from thumos_features import batch_videos, load_database, load_videos, random_indices, training_batch, uniform_indices
+from utils import UserError
+
+
+@pytest.mark.parametrize("rows", [750, 50])
+@pytest.mark.parametrize("num_seg", [7, 49, 50, 51, 300, 750, 1213])
+def test_official_sampling(golden, rows, num_seg):
+    key = f"sample/T{rows}_L{num_seg}"
+    np.testing.assert_array_equal(uniform_indices(num_seg, rows), golden[f"{key}_uniform"])
+    np.testing.assert_array_equal(random_indices(num_seg, rows, np.random.RandomState(0)), golden[f"{key}_random_seed0"])
+
+
+@given(st.integers(1, 400), st.integers(1, 200), st.integers(0, 2**31))
+def test_vectorised_draws_consume_the_stream_of_the_plain_loop(num_seg, rows, seed):
+    fast, plain = np.random.RandomState(seed), np.random.RandomState(seed)
+    assert random_indices(num_seg, rows, fast).tolist() == oracles.sample_rows(num_seg, rows, plain.choice)
+    assert fast.randint(2**31) == plain.randint(2**31)
+    assert uniform_indices(num_seg, rows).min() >= 0 and uniform_indices(num_seg, rows).max() < num_seg
+
+
+def test_first_pass_shows_every_video_once():
+    for official in (True, False):
+        batches = [batch_videos(200, 16, iteration, seed=3, official=official) for iteration in range(13)]
+        assert [len(batch) for batch in batches] == [16] * 12 + [8]
+        assert sorted(np.concatenate(batches)) == list(range(200))
+
+
+@pytest.fixture
+def load(tiny):
+    def run(*flags, subset="train"):
+        config = make_config(parse_args([f"--data_path={tiny}", *TINY, *flags]))
+        return load_videos(config, load_database(config), subset)
+
+    return run
+
+
+def test_streams_stand_side_by_side(load, tiny):
+    both, rgb, flow = load(), load("--modal", "rgb", "--len_feature", "6"), load("--modal", "flow", "--len_feature", "6")
+    for all_streams, first, second in zip(both, rgb, flow, strict=True):
+        np.testing.assert_array_equal(all_streams.features_lf, np.hstack([first.features_lf, second.features_lf]))
+        assert all_streams.features_lf.dtype == np.float32
+    assert [video.label_c.argmax() for video in both] == [11, 2, 0, 11, 2]
+
+
+def test_a_batch_depends_on_seed_and_iteration_only(load):
+    videos, config = load(), make_config(parse_args([*TINY, "--batch_size", "3"]))
+    first, again = (training_batch(videos, config, 7, 4) for _ in range(2))
+    other = training_batch(videos, config, 8, 4)
+    assert first.features_btf.shape == (3, 16, 2 * WIDTH) and first.label_bc.shape == (3, 20)
+    assert (first.features_btf == again.features_btf).all() and not (first.features_btf == other.features_btf).all()
+
+
+def feature_file(tiny, name="video_train_1", stream="rgb"):
+    return tiny / "features" / "train" / stream / f"{name}.npy"
+
+
+def edit_gt(tiny, change):
+    path = tiny / "gt.json"
+    content = json.loads(path.read_text())
+    change(content["database"])
+    path.write_text(json.dumps(content))
+
+
+BAD = {
+    "no gt.json": (lambda d: (d / "gt.json").unlink(), ["gt.json", "no such file", "--dataset demo"]),
+    "gt.json a folder": (lambda d: [(d / "gt.json").unlink(), (d / "gt.json").mkdir()], ["gt.json", "folder"]),
+    "gt.json not JSON": (lambda d: (d / "gt.json").write_text("{"), ["gt.json", "not JSON"]),
+    "gt.json not text": (lambda d: (d / "gt.json").write_bytes(b"\xff\x00\x81"), ["gt.json", "UTF-8"]),
+    "gt.json without database": (lambda d: (d / "gt.json").write_text("[]"), ["gt.json", '"database"']),
+    "segment of three": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment=[1, 2, 3])),
+        ["gt.json", "video_test_0", "segment"],
+    ),
+    "time not a number": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment=["a", "b"])),
+        ["gt.json", "video_test_0"],
+    ),
+    "time NaN": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment=["nan", "2"])),
+        ["gt.json", "video_test_0"],
+    ),
+    "no subset": (lambda d: edit_gt(d, lambda db: db["video_test_0"].pop("subset")), ["gt.json", "video_test_0", "subset"]),
+    "unknown label": (
+        lambda d: edit_gt(d, lambda db: db["video_train_0"]["annotations"][0].update(label="Cooking")),
+        ["gt.json", "video_train_0", "Cooking", "VolleyballSpiking"],
+    ),
+    "no split": (lambda d: (d / "split_train.txt").unlink(), ["split_train.txt", "no such file"]),
+    "empty split": (lambda d: (d / "split_train.txt").write_text("\n"), ["split_train.txt", "no video"]),
+    "repeated video": (
+        lambda d: (d / "split_train.txt").write_text("video_train_0\nvideo_train_0\n"),
+        ["split_train.txt", "video_train_0", "more than once"],
+    ),
+    "split names an unannotated video": (
+        lambda d: (d / "split_train.txt").write_text("video_train_0\nvideo_validation_9\n"),
+        ["split_train.txt", "1 of 2", "video_validation_9"],
+    ),
+    "split names a test video": (
+        lambda d: (d / "split_train.txt").write_text("video_train_0\nvideo_test_0\n"),
+        ["split_train.txt", "video_test_0", "subset"],
+    ),
+    "missing features": (
+        lambda d: [feature_file(d, f"video_train_{n}").unlink() for n in (0, 3)],
+        ["2 of 10", "video_train_0.npy", "video_train_3.npy", "(L, 6)"],
+    ),
+    "truncated array": (
+        lambda d: feature_file(d).write_bytes(feature_file(d).read_bytes()[:-7]),
+        ["video_train_1.npy", "truncated"],
+    ),
+    "truncated header": (lambda d: feature_file(d).write_bytes(b"\x93NUMPY"), ["video_train_1.npy", "truncated"]),
+    "empty file": (lambda d: feature_file(d).write_bytes(b""), ["video_train_1.npy", "truncated"]),
+    "pickled array": (
+        lambda d: np.save(feature_file(d), np.array([{"a": 1}], dtype=object), allow_pickle=True),
+        ["video_train_1.npy"],
+    ),
+    "text array": (lambda d: np.save(feature_file(d), np.array([["a"] * WIDTH])), ["video_train_1.npy", "<U1", "real numbers"]),
+    "wrong width": (lambda d: np.save(feature_file(d), np.ones((9, 7))), ["video_train_1.npy", "(9, 7)", "(L, 6)"]),
+    "no rows": (lambda d: np.save(feature_file(d), np.ones((0, 6))), ["video_train_1.npy", "(0, 6)"]),
+    "one axis": (lambda d: np.save(feature_file(d), np.ones(6)), ["video_train_1.npy", "(6,)"]),
+    "streams of different length": (
+        lambda d: np.save(feature_file(d), np.ones((9, 6))),
+        ["video_train_1", "rgb", "flow", "9", "rows"],
+    ),
+    "NaN": (
+        lambda d: np.save(feature_file(d), np.where(np.arange(54).reshape(9, 6) == 20, np.nan, 1)),
+        ["video_train_1.npy", "nan at row 3, column 2"],
+    ),
+    "infinite once float32": (
+        lambda d: np.save(feature_file(d), np.full((9, 6), 1e300)),
+        ["video_train_1.npy", "inf at row 0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_folder_gets_one_message(case, load, tiny):
+    spoil, expected = BAD[case]
+    spoil(tiny)
+    with pytest.raises(UserError) as error:
+        load()
+    assert [part for part in expected if part not in str(error.value)] == []
+
+
+def test_byte_order_marks_and_integers_are_fine(load, tiny):
+    for name in ("gt.json", "split_train.txt"):
+        (tiny / name).write_bytes(b"\xef\xbb\xbf" + (tiny / name).read_bytes())
+    rows = len(np.load(feature_file(tiny)))
+    np.save(feature_file(tiny), np.ones((rows, WIDTH), dtype=np.uint8))
+    assert [video.name for video in load()] == [f"video_train_{n}" for n in range(5)]
