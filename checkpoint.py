@@ -1,0 +1,132 @@
+"""What is kept of a training run: the official plain state dict of the best model, and all that a resume needs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from config import Config
+from utils import UserError, atomic_write
+
+# A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
+MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers", "num_iters", "lr"}
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while a run trains."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    seed: int  # the one in use: --seed, or what was drawn for -1
+    iteration: int = 0
+    due: bool = False  # an evaluation of this iteration is yet to come
+    losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
+    records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
+
+    KEPT = ("seed", "iteration", "due", "losses", "records")
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The first record of the highest average mAP."""
+        return max(self.records, key=lambda record: record["average_mAP"])
+
+    def is_best(self, record: dict[str, Any]) -> bool:
+        return not self.records or record["average_mAP"] > self.best["average_mAP"]
+
+    def save(self, path: Path, config: Config) -> None:
+        content = {name: getattr(self, name) for name in self.KEPT} | {
+            "config": config.as_dict(),
+            "learning_rates": config.learning_rates,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        save_file(path, content)
+
+    def restore(self, path: Path, content: Mapping[str, Any], config: Config) -> None:
+        """Continue from a checkpoint of the same run."""
+        if "optimizer" not in content:
+            raise UserError(f"{path}: holds weights only; --resume needs the checkpoint ending in _last.ckpt.")
+        differ = [
+            f"{name} {content['config'].get(name)!r} there, {value!r} here"
+            for name, value in config.as_dict().items()
+            if name not in MAY_DIFFER and _plain(content["config"].get(name)) != _plain(value)
+        ]
+        done = content["iteration"]
+        if content["learning_rates"][:done] != config.learning_rates[:done]:
+            differ.append(f"the learning rates of the {done} iterations that it has done")
+        if differ:
+            raise UserError(
+                f"{path}: is of a run with other settings: {'; '.join(differ)}. Resume with its settings, or start anew "
+                "without --resume (what is there will be kept)."
+            )
+        load_weights(self.network, content["network"], path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        for name in self.KEPT:
+            setattr(self, name, content[name])
+        torch.set_rng_state(content["random"])
+        if torch.cuda.is_available() and len(content["random_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(content["random_cuda"])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def save_file(path: Path, content: Any) -> None:
+    with atomic_write(path, "wb") as stream:
+        torch.save(content, stream)
+
+
+def load_file(path: str | Path) -> Mapping[str, Any]:
+    """A checkpoint, ours or official, with tensors on the CPU; nothing in it is executed."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint. Name an existing one with --model_file.") from None
+    except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
+        reason = re.split(r"[.\n]", str(error))[0]
+        raise UserError(f"{path}: is no readable checkpoint ({reason}). Expected a file of tensors; copy it again.") from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}; expected a state dict.")
+    return content
+
+
+def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict inside a checkpoint of either kind."""
+    return content.get("network", content)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
+    """Load a state dict, or say in a sentence how it and the network differ."""
+    own = network.state_dict()
+    missing, foreign = [k for k in own if k not in weights], [k for k in weights if k not in own]
+    if missing or foreign:
+        raise UserError(
+            f"{path}: is of another method or --ablation than this run: it lacks {missing or 'nothing'} and has "
+            f"{foreign or 'nothing'} besides. Evaluate it with the --method and --ablation that it was trained with."
+        )
+    wrong = {k: weights[k] for k in own if not isinstance(weights[k], Tensor) or weights[k].shape != own[k].shape}
+    if wrong:
+        raise UserError(f"{path}: does not fit this run. {_misfit(own, wrong)}")
+    network.load_state_dict(weights)
+
+
+def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any]) -> str:
+    key = next(iter(wrong))
+    found, expected = tuple(getattr(wrong[key], "shape", ())), tuple(own[key].shape)
+    if len(found) == 3 and key.endswith("conv_1.0.weight") and found[1] != expected[1]:
+        return (
+            f"It was trained on features of width {found[1]} and this run gives {expected[1]}: one stream (--modal rgb or "
+            "flow) against two (--modal all), or another --len_feature. Use the --modal that it was trained with."
+        )
+    return (
+        f"{key} has shape {found}, expected {expected}: another width (--hidden), another number of classes "
+        "(--dataset) or another --ablation. Use the settings that it was trained with (config.json beside its outputs)."
+    )

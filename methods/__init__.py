@@ -1,0 +1,38 @@
+"""The family: every method is one module with one class, and `build_method` is the only way to one.
+
+A method holds `network` and offers
+  loss(batch) -> dict of named scalar terms, `loss_total` among them;
+  activations(features_btf) -> dict of arrays (B, ...), all that localization needs;
+  predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
+  sequences(features_btf) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
+  curves(arrays, num_seg) -> localize.Curves of one video, from numpy arrays alone.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from config import Config
+from localize import Curves
+from thumos_features import Batch
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Method(Protocol):
+    @property
+    def network(self) -> nn.Module: ...
+    def loss(self, batch: Batch) -> dict[str, Tensor]: ...
+    def activations(self, features_btf: Tensor) -> Arrays: ...
+    def sequences(self, features_btf: Tensor) -> Arrays: ...
+    def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]: ...
+    def curves(self, arrays: Arrays, num_seg: int) -> Curves: ...
+
+
+def build_method(config: Config) -> Method:
+    """A freshly initialised method; seed torch just before to get the official initial weights."""
+    from methods.basnet import BaSNet  # imported here: methods import Arrays from this module
+
+    return {"basnet": BaSNet}[config.method](config)

@@ -1,0 +1,69 @@
+"""BaS-Net on the seams of methods/: network, loss, activations, curves (docs/basnet.md).
+
+Shapes: B batch, T time, C action classes, K classes to localize.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from config import Config
+from localize import Curves, min_max
+from methods import Arrays
+from model import BaS_Net, evaluated_branch
+from thumos_features import Batch
+from train import BaS_Net_loss
+
+
+class BaSNet:
+    def __init__(self, config: Config):
+        self.config = config
+        self.network = BaS_Net(
+            config.len_feature, config.num_classes, config.num_segments, config.hidden, config.dropout, config.ablation
+        )
+        self.criterion = BaS_Net_loss(config.alpha)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        score_base, _, score_supp, _, fore_weights = self.network(batch.features_btf)
+        return self.criterion(score_base, score_supp, fore_weights, batch.label_bc)[1]
+
+    @torch.no_grad()
+    def activations(self, features_btf: Tensor) -> Arrays:
+        score, cas = evaluated_branch(self.network(features_btf))
+        return {"cas": cas.cpu().numpy(), "score": score.cpu().numpy()}
+
+    @torch.no_grad()
+    def sequences(self, features_btf: Tensor) -> Arrays:
+        _, cas_base, _, cas_supp, fore_weights = self.network(features_btf)
+        named = {"base branch": cas_base, "suppressed branch": cas_supp, "foreground\nweight": fore_weights}
+        return {name: value.squeeze(2).cpu().numpy() for name, value in named.items() if value is not None}
+
+    def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]:
+        return score_c[: self.config.num_classes] >= np.float32(self.config.class_th)
+
+    def curves(self, arrays: Arrays, num_seg: int) -> Curves:
+        config = self.config
+        cas, score = arrays["cas"], arrays["score"][: config.num_classes]
+        classes = self.localized_classes(score)
+        term = score[classes].astype(np.float64) if "B3" in config.repaired else np.ones(len(classes))
+        return Curves(
+            classes=classes,
+            activation=min_max(cas[:, classes]),
+            class_term=config.class_weight * term,
+            thresholds=config.cas_thresholds,
+            scale=config.scale,
+            seconds_per_row=config.seconds_per_row(num_seg),
+            outer_width=config.outer,
+            nms_threshold=config.nms_th,
+            nms_pad=0.0 if "B4" in config.repaired else 1.0,
+        )
+
+    def localized_classes(self, score_c: NDArray[np.floating]) -> NDArray[np.integer]:
+        """Predicted classes, less what quirks B1 and B2 lose."""
+        classes = np.flatnonzero(self.predicted(score_c))
+        if len(classes) == 0 and "B2" in self.config.repaired:
+            return np.array([np.argmax(score_c)])
+        if not classes.any() and "B1" not in self.config.repaired:
+            return classes[:0]
+        return classes
