@@ -1,0 +1,97 @@
+"""The tables of docs/demo.md and docs/quirks.md: ablations and quirks on the demo data over several seeds.
+
+`python -m benchmarks.demo_table` trains what is not there yet (each run resumes) and prints both tables.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from eval.report import table
+from quirks import REPAIRABLE
+
+AVERAGE = "0.1:0.7"
+
+
+def train(folder: Path, seed: int, *flags: str) -> Path:
+    """Train on the demo unless that has been done; returns the run's folder."""
+    name = "_".join(flag.strip("-") for flag in flags) or "published"
+    place = folder / name.replace(",", "") / f"seed_{seed}"
+    if not (place / f"report_seed_{seed}.md").exists():
+        print(f"training {place}", file=sys.stderr)
+        places = [f"--{kind}_path={place}" for kind in ("model", "output", "log")]
+        _run("main.py", f"--seed={seed}", *flags, *places, "--resume")
+    return place
+
+
+def evaluate(place: Path, seed: int, *flags: str) -> float:
+    """Average mAP of a run's last checkpoint under other localization flags."""
+    output = place / "evaluated" / "_".join(flag.strip("-") for flag in flags)
+    if not (output / "report.md").exists():
+        checkpoint = place / f"BaS_Net_model_seed_{seed}_last.ckpt"
+        _run("main_eval.py", f"--model_file={checkpoint}", f"--output_path={output}", *flags)
+    results = [line for line in (output / "report.md").read_text().splitlines() if line.startswith("|")]
+    header, values = ([cell.strip() for cell in results[row].strip("|").split("|")] for row in (0, 2))
+    return float(dict(zip(header, values, strict=True))[f"avg {AVERAGE}"])
+
+
+def _run(script: str, *flags: str) -> None:
+    subprocess.run([sys.executable, script, "--dataset=demo", "--quiet", *flags], check=True, stdout=subprocess.DEVNULL)
+
+
+def curve(place: Path) -> list[float]:
+    """Average mAP in percent at each evaluation of a run."""
+    return [100 * json.loads(line)["averages"][AVERAGE] for line in (place / "log.jsonl").read_text().splitlines()]
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def advantage(ours: list[float], theirs: list[float]) -> str:
+    """Difference of means, and how many of its standard errors it is."""
+    difference = statistics.mean(ours) - statistics.mean(theirs)
+    error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
+    return f"{difference:+.2f} ({difference / error:+.1f} SE)"
+
+
+def ablation_table(folder: Path, seeds: list[int]) -> str:
+    curves = {
+        name: [curve(train(folder, seed, f"--ablation={name}")) for seed in seeds]
+        for name in ("full", "baseline", "base", "supp")
+    }
+    rows = []
+    for name, runs in curves.items():
+        row = [name]
+        for pick in (max, lambda run: run[-1]):
+            ours, theirs = ([pick(run) for run in curves[key]] for key in ("full", name))
+            row += [spread(theirs), "" if name == "full" else advantage(ours, theirs)]
+        rows.append([*row, " ".join(f"{run[-1]:.1f}" for run in runs)])
+    return table(["ablation", "best", "full is ahead by", "last", "full is ahead by", "last of each seed"], rows)
+
+
+def quirk_table(folder: Path, seeds: list[int]) -> str:
+    official = [curve(train(folder, seed, "--ablation=full"))[-1] for seed in seeds]
+    rows = [["none (official)", spread(official), ""]]
+    for name in (*REPAIRABLE, "all (fixed)"):
+        flag = f"--fix={name}" if name in REPAIRABLE else "--compat=fixed"
+        retrained = name in ("B6", "all (fixed)")  # B6 is a rule of training, the others are of localization
+        values = [
+            curve(train(folder, seed, flag))[-1] if retrained else evaluate(train(folder, seed, "--ablation=full"), seed, flag)
+            for seed in seeds
+        ]
+        rows.append([name, spread(values), f"{statistics.mean(values) - statistics.mean(official):+.2f}"])
+    return table(["repaired", "last", "difference"], rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--folder", type=Path, default=Path("outputs/demo_table"), help="where the runs are kept")
+    args = parser.parse_args()
+    print(f"mAP in %, averaged over tIoU {AVERAGE}; mean ± standard deviation over seeds {args.seeds}; SE: standard error\n")
+    print(ablation_table(args.folder, args.seeds))
+    print(quirk_table(args.folder, args.seeds), end="")

@@ -1,0 +1,94 @@
+"""A picture of one video: activations of both branches, foreground weights, detections and truth.
+
+`python plot.py --dataset demo --model_file FILE --video NAME --figure FILE.png` and the flags of main_eval.py.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from checkpoint import load_file, load_weights, network_weights
+from config import Config, make_config
+from localize import Detections, localize
+from methods import Arrays, Method, build_method
+from options import parse_args
+from thumos_features import Video, load_database, load_videos, test_features
+from utils import UserError, atomic_write, run_command
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SHOWN = 60  # best detections of a class
+
+
+def main() -> None:
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--video", help="name of a test video (default: the first)")
+    own.add_argument("--figure", type=Path, default=Path("video.png"))
+    chosen, rest = own.parse_known_args()
+    args = parse_args(rest)
+    run_command(lambda: draw_video(make_config(args), chosen.video, chosen.figure), args.debug)
+
+
+def draw_video(config: Config, name: str | None, figure_file: Path) -> None:
+    database = load_database(config)
+    videos = {video.name: video for video in load_videos(config, database, "test")}
+    if config.model_file is None or (name or next(iter(videos))) not in videos:
+        raise UserError(f"--video {name}, --model_file {config.model_file}: expected a test video's name and a checkpoint.")
+    video = videos[name or next(iter(videos))]
+    method = build_method(config)
+    load_weights(method.network, network_weights(load_file(config.model_file)), config.model_file)
+    method.network.eval()
+    features = test_features([video], config)
+    arrays = {key: array[0] for key, array in method.activations(features).items()}
+    sequences = {key: array[0] for key, array in method.sequences(features).items()}
+    figure = draw(config, method, video, arrays, sequences, database[video.name]["annotations"])
+    with atomic_write(figure_file, "wb") as stream:
+        figure.savefig(stream, dpi=110)
+    print(figure_file)
+
+
+def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences: Arrays, truth: list) -> plt.Figure:
+    """One panel a sequence, then the time lines of detections and truth of every class localized or annotated."""
+    detections = localize(method.curves(arrays, video.num_seg))
+    classes = sorted({*detections.classes.tolist(), *(config.classes.index(row["label"]) for row in truth)})
+    colours = {number: f"C{place}" for place, number in enumerate(classes)}
+    heights = [1.0] * len(sequences) + [0.8 * len(classes)]
+    figure, panels = plt.subplots(
+        len(heights), sharex=True, figsize=(11, 1.5 * sum(heights)), height_ratios=heights, layout="constrained"
+    )
+    time = np.arange(config.num_segments) * config.seconds_per_row(video.num_seg)
+    for panel, (title, values) in zip(panels, sequences.items(), strict=False):
+        for number in classes if values.ndim == 2 else [None]:
+            line = values if number is None else values[:, number]
+            panel.plot(time, line, color="0.3" if number is None else colours[number], lw=1)
+        for row in truth:
+            panel.axvspan(*map(float, row["segment"]), color=colours[config.classes.index(row["label"])], alpha=0.15, lw=0)
+        panel.set_ylabel(title)
+    draw_time_lines(panels[-1], config, detections, truth, colours)
+    panels[0].set_title(f"{video.name}: {', '.join(config.classes[number] for number in classes)} (truth shaded)")
+    panels[-1].set_xlabel("seconds")
+    panels[-1].set_xlim(0, config.num_segments * config.seconds_per_row(video.num_seg))
+    return figure
+
+
+def draw_time_lines(panel: plt.Axes, config: Config, detections: Detections, truth: list, colours: dict[int, str]) -> None:
+    for place, (number, colour) in enumerate(colours.items()):
+        mine = np.flatnonzero(detections.classes == number)[:SHOWN][::-1]
+        best = detections.scores[mine].max(initial=1e-9)
+        for index in mine:
+            start, end = detections.segments[index]
+            strength = max(0.05, detections.scores[index] / best)
+            panel.barh(place, end - start, left=start, height=0.35, color=colour, alpha=strength**2, lw=0)
+        for row in truth:
+            if config.classes.index(row["label"]) == number:
+                start, end = map(float, row["segment"])
+                panel.barh(place + 0.35, end - start, left=start, height=0.2, color="black", lw=0)
+    panel.set_yticks(range(len(colours)), [f"{config.classes[number]}\nblack: truth" for number in colours], fontsize=8)
+    panel.invert_yaxis()
+
+
+if __name__ == "__main__":
+    main()

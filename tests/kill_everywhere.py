@@ -1,0 +1,116 @@
+"""Kills a tiny training run at every single write, resumes it, and compares all files with an undisturbed run.
+
+`python tests/kill_everywhere.py DATA FOLDER` prints one line for each kill; test_resume.py runs it. One process that
+forks, so that torch is imported once.
+"""
+
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import torch._dynamo  # optimizers import it when first used: better once here than in every child
+from conftest import TINY
+
+import main
+import outputs
+from options import parse_args
+
+FLAGS = [
+    "--seed=0",
+    "--lr=[0.01]*6",
+    "--eval_every=2",
+    "--quiet",
+    "--model_path=model",
+    "--output_path=output",
+    "--log_path=log",
+]
+
+
+def run(folder: Path, data: str, *flags: str, kill_at: int = -1) -> int:
+    """Train in a forked child inside `folder`; returns how it ended, negative for a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    os.dup2(os.open("stdout", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
+    arm(kill_at)
+    main.train(parse_args([f"--data_path={data}", *TINY, *FLAGS, *flags]))
+    os._exit(0)
+
+
+def arm(kill_at: int) -> None:
+    """Die at the `kill_at`-th step of writing: with a file half written, before it is renamed, or just after."""
+    steps = itertools.count()
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def step() -> bool:
+        return next(steps) == kill_at
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fsync(descriptor: int) -> None:
+        if step():
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            die()
+        real_fsync(descriptor)
+
+    def replace(source: str, target: str) -> None:
+        if step():
+            die()
+        real_replace(source, target)
+        if step():
+            die()
+
+    def append(path: Path, text: str) -> None:
+        with open(path, "a", encoding="utf-8") as stream:
+            if step():
+                stream.write(text[: len(text) // 2])
+                stream.flush()
+                die()
+            stream.write(text + "\n")
+
+    os.fsync, os.replace, outputs.append_line = fsync, replace, append
+
+
+def files(folder: Path) -> dict[str, object]:
+    """Contents of all files of a run; of the checkpoint what it holds, as equal objects may be pickled differently."""
+    kept = [path for kind in ("model", "output") for path in (folder / kind).rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): plain(torch.load(path)) if path.suffix == ".ckpt" else path.read_bytes() for path in kept
+    }
+
+
+def plain(value: object) -> object:
+    if isinstance(value, torch.Tensor):
+        return value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def kill_everywhere(data: str, folder: Path) -> None:
+    assert run(folder / "undisturbed", data) == 0
+    expected = files(folder / "undisturbed")
+    for kill_at in itertools.count():
+        place = folder / str(kill_at)
+        ended = run(place, data, kill_at=kill_at)
+        if ended == 0:
+            print(f"a run makes {kill_at} steps of writing")
+            return
+        assert ended == -signal.SIGKILL, ended
+        assert run(place, data, "--resume") == 0
+        found = files(place)
+        differ = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        print(f"killed at step {kill_at}: {'differs in ' + ', '.join(differ) if differ else 'same files'}")
+
+
+if __name__ == "__main__":
+    kill_everywhere(sys.argv[1], Path(sys.argv[2]))

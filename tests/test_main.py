@@ -1,0 +1,214 @@
+"""The two programs as a user runs them, at tiny sizes."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, WIDTH, command, make_tiny, one_thread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from eval.eval_detection import ANETdetection
+
+RUN = ["--lr", "[0.01]*4", "--eval_every", "2", "--seed", "0"]
+
+
+def test_files_and_scalars_have_the_official_names(cli, tiny, tmp_path):
+    done = cli("main.py", *RUN)
+    output = tmp_path / "output"
+    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [record["iteration"] for record in records] == [2, 4]
+    best = max(records, key=lambda record: record["average_mAP"])
+
+    lines = (output / "best_record_seed_0.txt").read_text().splitlines()
+    assert lines[:2] == [f"Step: {best['iteration']}", f"Test_acc: {best['test_acc']:.2f}"]
+    assert lines[2] == f"average_mAP: {best['average_mAP']:.4f}" and lines[3].startswith("mAP@0.1: ") and len(lines) == 12
+
+    for which, record in (("best", best), ("last", records[-1])):
+        detections = output / f"detections_{which}_seed_0.json"
+        content = json.loads(detections.read_text())
+        assert content["version"] == "VERSION 1.3" and set(content) == {"version", "results", "external_data"}
+        mean_ap, average = ANETdetection(tiny / "gt.json", detections).evaluate()
+        assert average == pytest.approx(record["average_mAP"]) and mean_ap.tolist() == list(record["mAP"].values())
+
+    config = json.loads((output / "config.json").read_text())
+    assert config["num_iters"] == 4 and config["seed"] == 0 and config["repaired"] == []
+    report = (output / "report_seed_0.md").read_text()
+    assert report in done.stdout
+    for part in (
+        "best",
+        "last",
+        "2 evaluations",
+        "avg 0.1:0.5",
+        "avg 0.1:0.7",
+        "avg 0.1:0.9",
+        "video acc",
+        "cls mAP",
+        "thumos-210",
+    ):
+        assert part in report
+    for path in (tmp_path / "model" / "BaS_Net_model_seed_0.pkl", output / "log.jsonl", tmp_path / "log"):
+        assert str(path) in report
+
+    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    maps = [f"mAP@0.{n}" for n in range(1, 10)]
+    expected = ["loss_base", "loss_supp", "loss_norm", "loss_total", "Test accuracy", *maps, "Average mAP"]
+    assert sorted(events.Tags()["scalars"]) == sorted(expected)
+    assert [event.step for event in events.Scalars("loss_total")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("mAP@0.5")] == [2, 4]
+
+
+def test_evaluating_a_checkpoint_gives_the_numbers_of_training(cli, tmp_path):
+    cli("main.py", *RUN)
+    last = json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])
+    shutil.move(tmp_path / "output", tmp_path / "trained")
+    done = cli("main_eval.py", f"--model_file={tmp_path}/model/BaS_Net_model_seed_0_last.ckpt")
+    output = tmp_path / "output"
+    assert json.loads((output / "detections.json").read_text()) == json.loads(
+        (tmp_path / "trained" / "detections_last_seed_0.json").read_text()
+    )
+    assert f"average_mAP: {last['average_mAP']:.4f}" in (output / "best_record.txt").read_text()
+    assert "thumos-210" in done.stdout and str(output / "detections.json") in done.stdout
+    cli("main_eval.py", f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl")
+    assert (output / "earlier_runs" / "1" / "detections.json").exists()
+
+
+def test_the_users_command(tiny, tmp_path):
+    line = "-W ignore ./main.py --model_path ./models/BaSNet_6 --output_path ./outputs/BaSNet_6 --log_path ./logs/BaSNet_6"
+    flags = f"--seed -1 --modal rgb --data_path {tiny} --lr [0.01]*2 --num_segments 16 --hidden 8 --len_feature {WIDTH}"
+    for name in ("outputs", "models", "logs"):
+        line = line.replace(f"./{name}", f"{tmp_path}/{name}")
+    done = subprocess.run(
+        [sys.executable, *line.split(), *flags.split()], capture_output=True, text=True, cwd=ROOT, env=one_thread(), check=True
+    )
+    assert (tmp_path / "models" / "BaSNet_6" / "BaS_Net_model_seed_-1.pkl").exists()
+    assert (tmp_path / "outputs" / "BaSNet_6" / "best_record_seed_-1.txt").exists() and "streams rgb" in done.stdout
+
+
+@pytest.mark.parametrize("modal", ["rgb", "flow"])
+def test_one_stream(cli, tmp_path, modal):
+    cli("main.py", *RUN, "--modal", modal, f"--len_feature={WIDTH}")
+    model = f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl"
+    assert f"streams {modal}" in cli("main_eval.py", model, "--modal", modal, f"--len_feature={WIDTH}").stdout
+    message = cli("main_eval.py", model, expect=2).stderr
+    assert f"width {WIDTH}" in message and "--modal all" in message
+
+
+@pytest.mark.parametrize("ablation", ["baseline", "base", "supp"])
+def test_ablations_train_and_evaluate(cli, tmp_path, ablation):
+    assert f"({ablation})" in cli("main.py", *RUN, "--ablation", ablation).stdout
+    model = f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl"
+    cli("main_eval.py", model, "--ablation", ablation)
+    if ablation != "supp":  # the suppression branch alone is the same network as the full one
+        assert "--ablation" in cli("main_eval.py", model, expect=2).stderr
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(cli, tmp_path):
+    def losses(*flags):
+        cli("main.py", *RUN, *flags)
+        return [json.loads(line)["loss_total"] for line in (tmp_path / "output" / "log.jsonl").read_text().splitlines()]
+
+    assert losses() == losses() != losses("--seed", "1")
+
+
+def test_quiet_prints_the_report_only(cli):
+    out = cli("main.py", *RUN, "--quiet").stdout
+    assert "iteration " not in out.split("Written")[0].replace("| iteration |", "") and "| " in out
+
+
+@pytest.mark.parametrize(
+    "interval, expected",
+    [("2", ["loss_base nan", "loss_norm", "iteration 4 is not finite"]), ("1", ["video_test_0", "diverged"])],
+)
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(cli, tmp_path, interval, expected):
+    flags = ["--seed", "0", "--eval_every", interval, "--dropout", "0", "--lr", "[0.01]*2+[1e30]*20"]
+    message = cli("main.py", *flags, expect=2).stderr
+    assert [part for part in [*expected, "lower --lr"] if part not in message] == []
+    content = torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt", weights_only=True)
+    assert content["iteration"] <= 2 and all(torch.isfinite(value).all() for value in content["network"].values())
+
+
+def test_two_runs_cannot_write_into_one_folder(tiny, places, cli):
+    with subprocess.Popen(
+        command("main.py", tiny, places, "--lr", "[0.01]*100000", "--eval_every", "5"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env=one_thread(),
+    ) as process:
+        try:
+            next(line for line in process.stdout if line.startswith("iteration"))
+            assert "another run is writing there" in cli("main.py", *RUN, expect=2).stderr
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "script, flags, expected",
+    [
+        ("main.py", ["--lr", "exit()"], "--lr"),
+        ("main.py", ["--fix", "B12"], "B12"),
+        ("main.py", ["--device", "cuda:99"], "CUDA devices"),
+        ("main.py", ["--data_path", "/nowhere"], "/nowhere/gt.json"),
+        ("main.py", ["--modal", "rgb"], f"expected (L, {2 * WIDTH})"),
+        ("main_eval.py", [], "--model_file"),
+        ("main_eval.py", ["--model_file", "/nowhere.pkl"], "/nowhere.pkl"),
+        ("main.py", ["--model_file", "README.md"], "README.md"),
+    ],
+)
+def test_mistakes_end_with_one_message_and_code_2(cli, script, flags, expected):
+    done = cli(script, *flags, expect=2)
+    assert expected in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_ends_with_a_message_and_whole_files(cli, tiny, tmp_path):
+    """A limit on the size of files stands in for a disk that fills up while the checkpoint is written."""
+    cli("main.py", *RUN)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    places = [f"--{kind}_path={tmp_path / kind}" for kind in ("model", "output", "log")]
+    line = command("main.py", tiny, places, *RUN, "--resume", "--num_iters", "4")
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "_", *line]
+    done = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, env=one_thread())
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "BaS_Net_model_seed_0" in done.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_starting_from_a_checkpoint(cli, tmp_path):
+    cli("main.py", *RUN)
+    (tmp_path / "start.pkl").write_bytes((tmp_path / "model" / "BaS_Net_model_seed_0.pkl").read_bytes())
+    trained = json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])
+    cli("main.py", *RUN, f"--model_file={tmp_path}/start.pkl")
+    assert json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])["loss_total"] != trained["loss_total"]
+
+
+def test_real_annotations_at_the_official_width(thumos_gt, tmp_path, places):
+    """A small folder cut from THUMOS'14: its gt.json whole, a few videos of 2048 features."""
+    data = make_tiny(tmp_path / "thumos")
+    (data / "gt.json").write_bytes(thumos_gt.read_bytes())
+    for subset in ("train", "test"):
+        names = (thumos_gt.parent / f"split_{subset}.txt").read_text().split()[:3]
+        (data / f"split_{subset}.txt").write_text("\n".join(names))
+        for stream in ("rgb", "flow"):
+            for name in names:
+                features = np.abs(np.random.default_rng(0).standard_normal((20, 1024))).astype(np.float32)
+                np.save(data / "features" / subset / stream / f"{name}.npy", features)
+    line = [sys.executable, "main.py", f"--data_path={data}", *places, "--lr", "[1e-4]", "--hidden", "16", "--seed", "0"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=one_thread(), check=True)
+    assert "3 training and 3 test videos" in done.stdout and "thumos-210" in done.stdout
+
+
+def test_familiar_imports():
+    code = (
+        "from model import BaS_Net; from train import BaS_Net_loss; from eval.eval_detection import ANETdetection\n"
+        "import torch\n"
+        "net = BaS_Net(len_feature=4, num_classes=20, num_segments=16, hidden=8)\n"
+        "score_base, cas_base, score_supp, cas_supp, fore_weights = net(torch.rand(2, 16, 4))\n"
+        "total, terms = BaS_Net_loss(alpha=1e-4)(score_base, score_supp, fore_weights, torch.eye(20)[:2])\n"
+        "total.backward(); print(sorted(terms))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "['loss_base', 'loss_norm', 'loss_supp', 'loss_total']"

@@ -1,0 +1,70 @@
+"""run.sh, run_eval.sh and the check before them, with the environment that runs the tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, one_thread
+
+
+def bash(*line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = one_thread() | {"PATH": path} | environment
+    return subprocess.run(["bash", *line], capture_output=True, text=True, cwd=ROOT, env=env, stdin=subprocess.DEVNULL)
+
+
+def test_train_then_evaluate(tiny, tmp_path, places):
+    flags = [f"--data_path={tiny}", *TINY, *places, "--seed", "0"]
+    done = bash("run.sh", *flags, "--lr", "[0.01]*2")
+    assert done.returncode == 0 and "best" in done.stdout, done.stderr
+    done = bash("run_eval.sh", *flags, f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl")
+    assert done.returncode == 0 and "thumos-210" in done.stdout, done.stderr
+
+
+def test_official_places_and_visible_devices():
+    for name, kind in (("run.sh", "BaSNet "), ("run_eval.sh", "BaSNet_eval ")):
+        text = (ROOT / name).read_text()
+        for folder in ("models", "outputs", "logs"):
+            assert f"./{folder}/{kind}" in text
+        assert '"${CUDA_VISIBLE_DEVICES-0}"' in text
+    assert "--model_file ./BaSNet_model_best.pkl" in (ROOT / "run_eval.sh").read_text()
+
+
+@pytest.mark.parametrize("script, wanted", [("run.sh", 7), ("run_eval.sh", 4)])
+def test_missing_data_stop_at_once_with_what_where_and_the_demo(script, wanted, tmp_path):
+    done = bash(script, f"--data_path={tmp_path}/none")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    for part in (
+        f"{wanted} of the {wanted}",
+        "gt.json",
+        "features/test/flow",
+        f"{tmp_path}/none",
+        "bash run.sh --dataset demo",
+    ):
+        assert part in done.stderr
+
+
+def test_only_what_is_missing_is_named(tiny):
+    (tiny / "split_test.txt").unlink()
+    done = bash("run.sh", f"--data_path={tiny}", *TINY)
+    assert (
+        done.returncode == 2
+        and "1 of the 7" in done.stderr
+        and "split_test.txt" in done.stderr
+        and "gt.json" not in done.stderr
+    )
+
+
+def test_help_needs_no_data_and_no_environment():
+    done = bash("run.sh", "--help")
+    assert done.returncode == 0 and "--class_th" in done.stdout
+
+
+def test_the_environment_check_compares_versions(tmp_path):
+    check = 'source ./environment.sh; satisfies "$1" "$2"'
+    for content, code in (("numpy==0.0.1\n", 1), ("no-such-package==1.0\n", 1), ("# nothing\n", 0)):
+        (tmp_path / "wanted.txt").write_text(content)
+        assert bash("-c", check, "_", sys.executable, str(tmp_path / "wanted.txt")).returncode == code
+    assert bash("-c", check, "_", sys.executable, "requirements.txt").returncode == 0
