@@ -63,7 +63,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("basnet", "thumos14"): {},
-    ("basnet", "demo"): {"num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
+    ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
 }
 
 

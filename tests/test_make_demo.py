@@ -1,0 +1,83 @@
+"""The demo data: the same every time, THUMOS-shaped, and with statistics near those of real I3D features."""
+
+import json
+
+import numpy as np
+import pytest
+
+from config import DATASETS, make_config
+from dataset.make_demo import CLASSES, SECONDS_PER_ROW, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
+from options import parse_args
+from thumos_features import load_database, load_videos
+
+FLAGS = ["--dataset", "demo"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    ensure_demo(make_config(parse_args([*FLAGS, f"--data_path={folder}"])))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(demo):
+    config = make_config(parse_args([*FLAGS, f"--data_path={demo}"]))
+    return {subset: load_videos(config, load_database(config), subset) for subset in ("train", "test")}
+
+
+def test_it_is_the_same_every_time(demo, tmp_path):
+    make_demo(tmp_path / "again")
+    files = sorted(path.relative_to(demo) for path in demo.rglob("*") if path.is_file())
+    assert len(files) == 2 * 180 + 3
+    assert all((demo / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in files)
+
+
+def test_what_is_there_is_left_alone(demo):
+    before = (demo / "gt.json").stat().st_mtime_ns
+    ensure_demo(make_config(parse_args([*FLAGS, f"--data_path={demo}"])))
+    assert (demo / "gt.json").stat().st_mtime_ns == before
+
+
+def test_labels_are_those_of_the_problem(videos):
+    assert CLASSES == DATASETS["demo"].classes and "BaseballPitch" in CLASSES
+    for subset, count in (("train", 120), ("test", 60)):
+        label_vc = np.stack([video.label_c for video in videos[subset]])
+        assert len(label_vc) == count and set(label_vc.sum(axis=1)) == {1, 2} and label_vc.any(axis=0).all()
+        assert 0.1 < np.mean(label_vc.sum(axis=1) == 2) < 0.3
+        assert any(row[0] == 1 and row.sum() == 1 for row in label_vc), "BaseballPitch alone, for quirk B1"
+
+
+def test_videos_are_untrimmed_and_instances_short(demo, videos):
+    lengths = [video.num_seg for subset in videos.values() for video in subset]
+    assert min(lengths) >= 60 and max(lengths) > 4 * min(lengths)
+    database = json.loads((demo / "gt.json").read_text())["database"]
+    rows = {video.name: video.num_seg for subset in videos.values() for video in subset}
+    covered = []
+    for name, video in database.items():
+        segments = [tuple(map(float, row["segment"])) for row in video["annotations"]]
+        assert all(0 <= start < end <= rows[name] * SECONDS_PER_ROW + 0.01 for start, end in segments)
+        assert max(end - start for start, end in segments) < 30
+        covered.append(sum(end - start for start, end in segments) / (rows[name] * SECONDS_PER_ROW))
+    assert 0.1 < np.mean(covered) < 0.5
+    assert np.mean([len(video["annotations"]) for video in database.values()]) > 3
+
+
+@pytest.mark.parametrize(("stream", "mean", "zero"), [("rgb", 0.27, 0.03), ("flow", 0.18, 0.11)])
+def test_statistics_are_near_those_of_real_features(videos, stream, mean, zero):
+    half = slice(0, 64) if stream == "rgb" else slice(64, 128)
+    rows = np.concatenate([video.features_lf[:, half] for video in videos["train"]])
+    assert rows.min() == 0
+    assert np.mean(rows) == pytest.approx(mean, rel=0.3)
+    assert np.mean(rows < 1e-3) == pytest.approx(zero, abs=0.04)
+    assert np.std(rows) > np.mean(rows), "heavy tail"
+
+
+def test_context_goes_with_the_class_and_never_with_the_action():
+    random = np.random.default_rng(0)
+    for number in range(40):
+        timeline = draw_timeline(random, number)
+        acting, context = timeline.action_lc > 0, timeline.context_lc > 0
+        assert not (acting & context).any() and not (timeline.surroundings_ls[acting.any(axis=1)] > 0).any()
+        assert set(np.flatnonzero(context.any(axis=0))) <= {label for label, _, _ in timeline.instances}
+        assert timeline.surroundings_ls.shape[1] == SURROUNDINGS and 0 <= acting.sum() < len(acting)
