@@ -87,7 +87,7 @@ def draw_time_lines(panel: plt.Axes, config: Config, detections: Detections, tru
                 start, end = map(float, row["segment"])
                 panel.barh(place + 0.35, end - start, left=start, height=0.2, color="black", lw=0)
     panel.set_yticks(range(len(colours)), [f"{config.classes[number]}\nblack: truth" for number in colours], fontsize=8)
-    panel.invert_yaxis()
+    panel.set_ylim(len(colours) - 0.4, -0.4)  # the first class on top
 
 
 if __name__ == "__main__":

@@ -60,8 +60,11 @@ def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> In
     return first
 
 
+SHUFFLE, ROWS = 1, 2  # what a generator is for is part of its key, so that no two uses share a stream
+
+
 def random_state(*key: int) -> np.random.RandomState:
-    """numpy's legacy generator keyed by integers such as (seed, iteration, video): no state to carry or to save."""
+    """numpy's legacy generator keyed by integers such as (ROWS, seed, iteration, video): no state to carry or to save."""
     return np.random.RandomState(np.random.SeedSequence(key).generate_state(8))
 
 
@@ -75,7 +78,7 @@ def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, of
         shuffle, place = iteration, 0
     else:
         shuffle, place = iteration // per_pass * per_pass, iteration % per_pass
-    order = random_state(seed, shuffle).permutation(num_videos)
+    order = random_state(SHUFFLE, seed, shuffle).permutation(num_videos)
     return order[place * batch_size : (place + 1) * batch_size]
 
 
@@ -83,7 +86,7 @@ def training_batch(videos: list[Video], config: Config, seed: int, iteration: in
     """The batch of one iteration; the same whatever ran before it."""
     chosen = batch_videos(len(videos), config.batch_size, iteration, seed, "B6" not in config.repaired)
     features = [
-        videos[v].features_lf[random_indices(videos[v].num_seg, config.num_segments, random_state(seed, iteration, v))]
+        videos[v].features_lf[random_indices(videos[v].num_seg, config.num_segments, random_state(ROWS, seed, iteration, v))]
         for v in chosen
     ]
     return Batch(torch.from_numpy(np.stack(features)), torch.from_numpy(np.stack([videos[v].label_c for v in chosen])))

@@ -40,7 +40,7 @@ def test_what_is_there_is_left_alone(demo):
 
 
 def test_labels_are_those_of_the_problem(videos):
-    assert CLASSES == DATASETS["demo"].classes and "BaseballPitch" in CLASSES
+    assert DATASETS["demo"].classes == CLASSES and "BaseballPitch" in CLASSES
     for subset, count in (("train", 120), ("test", 60)):
         label_vc = np.stack([video.label_c for video in videos[subset]])
         assert len(label_vc) == count and set(label_vc.sum(axis=1)) == {1, 2} and label_vc.any(axis=0).all()
