@@ -1,6 +1,7 @@
 """What is kept of a training run: the official plain state dict of the best model, and all that a resume needs."""
 
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from config import Config
 from utils import UserError, atomic_write
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
-MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers", "num_iters", "lr"}
+MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
+MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
 
 @dataclass
@@ -23,12 +25,13 @@ class TrainingState:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     seed: int  # the one in use: --seed, or what was drawn for -1
+    data: str  # fingerprint of the videos
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells this run's files from another's
     iteration: int = 0
-    due: bool = False  # an evaluation of this iteration is yet to come
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
 
-    KEPT = ("seed", "iteration", "due", "losses", "records")
+    KEPT = ("seed", "data", "run", "iteration", "losses", "records")
 
     @property
     def best(self) -> dict[str, Any]:
@@ -39,6 +42,10 @@ class TrainingState:
         return not self.records or record["average_mAP"] > self.best["average_mAP"]
 
     def save(self, path: Path, config: Config) -> None:
+        if not all(torch.isfinite(weight).all() for weight in self.network.parameters()):
+            raise UserError(
+                f"the weights have diverged after iteration {self.iteration}; {path} is left as it was. Lower --lr."
+            )
         content = {name: getattr(self, name) for name in self.KEPT} | {
             "config": config.as_dict(),
             "learning_rates": config.learning_rates,
@@ -58,8 +65,12 @@ class TrainingState:
             for name, value in config.as_dict().items()
             if name not in MAY_DIFFER and _plain(content["config"].get(name)) != _plain(value)
         ]
+        if content["data"] != self.data:
+            differ.append("other videos, labels or lengths in --data_path")
         done = content["iteration"]
-        if content["learning_rates"][:done] != config.learning_rates[:done]:
+        if done > config.num_iters:
+            differ.append(f"{done} iterations done there, --num_iters {config.num_iters} here")
+        elif content["learning_rates"][:done] != config.learning_rates[:done]:
             differ.append(f"the learning rates of the {done} iterations that it has done")
         if differ:
             raise UserError(
@@ -98,9 +109,25 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
     return content
 
 
+def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
+    """Load the weights in a checkpoint of either kind; one that knows its own settings has to agree with this run's."""
+    content = load_file(path)
+    trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else {}
+    differ = [
+        f"--{name} {trained[name]} there, {getattr(config, name)} here"
+        for name in ("method", "ablation", "modal", "dataset")
+        if name in trained and trained[name] != getattr(config, name)
+    ]
+    if differ:
+        raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
+    load_weights(network, network_weights(content), path)
+
+
 def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a checkpoint of either kind."""
-    return content.get("network", content)
+    """The state dict inside a checkpoint, without the prefix that torch's DataParallel adds."""
+    inner = content.get("network")
+    weights = inner if isinstance(inner, Mapping) else content
+    return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
@@ -122,10 +149,10 @@ def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any]) -> str:
     key = next(iter(wrong))
     found, expected = tuple(getattr(wrong[key], "shape", ())), tuple(own[key].shape)
     if len(found) == 3 and key.endswith("conv_1.0.weight") and found[1] != expected[1]:
-        return (
-            f"It was trained on features of width {found[1]} and this run gives {expected[1]}: one stream (--modal rgb or "
-            "flow) against two (--modal all), or another --len_feature. Use the --modal that it was trained with."
-        )
+        widths = f"It was trained on features of width {found[1]} and this run gives {expected[1]}"
+        if 2 * min(found[1], expected[1]) == max(found[1], expected[1]):
+            return f"{widths}: one stream (--modal rgb or flow) against two (--modal all). Use the --modal of its training."
+        return f"{widths}: another --dataset or --len_feature. Use what it was trained with."
     return (
         f"{key} has shape {found}, expected {expected}: another width (--hidden), another number of classes "
         "(--dataset) or another --ablation. Use the settings that it was trained with (config.json beside its outputs)."

@@ -173,14 +173,14 @@ def parse_schedule(text: str, num_iters: int | None = None) -> list[float]:
     how = "Expected a list such as [0.0001]*1500 or [1e-4]*1000+[1e-5]*500, or a number together with --num_iters."
     try:
         rates = _schedule_value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         raise UserError(f"--lr {_short(text)} is not a schedule of learning rates. {how}") from None
     if isinstance(rates, float):
         if num_iters is None:
             raise UserError(f"--lr {_short(text)} is one number, and nothing says for how many iterations. {how}")
         rates = [rates] * num_iters
-    if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
-        raise UserError(f"--lr {_short(text)}: a schedule holds at least one value, and all are positive. {how}")
+    if not rates or not all(0 < rate <= 1e30 for rate in rates):
+        raise UserError(f"--lr {_short(text)}: a schedule holds at least one value, all positive and at most 1e30. {how}")
     if num_iters is not None and num_iters > len(rates):
         raise UserError(
             f"--num_iters {num_iters} is more than the {len(rates)} values of --lr {_short(text)}; "

@@ -1,4 +1,5 @@
 # Sourced by run.sh, run_eval.sh and run_tests.sh: finds a Python, and finds or makes an environment for the project.
+unset PYTHONSAFEPATH # the project's modules lie in the folder that is worked in
 
 # The first Python of at least 3.11: the active one, then any other on the PATH.
 find_python() {
@@ -33,24 +34,34 @@ PY
 }
 
 # Set `python` to an interpreter that satisfies requirements file $1: the active one, or that of .venv, made if need be.
+# .venv/complete is there when the last installation ran to its end.
 use_environment() {
     python=$(find_python) || exit 2
-    if satisfies "$python" "$1"; then
+    if [[ $python != "$PWD/.venv/bin/"* ]] && satisfies "$python" "$1"; then
         return
     fi
     local base=$python
     python=$PWD/.venv/bin/python
-    if satisfies "$python" "$1"; then
+    if [[ -e .venv/complete ]] && satisfies "$python" "$1"; then
         return
     fi
     if ! "$python" -m pip --version >/dev/null 2>&1; then
+        if [[ -e .venv ]]; then # of an interrupted run, or its Python is gone
+            echo "environment: .venv does not work; keeping it as .venv.broken.$$" >&2
+            mv .venv ".venv.broken.$$"
+        fi
         echo "environment: creating .venv with $base" >&2
-        "$base" -m venv .venv || { echo "error: $base cannot create .venv (on Debian: apt-get install python3-venv)." >&2; exit 2; }
+        "$base" -m venv .venv || {
+            echo "error: $base cannot create .venv (on Debian: apt-get install python3-venv)." >&2
+            exit 2
+        }
     fi
     echo "environment: installing $1 into .venv (once; a few minutes, mostly torch)" >&2
+    rm -f .venv/complete
     "$python" -m pip install --quiet --disable-pip-version-check -r "$1" || {
         echo "error: pip could not install $1; see its message above. Run this again once that is mended." >&2
         exit 2
     }
+    touch .venv/complete
     echo "environment: ready" >&2
 }

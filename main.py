@@ -1,20 +1,22 @@
 """Train a method on a dataset, evaluating as it goes: python main.py --help."""
 
 import random
+import signal
 from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 
-from checkpoint import TrainingState, load_file, load_weights, network_weights
+from checkpoint import TrainingState, load_file, load_network
 from config import Config, make_config
 from dataset.make_demo import ensure_demo
 from methods import build_method
 from options import parse_args
 from outputs import RunFiles, locked
-from test import evaluate
-from thumos_features import load_database, load_videos
+from test import Evaluation, evaluate
+from thumos_features import fingerprint, load_database, load_videos
 from train import fit, make_optimizer
-from utils import UserError, run_command
+from utils import Stopped, UserError, run_command
 
 
 def main() -> None:
@@ -30,30 +32,31 @@ def train(args: Namespace) -> None:
     database = load_database(config)
     train_videos, test_videos = (load_videos(config, database, subset) for subset in ("train", "test"))
 
-    with locked(config.output_path):
+    with locked(config.output_path, config.model_path, config.log_path):
         files = RunFiles(config, args.quiet)
         saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
         seed = config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31)
         torch.manual_seed(seed)
         method = build_method(config)
         method.network.to(device)
-        state = TrainingState(method.network, make_optimizer(method.network, config), seed)
+        optimizer = make_optimizer(method.network, config)
+        state = TrainingState(method.network, optimizer, seed, fingerprint([*train_videos, *test_videos]))
         if saved:
             state.restore(files.checkpoint, saved, config)
             files.say(f"resuming after iteration {state.iteration}")
         elif config.model_file:
-            load_weights(method.network, network_weights(load_file(config.model_file)), config.model_file)
+            load_network(method.network, config.model_file, config)
         files.say(describe(config, len(train_videos), len(test_videos), device, state.seed))
-        files.start(state if saved else None)
-        fit(
-            method.loss,
-            state,
-            train_videos,
-            lambda between: evaluate(method, test_videos, database, config, device, between),
-            files,
-            config,
-            device,
-        )
+        files.start(state, resumed=saved is not None)
+
+        def evaluate_now(between: Callable[[], None]) -> Evaluation:
+            return evaluate(method, test_videos, database, config, device, between)
+
+        try:
+            fit(method.loss, state, train_videos, evaluate_now, files, config, device)
+        except KeyboardInterrupt:
+            files.say_how_to_resume("stopped at once")
+            raise Stopped(signal.SIGINT) from None
 
 
 def describe(config: Config, num_train: int, num_test: int, device: torch.device, seed: int) -> str:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from checkpoint import load_file, load_weights, network_weights
+from checkpoint import load_network
 from config import make_config
 from dataset.make_demo import ensure_demo
 from eval.report import best_record_text, report
@@ -26,25 +26,25 @@ def evaluate_checkpoint(args: Namespace) -> None:
     if config.model_file is None:
         raise UserError("nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl).")
     device = choose_device(config.device)
-    weights = network_weights(load_file(config.model_file))
     method = build_method(config)
-    load_weights(method.network, weights, config.model_file)
+    load_network(method.network, config.model_file, config)
     method.network.to(device)
     ensure_demo(config)
     database = load_database(config)
-    evaluation = evaluate(method, load_videos(config, database, "test"), database, config, device)
-
-    output = Path(config.output_path)
-    paths = [output / name for name in ("config.json", "best_record.txt", "detections.json", "report.md")]
-    record = record_of(evaluation, config, 0, {})
-    text = report({Path(config.model_file).name: record}, 1, config) + "\nWritten:\n" + "".join(f"- {p}\n" for p in paths)
-    with locked(output):
+    videos = load_videos(config, database, "test")
+    with locked(config.output_path):
+        evaluation = evaluate(method, videos, database, config, device)
+        record = record_of(evaluation, config, 0, {})
+        output = Path(config.output_path)
+        paths = [output / name for name in ("report.md", "best_record.txt", "detections.json", "evaluation.json")]
+        text = report({Path(config.model_file).name: record}, 1, config, config.seed)
+        text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
         set_aside(paths)
-        write_json(paths[0], config.as_dict(), indent=1)
-        for path, content in ((paths[1], best_record_text(record)), (paths[3], text)):
+        for path, content in zip(paths, (text, best_record_text(record)), strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)
         write_json(paths[2], evaluation.detections)
+        write_json(paths[3], {"config": config.as_dict(), "record": record}, indent=1)
     print(text, end="")
 
 

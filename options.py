@@ -75,15 +75,17 @@ def _add_training(group: Group) -> None:
         "--lr",
         help="learning rate of each iteration: [0.0001]*1500, [1e-4]*1000+[1e-5]*500, or one number with --num_iters",
     )
-    group.add_argument("--num_iters", type=_positive, help="iterations, at most the length of --lr, which None stands for")
-    group.add_argument("--batch_size", type=_positive, help="videos per iteration")
-    group.add_argument("--alpha", type=_not_negative, help="weight of the filter's L1 norm in the loss")
-    group.add_argument("--weight_decay", type=_not_negative, help="L2 term added to the gradient by Adam")
-    group.add_argument("--dropout", type=_share, help="dropout before the classifier")
-    group.add_argument("--seed", type=_seed, default=-1, help="seed of everything random; -1 draws one and reports it")
+    group.add_argument(
+        "--num_iters", type=positive_integer, help="iterations, at most the length of --lr, which None stands for"
+    )
+    group.add_argument("--batch_size", type=positive_integer, help="videos per iteration")
+    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
+    group.add_argument("--weight_decay", type=not_negative_number, help="L2 term added to the gradient by Adam")
+    group.add_argument("--dropout", type=share, help="dropout before the classifier")
+    group.add_argument("--seed", type=seed, default=-1, help="seed of everything random; -1 draws one and reports it")
     group.add_argument(
         "--eval_every",
-        type=_interval,
+        type=interval,
         default="epoch",
         help="iterations between evaluations, or epoch: one pass over the training videos; 1 is the official protocol",
     )
@@ -93,25 +95,25 @@ def _add_training(group: Group) -> None:
 def _add_network(group: Group) -> None:
     group.add_argument(
         "--num_segments",
-        type=_positive,
+        type=positive_integer,
         help="rows T that every video is sampled to; 750 rows cover 8 minutes of I3D snippets of 0.64 s",
     )
     group.add_argument(
         "--len_feature",
-        type=_positive,
+        type=positive_integer,
         default=None,
         help="features per row, all streams together (None: the dataset's width, 1024 a stream for I3D)",
     )
-    group.add_argument("--hidden", type=_positive, help="channels of the classifier; the filter has a quarter of them")
+    group.add_argument("--hidden", type=positive_integer, help="channels of the classifier; the filter has a quarter of them")
 
 
 def _add_localization(group: Group) -> None:
-    group.add_argument("--class_th", type=_share, help="video score in 0..1 from which a class is localized")
-    group.add_argument("--scale", type=_positive, help="points per row that activations are interpolated to")
+    group.add_argument("--class_th", type=share, help="video score in 0..1 from which a class is localized")
+    group.add_argument("--scale", type=positive_integer, help="points per row that activations are interpolated to")
     group.add_argument("--cas_th", help="thresholds of the min-max scaled activation, start:stop:step")
-    group.add_argument("--outer", type=_not_negative, help="contrast region on each side of a proposal, in its lengths")
-    group.add_argument("--class_weight", type=_not_negative, help="weight of the class term in a proposal's score")
-    group.add_argument("--nms_th", type=_share, help="temporal IoU from which a worse detection is suppressed")
+    group.add_argument("--outer", type=not_negative_number, help="contrast region on each side of a proposal, in its lengths")
+    group.add_argument("--class_weight", type=not_negative_number, help="weight of the class term in a proposal's score")
+    group.add_argument("--nms_th", type=share, help="temporal IoU from which a worse detection is suppressed")
     group.add_argument(
         "--compat",
         default="official",
@@ -122,47 +124,47 @@ def _add_localization(group: Group) -> None:
 
 
 def _add_running(group: Group) -> None:
-    group.add_argument("--device", default="auto", type=_device, help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--num_workers", type=_positive, default=8, help="threads that read feature files")
+    group.add_argument("--device", default="auto", type=device, help="auto, cpu, cuda or cuda:N")
+    group.add_argument("--num_workers", type=int, default=8, help="threads that read feature files, at least one")
     group.add_argument("--quiet", action="store_true", help="print the final report only")
     group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")
 
 
-def _positive(text: str) -> int:
+def positive_integer(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
 
 
-def _not_negative(text: str) -> float:
+def not_negative_number(text: str) -> float:
     value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    if not 0 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0..1000000")
     return value
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not in 0..1")
     return value
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
     value = int(text)
     if not -1 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not in -1..4294967295")
     return value
 
 
-def _interval(text: str) -> str:
-    return text if text == "epoch" else str(_positive(text))
+def interval(text: str) -> str:
+    return text if text == "epoch" else str(positive_integer(text))
 
 
-def _device(text: str) -> str:
+def device(text: str) -> str:
     kind, _, number = text.partition(":")
-    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isdigit()):
+    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isascii() and number.isdigit()):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
 

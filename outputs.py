@@ -39,8 +39,8 @@ class RunFiles:
         self.config, self.quiet = config, quiet
         models, output = Path(config.model_path), Path(config.output_path)
         seed = f"seed_{config.seed}"
+        self.checkpoint = models / f"BaS_Net_model_{seed}_last.ckpt"  # first: without it no resume finds the others
         self.best_model = models / f"BaS_Net_model_{seed}.pkl"
-        self.checkpoint = models / f"BaS_Net_model_{seed}_last.ckpt"
         self.config_file = output / "config.json"
         self.log = output / "log.jsonl"
         self.best_record = output / f"best_record_{seed}.txt"
@@ -51,22 +51,44 @@ class RunFiles:
     def _all(self) -> list[Path]:
         return [value for value in vars(self).values() if isinstance(value, Path)]
 
-    def start(self, state: TrainingState | None) -> None:
-        """Make room for a new run (`state` None), or put back what a resumed one had written at its checkpoint."""
+    def _best(self) -> list[tuple[Path, Path]]:
+        """The files of the best evaluation, each with the name under which `remember_before_the_end` keeps it."""
+        return [(p, p.with_name(f".{p.name}.before_end")) for p in (self.best_model, self.best_record, self.best_detections)]
+
+    def start(self, state: TrainingState, resumed: bool) -> None:
+        """Make room for a new run, or put back what a resumed one had written at its checkpoint."""
         for path in self._all():
             remove_halves(path)
-        mine = state is not None and _seed_in(self.config_file) in (None, self.config.seed)
-        in_the_way = [self.config_file, self.log] if state is not None else self._all()
-        if not self.log.exists() or not self.log.stat().st_size:  # no run has got as far as an evaluation here
-            in_the_way = [path for path in in_the_way if path not in (self.config_file, self.log)]
-        if not mine:
-            events = Path(self.config.log_path).glob("events.out.tfevents.*")
-            moved = set_aside([*in_the_way, *([] if state else events)])
+        if not resumed or _run_of(self.config_file) not in (None, state.run):
+            moved = set_aside(self._in_the_way(resumed))
             if moved:
                 self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
-        write_json(self.config_file, self.config.as_dict(), indent=1)
+        settings = self.config.as_dict() | {"run": state.run, "seed_used": state.seed}
+        write_json(self.config_file, settings, indent=1)
         with atomic_write(self.log) as stream:
-            stream.writelines(json.dumps(record) + "\n" for record in (state.records if state else []))
+            stream.writelines(json.dumps(record) + "\n" for record in state.records)
+
+    def _in_the_way(self, resumed: bool) -> list[Path]:
+        """Files of another run under the names of this one; a resumed run's checkpoint and best model are its own."""
+        paths = [*self._all(), *(kept for _, kept in self._best())]
+        if resumed:
+            paths = [path for path in paths if path.parent != self.checkpoint.parent]
+        elif not self.checkpoint.exists() and not (self.log.exists() and self.log.stat().st_size):
+            paths = [path for path in paths if path not in (self.config_file, self.log)]  # of a start that came to nothing
+        return [*paths, *Path(self.config.log_path).glob("events.out.tfevents.*")]
+
+    def remember_before_the_end(self) -> None:
+        """Keep the best files as they are, before an evaluation that takes place only because the run ends there."""
+        for path, kept in self._best():
+            if path.exists() and not kept.exists():
+                with atomic_write(kept, "wb") as stream:
+                    stream.write(path.read_bytes())
+
+    def forget_the_end(self) -> None:
+        """A run made longer has no evaluation where it used to end: its best is what it was before."""
+        for path, kept in self._best():
+            if kept.exists():
+                os.replace(kept, path)
 
     def write_evaluation(self, evaluation: Evaluation, record: dict[str, Any], best: bool, state: TrainingState) -> None:
         if best:
@@ -84,8 +106,8 @@ class RunFiles:
     def write_last(self, evaluation: Evaluation, state: TrainingState) -> None:
         """What a finished run leaves, and the report on the screen."""
         write_json(self.last_detections, evaluation.detections)
-        text = report({"best": state.best, "last": state.records[-1]}, len(state.records), self.config)
-        written = [path for path in self._all() if path != self.report]
+        text = report({"best": state.best, "last": state.records[-1]}, len(state.records), self.config, state.seed)
+        written = [path for path in self._all() if path.exists() and path != self.report]
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
         with atomic_write(self.report) as stream:
             stream.write(text)
@@ -95,18 +117,16 @@ class RunFiles:
         if not self.quiet:
             print(text, flush=True)
 
-    def say_how_to_resume(self, iteration: int) -> None:
+    def say_how_to_resume(self, what: str) -> None:
         words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
-        print(
-            f"stopped after iteration {iteration}, saved in {self.checkpoint}. To go on: python {shlex.join(words)}",
-            file=sys.stderr,
-        )
+        where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
+        print(f"{what}; {where}. To go on: python {shlex.join(words)}", file=sys.stderr)
 
 
-def _seed_in(config_file: Path) -> int | None:
+def _run_of(config_file: Path) -> str | None:
     try:
-        return json.loads(config_file.read_text(encoding="utf-8"))["seed"]
-    except (OSError, ValueError, KeyError):
+        return json.loads(config_file.read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -125,18 +145,17 @@ def set_aside(paths: Iterable[Path]) -> list[Path]:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold `folder` so that two runs cannot write into it at once; the end of the process frees it in any case."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"{folder}: another run is writing there. Wait for it, or choose another --output_path.") from None
-    except OSError:
-        pass  # a file system without locks: nothing is overwritten, but nobody is warned either
-    try:
+def locked(*folders: str) -> Iterator[None]:
+    """Hold `folders` so that two runs cannot write into them at once; the end of the process frees them in any case."""
+    with contextlib.ExitStack() as stack:
+        for folder in sorted({Path(folder).resolve() for folder in folders}):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder}: another run is writing there. Wait for it, or choose other folders.") from None
+            except OSError:
+                pass  # a file system without locks: nothing is overwritten, but nobody is warned either
         yield
-    finally:
-        os.close(handle)

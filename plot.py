@@ -9,8 +9,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from checkpoint import load_file, load_weights, network_weights
+from checkpoint import load_network
 from config import Config, make_config
+from dataset.make_demo import ensure_demo
 from localize import Detections, localize
 from methods import Arrays, Method, build_method
 from options import parse_args
@@ -33,20 +34,21 @@ def main() -> None:
 
 
 def draw_video(config: Config, name: str | None, figure_file: Path) -> None:
+    ensure_demo(config)
     database = load_database(config)
     videos = {video.name: video for video in load_videos(config, database, "test")}
     if config.model_file is None or (name or next(iter(videos))) not in videos:
         raise UserError(f"--video {name}, --model_file {config.model_file}: expected a test video's name and a checkpoint.")
     video = videos[name or next(iter(videos))]
     method = build_method(config)
-    load_weights(method.network, network_weights(load_file(config.model_file)), config.model_file)
+    load_network(method.network, config.model_file, config)
     method.network.eval()
     features = test_features([video], config)
     arrays = {key: array[0] for key, array in method.activations(features).items()}
     sequences = {key: array[0] for key, array in method.sequences(features).items()}
     figure = draw(config, method, video, arrays, sequences, database[video.name]["annotations"])
     with atomic_write(figure_file, "wb") as stream:
-        figure.savefig(stream, dpi=110)
+        figure.savefig(stream, dpi=110, format=figure_file.suffix.lstrip(".") or "png")
     print(figure_file)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train BaS-Net on THUMOS'14 with the published settings; further flags are passed on: bash run.sh --seed 3 --modal rgb
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source ./environment.sh
 
 python=$(find_python)
@@ -9,6 +9,5 @@ case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
 "$python" -m dataset.present train,test "$@"
 use_environment requirements.txt
 
-export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"
 exec "$python" -W ignore ./main.py \
     --model_path ./models/BaSNet --output_path ./outputs/BaSNet --log_path ./logs/BaSNet "$@"

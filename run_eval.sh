@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate a checkpoint; further flags are passed on: bash run_eval.sh --model_file models/BaSNet/BaS_Net_model_seed_0.pkl
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source ./environment.sh
 
 python=$(find_python)
@@ -9,6 +9,5 @@ case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
 "$python" -m dataset.present test "$@"
 use_environment requirements.txt
 
-export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"
 exec "$python" -W ignore ./main_eval.py --model_file ./BaSNet_model_best.pkl \
     --model_path ./models/BaSNet_eval --output_path ./outputs/BaSNet_eval --log_path ./logs/BaSNet_eval "$@"

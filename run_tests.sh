@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the tests; further flags go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source ./environment.sh
 
 use_environment requirements-dev.txt

@@ -3,6 +3,7 @@
 Shapes: B batch, L feature rows of a video, T rows given to the network, F features, C classes.
 """
 
+import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,17 +112,13 @@ def load_database(config: Config) -> dict[str, Any]:
         )
     for name, video in content["database"].items():
         try:
-            rows = [(row["label"], *map(float, row["segment"])) for row in video["annotations"]]
-            well_formed = isinstance(video["subset"], str) and all(len(row) == 3 for row in rows)
-            finite = all(math.isfinite(time) for row in rows for time in row[1:])
-        except (KeyError, TypeError, ValueError):
-            well_formed = finite = False
-        if not (well_formed and finite):
+            labels = _checked_labels(video)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(
                 f'{path}: video {name} is malformed; expected {{"subset": "test", "annotations": '
-                '[{"segment": ["18.6", "24.8"], "label": "HighJump"}]}.'
-            )
-        unknown = sorted({row[0] for row in rows} - set(config.classes))
+                '[{"segment": ["18.6", "24.8"], "label": "HighJump"}]} with finite times.'
+            ) from None
+        unknown = sorted(labels - set(config.classes))
         if unknown:
             raise UserError(
                 f"{path}: video {name} has the unknown label {listing(unknown)}; the {len(config.classes)} classes of "
@@ -130,10 +127,27 @@ def load_database(config: Config) -> dict[str, Any]:
     return content["database"]
 
 
+def _checked_labels(video: Any) -> set[str]:
+    """The labels of one video of gt.json, or an exception if anything in it has not the expected form."""
+    labels = {row["label"] for row in video["annotations"]}
+    segments = [row["segment"] for row in video["annotations"]]
+    times = [time for segment in segments for time in segment]
+    well_formed = (
+        all(isinstance(text, str) for text in [video["subset"], *labels])
+        and all(isinstance(segment, list) and len(segment) == 2 for segment in segments)
+        and all(isinstance(time, str | int | float) and not isinstance(time, bool) for time in times)
+        and all(math.isfinite(float(time)) for time in times)
+    )
+    if not well_formed:
+        raise ValueError
+    return labels
+
+
 def load_videos(config: Config, database: dict[str, Any], subset: str) -> list[Video]:
     """All videos of split_{subset}.txt, features in memory, every file checked."""
     split = Path(config.data_path) / f"split_{subset}.txt"
-    names = read_text(split, f"the {subset} videos, one name a line", where_to_get(config)).split()
+    lines = read_text(split, f"the {subset} videos, one name a line", where_to_get(config)).splitlines()
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise UserError(f"{split}: lists no video; expected one name a line.")
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -158,6 +172,12 @@ def load_videos(config: Config, database: dict[str, Any], subset: str) -> list[V
         Video(name, rows, multi_hot([a["label"] for a in database[name]["annotations"]], config.classes))
         for name, rows in zip(names, features, strict=True)
     ]
+
+
+def fingerprint(videos: list[Video]) -> str:
+    """Changes with the names, lengths, labels or order of videos, on which every batch depends."""
+    rows = [(video.name, video.num_seg, video.label_c.tolist()) for video in videos]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 def multi_hot(labels: list[str], classes: tuple[str, ...]) -> Floats:
@@ -194,7 +214,7 @@ def _read_features(config: Config, subset: str, name: str) -> Floats:
 def _read_stream(path: Path, width: int) -> Floats:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # bytes that are no array make numpy raise almost anything
         raise UserError(f"{path}: cannot be read ({error}); the file is truncated or no .npy array. Copy it again.") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise UserError(f"{path}: holds {getattr(array, 'dtype', type(array).__name__)}; expected an array of real numbers.")

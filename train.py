@@ -92,6 +92,9 @@ def fit(
     interval = config.eval_interval(len(videos))
     saved_at, save_cost = -float("inf"), 0.0
 
+    def due() -> bool:
+        return state.iteration > 0 and (state.iteration % interval == 0 or state.iteration == config.num_iters)
+
     def save() -> None:
         nonlocal saved_at, save_cost
         begun = time.monotonic()
@@ -101,40 +104,42 @@ def fit(
     def stop_if_asked() -> None:
         if stop.received is not None:
             save()
-            files.say_how_to_resume(state.iteration)
+            files.say_how_to_resume(f"stopped after iteration {state.iteration}")
             raise Stopped(stop.received)
 
+    if not due():
+        files.forget_the_end()
     with (
         StopSignal() as stop,
-        SummaryWriter(config.log_path, purge_step=state.iteration + 1) as board,
+        SummaryWriter(config.log_path, purge_step=state.iteration + (not due())) as board,
         tqdm(total=config.num_iters, initial=state.iteration, disable=files.quiet or not sys.stderr.isatty()) as bar,
     ):
+        log_scalars(board, state.losses if due() else {}, state.iteration)
         while True:
-            if state.due:
+            if due():
                 evaluation = evaluate(stop_if_asked)
                 record = record_of(evaluation, config, state.iteration, state.losses)
-                best = state.is_best(record)
-                last = state.iteration == config.num_iters
-                if best or last or time.monotonic() - saved_at > save_cost / CHECKPOINT_SHARE:
+                best, end = state.is_best(record), state.iteration == config.num_iters
+                if best or end or time.monotonic() - saved_at > save_cost / CHECKPOINT_SHARE:
                     save()
+                if best and state.iteration % interval:
+                    files.remember_before_the_end()
                 state.records.append(record)
                 files.write_evaluation(evaluation, record, best, state)
-                _log_evaluation(board, record)
+                maps = {f"mAP@{name}": value for name, value in record["mAP"].items()}
+                scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": record["average_mAP"]}
+                log_scalars(board, scalars, state.iteration)
             if state.iteration >= config.num_iters:
                 break
             batch = training_batch(videos, config, state.seed, state.iteration)
             rate = config.learning_rates[state.iteration]
             state.losses = train_step(loss, state, Batch(*(part.to(device) for part in batch)), rate)
-            for name, value in state.losses.items():
-                board.add_scalar(name, value, state.iteration)
+            log_scalars(board, state.losses, state.iteration)
             bar.update()
-            state.due = state.iteration % interval == 0 or state.iteration == config.num_iters
             stop_if_asked()
         files.write_last(evaluation, state)
 
 
-def _log_evaluation(board: SummaryWriter, record: dict) -> None:
-    board.add_scalar("Test accuracy", record["test_acc"], record["iteration"])
-    for name, value in record["mAP"].items():
-        board.add_scalar(f"mAP@{name}", value, record["iteration"])
-    board.add_scalar("Average mAP", record["average_mAP"], record["iteration"])
+def log_scalars(board: SummaryWriter, scalars: dict[str, float], iteration: int) -> None:
+    for name, value in scalars.items():
+        board.add_scalar(name, value, iteration)

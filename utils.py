@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)  # not the program's doing
+# What the machine or the user's flags are to blame for, not the program: full disks, missing rights, files in a folder's place.
+OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+OUTSIDE |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class UserError(Exception):
@@ -33,7 +35,7 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
     except Stopped as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted before anything was written", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except UserError as error:
         if debug:
@@ -44,8 +46,8 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
         if debug or error.errno not in OUTSIDE:
             raise
         print(
-            f"error: {error.filename or 'a file'}: {error.strerror}. What was there before is whole; make room or rights "
-            "there, or choose another place, and run again with --resume.",
+            f"error: {error.filename or 'a file'}: {error.strerror}. What was written before is whole; mend this or choose "
+            "another place, and run again (a training run goes on with --resume).",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -59,6 +61,7 @@ class StopSignal:
 
     def _remember(self, number: int, _frame: object) -> None:
         self.received = number
+        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __enter__(self) -> "StopSignal":
@@ -119,14 +122,14 @@ def read_json(path: str | Path, what: str, remedy: str) -> Any:
     """Read a JSON file that the user supplied (a byte-order mark is fine)."""
     try:
         return json.loads(read_text(path, what, remedy))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); expected {what}. {remedy}") from None
 
 
 def read_text(path: str | Path, what: str, remedy: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; expected {what}. {remedy}") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; expected {what}. {remedy}") from None

@@ -13,7 +13,7 @@ def best_record_text(record: Mapping[str, Any]) -> str:
     return "\n".join(lines + [f"mAP@{tiou}: {value:.4f}" for tiou, value in record["mAP"].items()]) + "\n"
 
 
-def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "Config") -> str:
+def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "Config", seed: int) -> str:
     """A Markdown table of records by name, in percent, with what the numbers mean."""
     first = records[next(iter(records))]
     header = ["model", "iteration", *first["mAP"], *(f"avg {name}" for name in first["averages"]), "video acc", "cls mAP"]
@@ -22,7 +22,7 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
         values = [*record["mAP"].values(), *record["averages"].values(), record["test_acc"], record["classification_mAP"]]
         rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
     notes = [
-        f"{config.method} ({config.ablation}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {config.seed}. "
+        f"{config.method} ({config.ablation}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {seed}. "
         f"mAP in % at each tIoU, protocol {config.protocol}, quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
     if "best" in records:

@@ -8,6 +8,9 @@ import itertools
 import os
 import signal
 import sys
+import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -16,9 +19,11 @@ import torch
 import torch._dynamo  # optimizers import it when first used: better once here than in every child
 from conftest import TINY
 
+import checkpoint
 import main
 import outputs
 from options import parse_args
+from utils import UserError
 
 FLAGS = [
     "--seed=0",
@@ -31,6 +36,9 @@ FLAGS = [
 ]
 
 
+OTHER = "--dropout=0.1"  # marks a run of other settings
+
+
 def run(folder: Path, data: str, *flags: str, kill_at: int = -1) -> int:
     """Train in a forked child inside `folder`; returns how it ended, negative for a signal."""
     child = os.fork()
@@ -41,14 +49,18 @@ def run(folder: Path, data: str, *flags: str, kill_at: int = -1) -> int:
     torch.set_num_threads(1)
     os.dup2(os.open("stdout", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
     arm(kill_at)
-    main.train(parse_args([f"--data_path={data}", *TINY, *FLAGS, *flags]))
+    checkpoint.uuid.uuid4 = lambda: uuid.UUID(int=OTHER in flags)  # else every run's files name it differently
+    try:
+        main.train(parse_args([f"--data_path={data}", *TINY, *FLAGS, *flags]))
+    except UserError:
+        os._exit(2)
     os._exit(0)
 
 
 def arm(kill_at: int) -> None:
     """Die at the `kill_at`-th step of writing: with a file half written, before it is renamed, or just after."""
     steps = itertools.count()
-    real_fsync, real_replace = os.fsync, os.replace
+    real_fsync, real_replace, real_rename = os.fsync, os.replace, os.rename
 
     def step() -> bool:
         return next(steps) == kill_at
@@ -62,10 +74,10 @@ def arm(kill_at: int) -> None:
             die()
         real_fsync(descriptor)
 
-    def replace(source: str, target: str) -> None:
+    def stepwise(real: Callable[[str, str], None], source: str, target: str) -> None:
         if step():
             die()
-        real_replace(source, target)
+        real(source, target)
         if step():
             die()
 
@@ -77,12 +89,13 @@ def arm(kill_at: int) -> None:
                 die()
             stream.write(text + "\n")
 
-    os.fsync, os.replace, outputs.append_line = fsync, replace, append
+    os.fsync, outputs.append_line = fsync, append
+    os.replace, os.rename = partial(stepwise, real_replace), partial(stepwise, real_rename)
 
 
 def files(folder: Path) -> dict[str, object]:
     """Contents of all files of a run; of the checkpoint what it holds, as equal objects may be pickled differently."""
-    kept = [path for kind in ("model", "output") for path in (folder / kind).rglob("*") if path.is_file()]
+    kept = [path for kind in ("model", "output") for path in (folder / kind).glob("*") if path.is_file()]
     return {
         str(path.relative_to(folder)): plain(torch.load(path)) if path.suffix == ".ckpt" else path.read_bytes() for path in kept
     }
@@ -96,20 +109,35 @@ def plain(value: object) -> object:
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+def set_aside(folder: Path) -> set[tuple[str, bytes]]:
+    """Names and contents of all files that were moved for a new run."""
+    return {(path.name, path.read_bytes()) for path in folder.glob("*/earlier_runs/*/*")}
+
+
 def kill_everywhere(data: str, folder: Path) -> None:
-    assert run(folder / "undisturbed", data) == 0
-    expected = files(folder / "undisturbed")
-    for kill_at in itertools.count():
-        place = folder / str(kill_at)
-        ended = run(place, data, kill_at=kill_at)
-        if ended == 0:
-            print(f"a run makes {kill_at} steps of writing")
-            return
-        assert ended == -signal.SIGKILL, ended
-        assert run(place, data, "--resume") == 0
-        found = files(place)
-        differ = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        print(f"killed at step {kill_at}: {'differs in ' + ', '.join(differ) if differ else 'same files'}")
+    """Kill the first run in a folder, and one that follows a run of other settings there."""
+    for first in ([], [OTHER]):
+        for name in itertools.chain(["undisturbed"], map(str, itertools.count())):
+            place = folder / f"{name}{'_second' if first else ''}"
+            if first:
+                assert run(place, data, *first) == 0
+            earlier = {(path.name, path.read_bytes()) for path in place.glob("*/*") if path.is_file()}
+            ended = run(place, data, kill_at=-1 if name == "undisturbed" else int(name))
+            if name == "undisturbed":
+                expected = files(place)
+                continue
+            if ended == 0:
+                print(f"{name} steps of writing{' after another run' if first else ''}")
+                break
+            assert ended == -signal.SIGKILL, ended
+            resumed = run(place, data, "--resume")
+            if first and resumed == 2:  # killed before anything was moved: the earlier run is still the one to be resumed
+                resumed = run(place, data)
+            assert resumed == 0
+            found = files(place)
+            differ = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            lost = [name for name, _ in earlier - set_aside(place)]
+            print(f"killed at step {name}: {f'differs in {differ}, lost {lost}' if differ or lost else 'same files'}")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,12 @@ def test_a_plain_state_dict_of_the_official_code_loads(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters(), strict=True))
 
 
+def test_weights_saved_by_data_parallel_load(tmp_path):
+    theirs, ours = small(), small()
+    load_weights(ours, network_weights({f"module.{key}": value for key, value in theirs.state_dict().items()}), "")
+    assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters(), strict=True))
+
+
 def test_our_best_model_is_such_a_file(cli, tmp_path):
     cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
     weights = torch.load(tmp_path / "model" / "BaS_Net_model_seed_0.pkl", weights_only=True)
@@ -48,6 +54,7 @@ def test_our_best_model_is_such_a_file(cli, tmp_path):
     "other, expected",
     [
         ({"len_feature": 2}, ["width 2", "gives 4", "--modal"]),
+        ({"len_feature": 9}, ["width 9", "gives 4", "--dataset"]),
         ({"hidden": 16}, ["--hidden", "(4, 4, 1)", "(2, 4, 1)"]),
         ({"num_classes": 5}, ["cas_module.conv_3.0.weight", "(6, 8, 1)", "--dataset"]),
         ({"ablation": "base"}, ["filter_module.conv_1.0.weight", "--ablation"]),
@@ -80,6 +87,9 @@ def test_bad_files(tmp_path, capsys):
         load_file(tmp_path / "none.pkl")
     with pytest.raises(UserError):
         load_file(tmp_path)
+    for content in ({"network": 5}, {"network": torch.ones(3)}, {}):
+        with pytest.raises(UserError, match="another method"):
+            load_weights(small(), network_weights(content), path)
     with pytest.raises(UserError, match="another method"):
         load_weights(small(), {"fc.weight": torch.ones(1)}, path)
     assert "executed" not in capsys.readouterr().out

@@ -44,7 +44,18 @@ def test_schedules(text, count, expected):
         "[1e-4]*-1",
     ]
     + ["[1e-4]*1.5", "[1e-4]*10**9", "[1e-4]*99999999999", "['a']*3", "[True]*3", "[[1e-4]]*3", "[1e999]*3", "[1e-4]+1e-4"]
-    + ["2*3", "[x for x in (1,2)]", "lambda: 0", "(" * 3000, "[1e-4]*5; 1", "\0", "1j", "[1e-4]*True"],
+    + [
+        "2*3",
+        "[x for x in (1,2)]",
+        "lambda: 0",
+        "(" * 3000,
+        "[1e-4]*5; 1",
+        "\0",
+        "1j",
+        "[1e-4]*True",
+        "[1" + "0" * 400 + "]",
+        "[1e38]",
+    ],
 )
 def test_anything_else_is_refused(text):
     with pytest.raises(UserError, match="--lr"):

@@ -86,6 +86,8 @@ def test_the_users_command(tiny, tmp_path):
     )
     assert (tmp_path / "models" / "BaSNet_6" / "BaS_Net_model_seed_-1.pkl").exists()
     assert (tmp_path / "outputs" / "BaSNet_6" / "best_record_seed_-1.txt").exists() and "streams rgb" in done.stdout
+    drawn = json.loads((tmp_path / "outputs" / "BaSNet_6" / "config.json").read_text())["seed_used"]
+    assert drawn >= 0 and f"seed {drawn}." in done.stdout
 
 
 @pytest.mark.parametrize("modal", ["rgb", "flow"])
@@ -95,6 +97,11 @@ def test_one_stream(cli, tmp_path, modal):
     assert f"streams {modal}" in cli("main_eval.py", model, "--modal", modal, f"--len_feature={WIDTH}").stdout
     message = cli("main_eval.py", model, expect=2).stderr
     assert f"width {WIDTH}" in message and "--modal all" in message
+    assert "--modal all" in cli("main.py", *RUN, model, expect=2).stderr
+    other = "flow" if modal == "rgb" else "rgb"
+    last = model.replace(".pkl", "_last.ckpt")
+    message = cli("main_eval.py", last, "--modal", other, f"--len_feature={WIDTH}", expect=2).stderr
+    assert f"--modal {modal} there, {other} here" in message
 
 
 @pytest.mark.parametrize("ablation", ["baseline", "base", "supp"])
@@ -131,7 +138,8 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(cli, tmp_path,
     assert content["iteration"] <= 2 and all(torch.isfinite(value).all() for value in content["network"].values())
 
 
-def test_two_runs_cannot_write_into_one_folder(tiny, places, cli):
+def test_two_runs_cannot_write_into_one_folder(tiny, places, cli, tmp_path):
+    elsewhere = f"--output_path={tmp_path}/elsewhere"
     with subprocess.Popen(
         command("main.py", tiny, places, "--lr", "[0.01]*100000", "--eval_every", "5"),
         stdout=subprocess.PIPE,
@@ -143,6 +151,7 @@ def test_two_runs_cannot_write_into_one_folder(tiny, places, cli):
         try:
             next(line for line in process.stdout if line.startswith("iteration"))
             assert "another run is writing there" in cli("main.py", *RUN, expect=2).stderr
+            assert "another run is writing there" in cli("main.py", *RUN, elsewhere, expect=2).stderr
         finally:
             process.kill()
 
@@ -154,10 +163,13 @@ def test_two_runs_cannot_write_into_one_folder(tiny, places, cli):
         ("main.py", ["--fix", "B12"], "B12"),
         ("main.py", ["--device", "cuda:99"], "CUDA devices"),
         ("main.py", ["--data_path", "/nowhere"], "/nowhere/gt.json"),
+        ("main.py", ["--data_path", "LICENSE"], "LICENSE/gt.json"),
         ("main.py", ["--modal", "rgb"], f"expected (L, {2 * WIDTH})"),
         ("main_eval.py", [], "--model_file"),
         ("main_eval.py", ["--model_file", "/nowhere.pkl"], "/nowhere.pkl"),
         ("main.py", ["--model_file", "README.md"], "README.md"),
+        ("main.py", ["--output_path", "LICENSE"], "LICENSE"),
+        ("main_eval.py", ["--model_file", "tests"], "tests"),
     ],
 )
 def test_mistakes_end_with_one_message_and_code_2(cli, script, flags, expected):

@@ -59,6 +59,10 @@ def test_the_users_command():
     assert (args.model_path, args.seed, args.modal) == ("./models/BaSNet_6", -1, "rgb")
 
 
+def test_zero_workers_are_fine_as_officially():
+    assert parse_args(["--num_workers", "0"]).num_workers == 0
+
+
 def test_help_says_default_and_origin_of_every_flag():
     text = " ".join(build_parser().format_help().split())
     for flag in OFFICIAL | OURS:
@@ -71,7 +75,17 @@ def test_help_says_default_and_origin_of_every_flag():
 @pytest.mark.parametrize(
     "flags",
     ["--modal depth", "--device tpu", "--device cuda:x", "--eval_every 0", "--eval_every often", "--batch_size -1", "--seed -2"]
-    + ["--dropout 1.5", "--alpha nan", "--alpha -1", "--class_th x", "--dataset kinetics", "--hid 3", "--num_iters 0"],
+    + [
+        "--dropout 1.5",
+        "--alpha nan",
+        "--alpha -1",
+        "--class_th x",
+        "--dataset kinetics",
+        "--hid 3",
+        "--num_iters 0",
+        "--outer 1e300",
+        "--device cuda:²",
+    ],
 )
 def test_refusals(flags, capsys):
     with pytest.raises(SystemExit) as stop:

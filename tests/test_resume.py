@@ -1,12 +1,18 @@
 """A run that is killed or interrupted and resumed ends with the very bytes of one that was not."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT, command, one_thread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from config import make_config
+from options import parse_args
+from outputs import RunFiles
 
 RUN = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", "2"]
 
@@ -25,22 +31,39 @@ def test_killed_during_any_write(tiny, tmp_path):
     done = subprocess.run(driver, capture_output=True, text=True, env=one_thread(), check=False)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    assert [line for line in lines[:-1] if not line.endswith("same files")] == []
-    assert len(lines) > 30 and lines[-1] == f"a run makes {len(lines) - 1} steps of writing"
+    assert [line for line in lines if not line.endswith("same files") and "steps of writing" not in line] == []
+    assert len(lines) > 70 and lines[-1].endswith("steps of writing after another run")
 
 
-def test_a_run_can_be_made_longer(cli, tmp_path):
-    cli("main.py", *RUN)
+@pytest.mark.parametrize("interval", ["2", "3"])  # with 3, the shorter run ends between two evaluations
+def test_a_run_can_be_made_longer(cli, tmp_path, interval):
+    run = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", interval]
+    cli("main.py", *run)
     straight = kept_bytes(tmp_path)
-    cli("main.py", *RUN, "--num_iters", "4")
+    cli("main.py", *run, "--num_iters", "4")
     assert records(tmp_path)[-1]["iteration"] == 4
-    cli("main.py", *RUN, "--resume")
+    cli("main.py", *run, "--resume")
     assert kept_bytes(tmp_path) == straight
-    cli("main.py", *RUN, "--resume")  # nothing left to do: the same report again
+    cli("main.py", *run, "--resume")  # nothing left to do: the same report again
     assert kept_bytes(tmp_path) == straight
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_best_of_a_longer_run_is_not_one_that_only_the_end_evaluated(tmp_path):
+    files = RunFiles(make_config(parse_args([f"--{kind}_path={tmp_path / kind}" for kind in ("model", "output")])), quiet=True)
+    for path in (files.best_model, files.best_record, files.best_detections):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("on the interval")
+    files.remember_before_the_end()
+    for path in (files.best_model, files.best_record, files.best_detections):
+        path.write_text("at the end")
+    files.remember_before_the_end()  # the end is evaluated again after a kill
+    files.forget_the_end()
+    assert set(kept_bytes(tmp_path).values()) == {b"on the interval"}
+    files.forget_the_end()
+    assert set(kept_bytes(tmp_path).values()) == {b"on the interval"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(tiny, places, tmp_path, number, code):
     run = ["--seed", "0", "--lr", "[0.01]*400", "--eval_every", "10"]
     with subprocess.Popen(
@@ -59,7 +82,7 @@ def test_signals_save_and_say_how_to_go_on(tiny, places, tmp_path, number, code)
         message = process.stderr.read()
     assert process.returncode == code
     assert "stopped after iteration" in message and "--resume" in message and "Traceback" not in message
-    stopped = int(message.split("stopped after iteration ")[1].split(",")[0])
+    stopped = int(message.split("stopped after iteration ")[1].split(";")[0])
     assert 30 <= stopped < 400
 
     again = command("main.py", tiny, places, *run, "--resume")
@@ -68,6 +91,77 @@ def test_signals_save_and_say_how_to_go_on(tiny, places, tmp_path, number, code)
     resumed = kept_bytes(tmp_path)
     subprocess.run(command("main.py", tiny, places, *run), capture_output=True, cwd=ROOT, env=one_thread(), check=True)
     assert kept_bytes(tmp_path) == resumed
+
+
+def test_a_second_signal_stops_at_once_and_says_how_to_go_on(tiny, places):
+    flags = ["--seed", "0", "--lr", "[0.001]*100000", "--eval_every", "2", "--num_segments", "4000", "--hidden", "256"]
+    with subprocess.Popen(
+        command("main.py", tiny, places, *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=one_thread(),
+    ) as process:
+        next(line for line in process.stdout if line.startswith("iteration 2/"))
+        process.send_signal(signal.SIGINT)
+        assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        message = process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in message
+    assert "saved in" in message and "--resume" in message
+
+
+def test_a_signal_during_an_evaluation_saves_the_state_before_it(cli, tiny, places, tmp_path):
+    """The evaluation is given up, and made again when the run is resumed."""
+    code = (
+        "import os, signal, sys, main, test\n"
+        "real, calls = test.test_features, []\n"
+        "def evaluated(*args):\n"
+        "    calls.append(args)\n"
+        "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return real(*args)\n"
+        "test.test_features = evaluated\n"
+        "sys.argv = sys.argv[1:]\n"
+        "main.main()\n"
+    )
+    line = [sys.executable, "-c", code, *command("main.py", tiny, places, *RUN)[1:]]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=one_thread())
+    assert done.returncode == 143 and "stopped after iteration 4;" in done.stderr
+    assert [record["iteration"] for record in records(tmp_path)] == [2]
+    cli("main.py", *RUN, "--resume")
+    resumed = kept_bytes(tmp_path)
+    cli("main.py", *RUN)
+    assert kept_bytes(tmp_path) == resumed
+
+
+def test_a_stopped_run_can_be_ended_where_it_stands(cli, tmp_path):
+    cli("main.py", *RUN, "--num_iters", "5")
+    cli("main.py", *RUN, "--num_iters", "5", "--resume")
+    assert [record["iteration"] for record in records(tmp_path)] == [2, 4, 5]
+    assert (
+        "5 iterations done there, --num_iters 3 here" in cli("main.py", *RUN, "--num_iters", "3", "--resume", expect=2).stderr
+    )
+
+
+def test_resume_on_other_data_is_refused(cli, tiny):
+    cli("main.py", *RUN)
+    (tiny / "split_train.txt").write_text("video_train_0\nvideo_train_1\n")
+    assert "other videos" in cli("main.py", *RUN, "--resume", expect=2).stderr
+
+
+def test_resume_moves_what_another_run_has_written_meanwhile(cli, tmp_path):
+    cli("main.py", *RUN)
+    shutil.copytree(tmp_path / "model", tmp_path / "elsewhere")
+    cli("main.py", *RUN, "--dropout", "0.1", f"--model_path={tmp_path}/third")
+    other = kept_bytes(tmp_path)
+    cli("main.py", *RUN, "--resume", f"--model_path={tmp_path}/elsewhere")
+    moved = tmp_path / "output" / "earlier_runs" / "2"
+    for name in ("log.jsonl", "best_record_seed_0.txt", "detections_last_seed_0.json", "report_seed_0.md"):
+        assert (moved / name).read_bytes() == other[name]
+    steps = EventAccumulator(str(tmp_path / "log")).Reload().Scalars("Average mAP")
+    assert [event.step for event in steps] == [6], "one evaluation repeated, none of the other run's"
 
 
 def test_resume_without_a_checkpoint_starts(cli):

@@ -28,7 +28,7 @@ def test_official_places_and_visible_devices():
         text = (ROOT / name).read_text()
         for folder in ("models", "outputs", "logs"):
             assert f"./{folder}/{kind}" in text
-        assert '"${CUDA_VISIBLE_DEVICES-0}"' in text
+        assert "CUDA_VISIBLE_DEVICES" not in text, "whatever is set is honoured"
     assert "--model_file ./BaSNet_model_best.pkl" in (ROOT / "run_eval.sh").read_text()
 
 
@@ -58,8 +58,14 @@ def test_only_what_is_missing_is_named(tiny):
 
 
 def test_help_needs_no_data_and_no_environment():
-    done = bash("run.sh", "--help")
-    assert done.returncode == 0 and "--class_th" in done.stdout
+    assert "--class_th" in bash("run.sh", "--help").stdout
+    bare = [sys.executable, "-S"]  # without the packages that are installed
+    assert subprocess.run([*bare, "-c", "import numpy"], capture_output=True).returncode == 1
+    done = subprocess.run([*bare, "options.py", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "--class_th" in done.stdout, done.stderr
+    line = [*bare, "-m", "dataset.present", "train,test", "--data_path=/nowhere"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "/nowhere: 7 of the 7" in done.stderr
 
 
 def test_the_environment_check_compares_versions(tmp_path):

@@ -1,6 +1,7 @@
 """Samplers against the official stream, batches against the loader rule, and what a bad data folder is told."""
 
 import json
+import shutil
 
 import numpy as np
 import oracles
@@ -74,6 +75,7 @@ def edit_gt(tiny, change):
     path.write_text(json.dumps(content))
 
 
+HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 99999), }"
 BAD = {
     "no gt.json": (lambda d: (d / "gt.json").unlink(), ["gt.json", "no such file", "--dataset demo"]),
     "gt.json a folder": (lambda d: [(d / "gt.json").unlink(), (d / "gt.json").mkdir()], ["gt.json", "folder"]),
@@ -91,6 +93,42 @@ BAD = {
     "time NaN": (
         lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment=["nan", "2"])),
         ["gt.json", "video_test_0"],
+    ),
+    "data_path a file": (
+        lambda d: [shutil.rmtree(d), d.write_text("")],
+        ["gt.json", "no such file"],
+    ),
+    "gt.json nested without end": (lambda d: (d / "gt.json").write_text("[" * 100000), ["gt.json", "not JSON"]),
+    "endless number": (lambda d: (d / "gt.json").write_text("9" * 5000), ["gt.json", "not JSON"]),
+    "huge time": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment=[1, 10**400])),
+        ["gt.json", "video_test_0"],
+    ),
+    "segment a text": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment="15")),
+        ["gt.json", "video_test_0", "segment"],
+    ),
+    "time a boolean": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(segment=[True, 5])),
+        ["gt.json", "video_test_0"],
+    ),
+    "label a list": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(label=["HighJump"])),
+        ["gt.json", "video_test_0"],
+    ),
+    "label missing": (
+        lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(label=None)),
+        ["gt.json", "video_test_0"],
+    ),
+    "video a number": (lambda d: edit_gt(d, lambda db: db.update(video_test_0=3)), ["gt.json", "video_test_0"]),
+    "a zip file": (lambda d: feature_file(d).write_bytes(b"PK\x03\x04 nothing"), ["video_train_1.npy", "truncated"]),
+    "header without sense": (
+        lambda d: feature_file(d).write_bytes(feature_file(d).read_bytes().replace(b"'shape'", b"'sh(pe'")),
+        ["video_train_1.npy"],
+    ),
+    "header of a huge array": (
+        lambda d: feature_file(d).write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + HUGE.ljust(117).encode() + b"\n"),
+        ["video_train_1.npy"],
     ),
     "no subset": (lambda d: edit_gt(d, lambda db: db["video_test_0"].pop("subset")), ["gt.json", "video_test_0", "subset"]),
     "unknown label": (
