@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 
 def exact_accuracy(predicted_vc: NDArray[np.bool_], label_vc: NDArray[np.floating]) -> float:
@@ -12,5 +11,7 @@ def exact_accuracy(predicted_vc: NDArray[np.bool_], label_vc: NDArray[np.floatin
 
 def classification_map(score_vc: NDArray[np.floating], label_vc: NDArray[np.floating]) -> float:
     """Mean over the classes that occur of the average precision of the video scores."""
+    from sklearn.metrics import average_precision_score  # takes a second to import, so only once it is needed
+
     present = label_vc.any(axis=0)
     return float(average_precision_score(label_vc[:, present] > 0, score_vc[:, present], average="macro"))
