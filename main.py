@@ -1,7 +1,6 @@
 """Train a method on a dataset, evaluating as it goes: python main.py --help."""
 
 import random
-import signal
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ from outputs import RunFiles, locked
 from test import Evaluation, evaluate
 from thumos_features import fingerprint, load_database, load_videos
 from train import fit, make_optimizer
-from utils import Stopped, UserError, run_command
+from utils import UserError, run_command
 
 
 def main() -> None:
@@ -52,11 +51,7 @@ def train(args: Namespace) -> None:
         def evaluate_now(between: Callable[[], None]) -> Evaluation:
             return evaluate(method, test_videos, database, config, device, between)
 
-        try:
-            fit(method.loss, state, train_videos, evaluate_now, files, config, device)
-        except KeyboardInterrupt:
-            files.say_how_to_resume("stopped at once")
-            raise Stopped(signal.SIGINT) from None
+        fit(method.loss, state, train_videos, evaluate_now, files, config, device)
 
 
 def describe(config: Config, num_train: int, num_test: int, device: torch.device, seed: int) -> str:

@@ -110,7 +110,7 @@ def fit(
     if not due():
         files.forget_the_end()
     with (
-        StopSignal() as stop,
+        StopSignal(lambda: files.say_how_to_resume("stopped at once")) as stop,
         SummaryWriter(config.log_path, purge_step=state.iteration + (not due())) as board,
         tqdm(total=config.num_iters, initial=state.iteration, disable=files.quiet or not sys.stderr.isatty()) as bar,
     ):

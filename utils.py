@@ -54,15 +54,23 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
 
 
 class StopSignal:
-    """Remembers SIGINT and SIGTERM so that the loop can stop where it is safe; a second Ctrl-C stops at once."""
+    """Remembers SIGINT and SIGTERM so that the loop can stop where it is safe; a further Ctrl-C ends the process at once.
 
-    def __init__(self) -> None:
+    At once means without any clean-up, which could wait or fail: files are whole at every moment, and `last_words` are said.
+    """
+
+    def __init__(self, last_words: Callable[[], None]) -> None:
         self.received: int | None = None
+        self.last_words = last_words
 
     def _remember(self, number: int, _frame: object) -> None:
-        self.received = number
-        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.received is not None and number == signal.SIGINT:
+            self.last_words()
+            sys.stderr.flush()
+            os._exit(128 + number)
+        if self.received is None:
+            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+            self.received = number
 
     def __enter__(self) -> "StopSignal":
         self._previous = {s: signal.signal(s, self._remember) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import sklearn.metrics  # noqa: F401 these two are imported when first used: better once here than in every child
 import torch
-import torch._dynamo  # optimizers import it when first used: better once here than in every child
+import torch._dynamo
 from conftest import TINY
 
 import checkpoint

@@ -106,6 +106,7 @@ def test_a_second_signal_stops_at_once_and_says_how_to_go_on(tiny, places):
         next(line for line in process.stdout if line.startswith("iteration 2/"))
         process.send_signal(signal.SIGINT)
         assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
+        process.send_signal(signal.SIGTERM)  # changes nothing
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         message = process.stderr.read()
