@@ -1,5 +1,6 @@
 """What is kept of a training run: the official plain state dict of the best model, and all that a resume needs."""
 
+import io
 import re
 import uuid
 from collections.abc import Mapping
@@ -91,8 +92,10 @@ def _plain(value: Any) -> Any:
 
 
 def save_file(path: Path, content: Any) -> None:
+    buffer = io.BytesIO()  # given a file on a full disk, torch.save hides what went wrong
+    torch.save(content, buffer)
     with atomic_write(path, "wb") as stream:
-        torch.save(content, stream)
+        stream.write(buffer.getbuffer())
 
 
 def load_file(path: str | Path) -> Mapping[str, Any]:

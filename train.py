@@ -18,7 +18,7 @@ from config import Config
 from outputs import RunFiles, record_of
 from test import Evaluation
 from thumos_features import Batch, Video, training_batch
-from utils import Stopped, StopSignal, UserError
+from utils import Stopped, StopSignal, UserError, naming
 
 CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints that nothing but a later resume needs
 
@@ -141,5 +141,6 @@ def fit(
 
 
 def log_scalars(board: SummaryWriter, scalars: dict[str, float], iteration: int) -> None:
-    for name, value in scalars.items():
-        board.add_scalar(name, value, iteration)
+    with naming(board.log_dir):
+        for name, value in scalars.items():
+            board.add_scalar(name, value, iteration)

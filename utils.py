@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,7 @@ class Stopped(Exception):
 
 def run_command(command: Callable[[], None], debug: bool = False) -> None:
     """Run an entry point; turn the user's mistakes into one message on stderr and the exit codes of the shell."""
+    threading.excepthook = _thread_failed
     try:
         command()
     except Stopped as stop:
@@ -51,6 +53,12 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer thread hands its OSError on to the main thread, which tells the user."""
+    if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in OUTSIDE):
+        threading.__excepthook__(failure)
 
 
 class StopSignal:
@@ -87,17 +95,15 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    with naming(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        with open(handle, mode, encoding=encoding) as stream:
+        with naming(path), open(handle, mode, encoding=encoding) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -110,8 +116,18 @@ def remove_halves(path: Path) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    with open(path, "a", encoding="utf-8") as stream:
+    with naming(path), open(path, "a", encoding="utf-8") as stream:
         stream.write(text + "\n")
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give an OSError from inside the name of what was written: that of a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _umask() -> int:

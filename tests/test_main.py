@@ -189,6 +189,14 @@ def test_a_full_disk_ends_with_a_message_and_whole_files(cli, tiny, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
 
+@pytest.mark.parametrize("kilobytes", [1, 6, 40])  # stops the writing of config.json, of the checkpoint, of TensorBoard's file
+def test_any_file_may_be_the_one_that_does_not_fit(tiny, places, kilobytes):
+    line = command("main.py", tiny, places, "--lr", "[0.01]*2000", "--eval_every", "500", "--quiet")
+    limited = ["bash", "-c", f'trap "" XFSZ; ulimit -f {kilobytes}; exec "$@"', "_", *line]
+    done = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, env=one_thread())
+    assert done.returncode == 2 and "Traceback" not in done.stderr and str(tiny.parent) in done.stderr
+
+
 def test_starting_from_a_checkpoint(cli, tmp_path):
     cli("main.py", *RUN)
     (tmp_path / "start.pkl").write_bytes((tmp_path / "model" / "BaS_Net_model_seed_0.pkl").read_bytes())
