@@ -29,6 +29,7 @@ def record_of(evaluation: Evaluation, config: Config, iteration: int, losses: di
         "averages": evaluation.averages,
         "average_mAP": evaluation.average_mAP,
         "num_detections": evaluation.num_detections,
+        "ground_truth": evaluation.ground_truth,
     }
 
 

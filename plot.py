@@ -6,8 +6,9 @@
 import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from checkpoint import load_network
 from config import Config, make_config
@@ -17,9 +18,6 @@ from methods import Arrays, Method, build_method
 from options import parse_args
 from thumos_features import Video, load_database, load_videos, test_features
 from utils import UserError, atomic_write, run_command
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 SHOWN = 60  # best detections of a class
 
@@ -52,15 +50,14 @@ def draw_video(config: Config, name: str | None, figure_file: Path) -> None:
     print(figure_file)
 
 
-def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences: Arrays, truth: list) -> plt.Figure:
+def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences: Arrays, truth: list) -> Figure:
     """One panel a sequence, then the time lines of detections and truth of every class localized or annotated."""
     detections = localize(method.curves(arrays, video.num_seg))
     classes = sorted({*detections.classes.tolist(), *(config.classes.index(row["label"]) for row in truth)})
     colours = {number: f"C{place}" for place, number in enumerate(classes)}
     heights = [1.0] * len(sequences) + [0.8 * len(classes)]
-    figure, panels = plt.subplots(
-        len(heights), sharex=True, figsize=(11, 1.5 * sum(heights)), height_ratios=heights, layout="constrained"
-    )
+    figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     time = np.arange(config.num_segments) * config.seconds_per_row(video.num_seg)
     for panel, (title, values) in zip(panels, sequences.items(), strict=False):
         for number in classes if values.ndim == 2 else [None]:
@@ -76,7 +73,7 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
     return figure
 
 
-def draw_time_lines(panel: plt.Axes, config: Config, detections: Detections, truth: list, colours: dict[int, str]) -> None:
+def draw_time_lines(panel: Axes, config: Config, detections: Detections, truth: list, colours: dict[int, str]) -> None:
     for place, (number, colour) in enumerate(colours.items()):
         mine = np.flatnonzero(detections.classes == number)[:SHOWN][::-1]
         best = detections.scores[mine].max(initial=1e-9)

@@ -12,7 +12,7 @@ import torch
 
 from config import Config
 from eval.classification import classification_map, exact_accuracy
-from eval.eval_detection import ANETdetection
+from eval.eval_detection import ANETdetection, count_segments
 from localize import localize
 from methods import Arrays, Method
 from thumos_features import Video, test_features
@@ -29,6 +29,7 @@ class Evaluation:
     averages: dict[str, float]  # such as "0.1:0.7", as far as the thresholds allow
     test_acc: float
     classification_mAP: float
+    ground_truth: str  # how much there is of it
     detections: dict[str, Any]  # ActivityNet's JSON
 
     @property
@@ -101,7 +102,9 @@ def score(
     config: Config,
 ) -> Evaluation:
     tiou = np.array(config.tiou_thresholds)
-    mean_ap, _ = ANETdetection({"database": database}, detections, "test", tiou).evaluate()
+    evaluator = ANETdetection({"database": database}, detections, "test", tiou)
+    mean_ap, _ = evaluator.evaluate()
+    num_videos, num_instances = count_segments(evaluator.ground_truth)
     label_vc = np.stack([video.label_c for video in videos])
     score_vc = np.stack([activations[video.name]["score"][: config.num_classes] for video in videos])
     predicted_vc = np.stack([method.predicted(row) for row in score_vc])
@@ -110,6 +113,7 @@ def score(
         averages=averages(tiou, mean_ap),
         test_acc=exact_accuracy(predicted_vc, label_vc),
         classification_mAP=classification_map(score_vc, label_vc),
+        ground_truth=f"{num_videos} videos, {num_instances} instances",
         detections=detections,
     )
 

@@ -75,6 +75,12 @@ def ground_truth_segments(database: Mapping[str, Any], subset: str) -> Segments:
     return segments
 
 
+def count_segments(segments: Segments) -> tuple[int, int]:
+    """How many videos and instances there are."""
+    videos = {name for rows in segments.values() for name in rows}
+    return len(videos), sum(len(rows) for group in segments.values() for rows in group.values())
+
+
 def prediction_segments(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Segments:
     """Detections in ActivityNet's form: video -> list of label, score, segment."""
     segments: Segments = defaultdict(lambda: defaultdict(list))

@@ -23,7 +23,8 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
         rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
     notes = [
         f"{config.method} ({config.ablation}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {seed}. "
-        f"mAP in % at each tIoU, protocol {config.protocol}, quirks repaired: {', '.join(config.repaired) or 'none'}."
+        f"mAP in % at each tIoU, protocol {config.protocol} ({first['ground_truth']}), "
+        f"quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
     if "best" in records:
         notes.append(

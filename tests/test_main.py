@@ -47,7 +47,7 @@ def test_files_and_scalars_have_the_official_names(cli, tiny, tmp_path):
         "avg 0.1:0.9",
         "video acc",
         "cls mAP",
-        "thumos-210",
+        "thumos-210 (4 videos, 4 instances)",
     ):
         assert part in report
     for path in (tmp_path / "model" / "BaS_Net_model_seed_0.pkl", output / "log.jsonl", tmp_path / "log"):
@@ -218,7 +218,7 @@ def test_real_annotations_at_the_official_width(thumos_gt, tmp_path, places):
                 np.save(data / "features" / subset / stream / f"{name}.npy", features)
     line = [sys.executable, "main.py", f"--data_path={data}", *places, "--lr", "[1e-4]", "--hidden", "16", "--seed", "0"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=one_thread(), check=True)
-    assert "3 training and 3 test videos" in done.stdout and "thumos-210" in done.stdout
+    assert "3 training and 3 test videos" in done.stdout and "thumos-210 (210 videos, 3311 instances)" in done.stdout
 
 
 def test_familiar_imports():
