@@ -85,8 +85,8 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        for number, handler in self._previous.items():  # once asked to stop, the process ends, and nothing must trip it
+            signal.signal(number, handler if self.received is None else signal.SIG_IGN)
 
 
 @contextlib.contextmanager
