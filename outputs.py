@@ -14,7 +14,7 @@ from checkpoint import TrainingState, save_file
 from config import Config
 from eval.report import best_record_text, report
 from test import Evaluation
-from utils import UserError, append_line, atomic_write, remove_halves, write_json
+from utils import UserError, append_line, atomic_write, remove_halves, say_now, write_json
 
 
 def record_of(evaluation: Evaluation, config: Config, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class RunFiles:
     def say_how_to_resume(self, what: str) -> None:
         words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
         where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
-        print(f"{what}; {where}. To go on: python {shlex.join(words)}", file=sys.stderr)
+        say_now(f"{what}; {where}. To go on: python {shlex.join(words)}")
 
 
 def _run_of(config_file: Path) -> str | None:

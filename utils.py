@@ -61,6 +61,12 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
+def say_now(text: str) -> None:
+    """To stderr past Python's buffers, which a signal handler must not enter while the program is in them."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
 class StopSignal:
     """Remembers SIGINT and SIGTERM so that the loop can stop where it is safe; a further Ctrl-C ends the process at once.
 
@@ -74,11 +80,10 @@ class StopSignal:
     def _remember(self, number: int, _frame: object) -> None:
         if self.received is not None and number == signal.SIGINT:
             self.last_words()
-            sys.stderr.flush()
             os._exit(128 + number)
         if self.received is None:
-            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
-            self.received = number
+            self.received = number  # before anything is said: the next signal may come at any moment
+            say_now("\nstopping after this step; Ctrl-C again stops at once")
 
     def __enter__(self) -> "StopSignal":
         self._previous = {s: signal.signal(s, self._remember) for s in (signal.SIGINT, signal.SIGTERM)}
