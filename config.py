@@ -134,9 +134,9 @@ class Config:
         """Ids of the official quirks that this run repairs."""
         return repaired(self.compat, self.fix)
 
-    def seconds_per_row(self, num_seg: int) -> float:
-        """Time covered by one of the T network rows of a video of `num_seg` feature rows."""
-        return num_seg * self.snippet_frames / (self.fps * self.num_segments)
+    def seconds(self, num_seg: int) -> float:
+        """Time that a video of `num_seg` feature rows covers."""
+        return num_seg * self.snippet_frames / self.fps
 
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""

@@ -58,7 +58,7 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
     heights = [1.0] * len(sequences) + [0.8 * len(classes)]
     figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    time = np.arange(config.num_segments) * config.seconds_per_row(video.num_seg)
+    time = np.arange(config.num_segments) * config.seconds(video.num_seg) / config.num_segments
     for panel, (title, values) in zip(panels, sequences.items(), strict=False):
         for number in classes if values.ndim == 2 else [None]:
             line = values if number is None else values[:, number]
@@ -69,7 +69,7 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
     draw_time_lines(panels[-1], config, detections, truth, colours)
     panels[0].set_title(f"{video.name}: {', '.join(config.classes[number] for number in classes)} (truth shaded)")
     panels[-1].set_xlabel("seconds")
-    panels[-1].set_xlim(0, config.num_segments * config.seconds_per_row(video.num_seg))
+    panels[-1].set_xlim(0, config.seconds(video.num_seg))
     return figure
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from config import Config
-from localize import Curves, min_max
+from localize import Curves, Sweep, min_max
 from methods import Arrays
 from model import BaS_Net, evaluated_branch
 from thumos_features import Batch
@@ -50,10 +50,9 @@ class BaSNet:
         return Curves(
             classes=classes,
             activation=min_max(cas[:, classes]),
-            class_term=config.class_weight * term,
-            thresholds=config.cas_thresholds,
-            scale=config.scale,
-            seconds_per_row=config.seconds_per_row(num_seg),
+            sweeps=[Sweep(config.cas_thresholds, config.class_weight * term)],
+            points=config.scale * len(cas),
+            seconds_per_point=config.seconds(num_seg) / (config.scale * len(cas)),
             outer_width=config.outer,
             nms_threshold=config.nms_th,
             nms_pad=0.0 if "B4" in config.repaired else 1.0,

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None)  # a kernel's first call compiles it
+settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # real data that is never part of the project; tests that want it skip without it
@@ -20,6 +24,20 @@ TINY = ["--len_feature", str(2 * WIDTH), "--num_segments", "16", "--hidden", "8"
 def golden() -> dict[str, np.ndarray]:
     """Values of the official code (docs/basnet.md, section 8 says how they came about)."""
     with np.load(ROOT / "tests" / "golden" / "basnet.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="session")
+def golden_localization() -> dict[str, np.ndarray]:
+    """Detections of the official codes of UM, ASM-Loc and BackTAL, and what they were made from."""
+    with np.load(ROOT / "tests" / "golden" / "localization.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="session")
+def golden_evaluation() -> dict[str, np.ndarray]:
+    """Scores by the official evaluators of UM, ASM-Loc and BackTAL, and for the last two what they score."""
+    with np.load(ROOT / "tests" / "golden" / "evaluation.npz") as file:
         return dict(file)
 
 

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 
 def sample_rows(num_seg, rows, choice):
     """Training sampler, row by row, drawing with `choice` as the official code does."""
@@ -18,6 +20,8 @@ def sample_rows(num_seg, rows, choice):
 
 def upsample(values, scale):
     """Linear interpolation point by point, extrapolated past the end."""
+    if len(values) == 1:
+        return [float(values[0])] * scale
     fine = []
     for j in range(len(values) * scale):
         x = j * (1.0 / scale)
@@ -27,12 +31,62 @@ def upsample(values, scale):
     return fine
 
 
-def propose(curve, thresholds, outer_width):
-    """(score, first, last) of every run above every threshold, means taken over plain slices."""
+def resize(values, points):
+    """Linear interpolation between the middles of rows, point by point, in single precision."""
+    fine = []
+    for j in range(points):
+        x = np.float32((j + 0.5) * (len(values) / points) - 0.5)
+        left = math.floor(x)
+        share = x - np.float32(left)
+        if left < 0:
+            left, share = 0, np.float32(0)
+        if left >= len(values) - 1:
+            left, share = len(values) - 1, np.float32(0)
+        right = min(left + 1, len(values) - 1)
+        fine.append(float(values[left] * (np.float32(1) - share) + values[right] * share))
+    return fine
+
+
+def localize(curves):
+    """Rows (class, score, start, end) of all detections, step by step as the official codes go."""
+    common = None if curves.common is None else refine(curves.common, curves)
+    rows = []
+    for column, number in enumerate(curves.classes):
+        activation = refine(curves.activation[:, column], curves)
+        proposals = []
+        for sweep in curves.sweeps:
+            for score, first, last in propose(activation, common, sweep, curves):
+                start, end = place(first, last, curves)
+                proposals.append((score + float(sweep.class_term[column]), start, end))
+        if proposals and curves.whole_video_score is not None:
+            proposals.append((curves.whole_video_score, 0.0, curves.points * curves.seconds_per_point))
+        scores = [p[0] for p in proposals]
+        spans = [p[1:] for p in proposals]
+        kept = suppress(spans, scores, curves.nms_threshold, curves.nms_pad, curves.nms_keeps_equal)
+        rows += [(number, scores[i], *spans[i]) for i in kept]
+    return rows
+
+
+def refine(values, curves):
+    return resize(values, curves.points) if curves.resize else upsample(values, curves.points // len(values))
+
+
+def propose(activation, common, sweep, curves):
+    """(contrast, first, last) of every run above every threshold, means taken over plain slices."""
+    support = activation if sweep.support == "activation" else common
     found = []
-    for threshold in thresholds:
-        inside = [value >= threshold and value > 0 for value in curve]
-        kept = [value if on else 0.0 for value, on in zip(curve, inside, strict=True)]
+    for threshold in sweep.thresholds:
+        inside = [value >= threshold and value > 0 for value in support]
+        if not curves.first_point_counts and inside[0] and not any(inside[1:]):
+            continue
+        curve = [0.0] * len(support)
+        for name, values, share in (
+            ("activation", activation, sweep.activation_share),
+            ("common", common, sweep.common_share),
+        ):
+            for j in range(len(curve) if share else 0):
+                if inside[j] or not (sweep.thresholded and sweep.support == name):
+                    curve[j] += share * values[j]
         start = None
         for index in range(len(curve) + 1):
             on = index < len(curve) and inside[index]
@@ -41,27 +95,46 @@ def propose(curve, thresholds, outer_width):
             if not on and start is not None:
                 first, last, start = start, index - 1, None
                 length = last - first + 1
-                left = max(0, int(first - outer_width * length))
-                right = min(len(curve) - 1, int(last + outer_width * length))
-                outer = kept[left:first] + kept[last + 1 : right + 1]
-                contrast = math.fsum(kept[first : last + 1]) / length - (math.fsum(outer) / len(outer) if outer else 0.0)
-                found.append((contrast, first, last))
+                left = max(0, int(first - curves.outer_width * length))
+                right = min(len(curve) - 1, int(last + curves.outer_width * length) - curves.right_surroundings_less)
+                outer = curve[left:first] + curve[last + 1 : max(last, right) + 1]
+                contrast = math.fsum(curve[first : last + 1]) / length - (math.fsum(outer) / len(outer) if outer else 0.0)
+                if length >= curves.shortest_run:
+                    found.append((contrast, first, last))
     return found
 
 
-def suppress(segments, scores, threshold, pad):
+def place(first, last, curves):
+    """Seconds at which a run starts and ends."""
+    duration = curves.points * curves.seconds_per_point
+    times = [first * curves.seconds_per_point, (last + 1) * curves.seconds_per_point]
+    if curves.warp is not None:
+        knots = [value / curves.warp[-1] for value in curves.warp]
+        for i, time in enumerate(times):
+            share = time / duration
+            right = min(max(sum(knot < share for knot in knots), 1), len(knots) - 1)
+            rows = (share - knots[right - 1]) / (knots[right] - knots[right - 1]) + right - 1
+            times[i] = rows / (len(knots) - 1) * duration
+    length = times[1] - times[0]
+    return times[0] + curves.shrink * length, times[1] - curves.shrink * length
+
+
+def suppress(segments, scores, threshold, pad, keeps_equal=False):
     """Survivors of hard non-maximum suppression, pair by pair."""
     order = sorted(range(len(scores)), key=lambda i: (scores[i], i), reverse=True)
     kept = []
     for i in order:
-        if all(overlap(segments[i], segments[j], pad) < threshold for j in kept):
+        overlaps = [overlap(segments[j], segments[i], pad) for j in kept]
+        if all(value < threshold or (keeps_equal and value == threshold) for value in overlaps):
             kept.append(i)
     return kept
 
 
 def overlap(a, b, pad=0.0):
     shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + pad)
-    return shared / ((a[1] - a[0] + pad) + (b[1] - b[0] + pad) - shared)
+    union = (a[1] - a[0] + pad) + (b[1] - b[0] + pad) - shared
+    with np.errstate(all="ignore"):  # of two empty segments: 0/0 is nan, as the official codes have it
+        return float(np.float64(shared) / union)
 
 
 def average_precision(truths, found, tiou):

@@ -92,7 +92,7 @@ def test_derived_numbers():
     config = make_config(parse_args([]))
     assert (config.num_classes, config.len_feature, config.num_iters) == (20, 2048, 1500)
     assert config.eval_interval(200) == 13
-    assert config.seconds_per_row(750) == pytest.approx(0.64)
+    assert config.seconds(750) == pytest.approx(480)
     single = make_config(parse_args(["--modal", "flow", "--eval_every", "1", "--num_iters", "7"]))
     assert (single.len_feature, single.streams, single.num_iters, single.eval_interval(200)) == (1024, ("flow",), 7, 1)
 

@@ -1,4 +1,6 @@
-"""The localization core against the official code's detections and against the plain versions of its steps."""
+"""The localization core against what the four official codes detect, and against the plain versions of its steps."""
+
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import make_config
-from localize import localize, min_max, propose, suppress, upsample
+from localize import Curves, Sweep, localize, min_max, resize, suppress, upsample
 from methods import build_method
 from options import parse_args
 
@@ -47,12 +49,26 @@ def golden_activations(seed):
 def detections(arrays, num_seg, *flags):
     """What BaS-Net at its published settings makes of activations; weights play no part."""
     method = build_method(make_config(parse_args(["--hidden", "8", "--len_feature", "2", *flags])))
-    found = localize(method.curves(arrays, num_seg))
+    return as_rows(localize(method.curves(arrays, num_seg)))
+
+
+def as_rows(found):
     return np.column_stack([found.classes, found.scores, found.segments])
 
 
+def assert_same(found, expected):
+    """Same order, classes and times; scores as near as means by prefix sums come."""
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(found[:, 0], expected[:, 0])
+    np.testing.assert_allclose(found[:, 2:], expected[:, 2:], atol=1e-9)
+    np.testing.assert_allclose(found[:, 1], expected[:, 1], atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ official detections
+
+
 @pytest.mark.parametrize("seed", CASES)
-def test_official_detections(golden, seed):
+def test_basnet(golden, seed):
     arrays, num_seg = golden_activations(seed)
     if f"post/case{seed}/input_check" in golden:
         sums = [arrays["cas"].astype(np.float64).sum(), arrays["score"].astype(np.float64).sum()]
@@ -60,40 +76,277 @@ def test_official_detections(golden, seed):
     found = detections(arrays, num_seg)
     if f"post/case{seed}/det" not in golden:  # nothing officially: B1, B2, or the crash B5
         assert len(found) == 0
-        return
-    expected = golden[f"post/case{seed}/det"]
+    else:
+        assert_same(found, golden[f"post/case{seed}/det"])
+
+
+UM = {
+    "p750": (2001, 750, 1213, 20, 3, 24),
+    "p211": (2002, 211, 211, 20, 2, 24),
+    "p96": (2003, 96, 96, 20, 0, 24),
+    "p50s24": (2004, 50, 331, 100, 1, 24),
+    "p50s16": (2004, 50, 331, 100, 1, 16),
+}
+
+
+@pytest.mark.parametrize("rule", ["official", "lt"])
+@pytest.mark.parametrize("case", UM)
+def test_um(golden_localization, case, rule):
+    """Activations fused with feature magnitudes, which are thresholded too."""
+    seed, rows, num_seg, num_classes, high, scale = UM[case]
+    r = np.random.default_rng(seed)
+    blocks = (rows + 7) // 8
+    cas = np.repeat(r.random((blocks, num_classes)), 8, axis=0)[:rows] * 0.8 + 0.2 * r.random((rows, num_classes))
+    magnitude = np.repeat(r.random(blocks), 8)[:rows] * 80 + 10 * r.random(rows)
+    cas, magnitude = cas.astype(np.float32), magnitude.astype(np.float32)
+    scores = (r.random(num_classes) * 0.1).astype(np.float32)
+    chosen = r.choice(num_classes, high, replace=False)
+    scores[chosen] = (0.25 + 0.5 * r.random(high)).astype(np.float32)
+    np.testing.assert_allclose(
+        [cas.astype(np.float64).sum(), magnitude.astype(np.float64).sum()], golden_localization[f"um/{case}/input_check"]
+    )
+
+    ordered = np.sort(magnitude)
+    high_mean, low_mean = ordered[-(rows // 9) :].mean(), ordered[: rows // 4].mean()
+    share = np.clip((magnitude - low_mean) / (high_mean - low_mean), 0, 1)
+    fused = np.clip(min_max(cas * share[:, None]), 0, 1)
+    classes = np.flatnonzero(scores >= np.float32(0.2)) if high else np.array([scores.argmax()])
+    term = (np.float32(0.2) * scores[classes]).astype(np.float64)
+    curves = Curves(
+        classes=classes,
+        activation=fused[:, classes],
+        common=share,
+        sweeps=[
+            Sweep([i * 0.025 for i in range(10)], term),
+            Sweep([0.4 + i * 0.025 for i in range(9)], term, support="common"),
+        ],
+        points=scale * rows,
+        seconds_per_point=16 * num_seg / (scale * rows * 25),
+        outer_width=0.25,
+        shortest_run=2,
+        nms_threshold=0.6,
+        nms_pad=1.0 if rule == "official" else 0.0,
+        nms_keeps_equal=rule == "lt",
+    )
+    assert_same(as_rows(localize(curves)), golden_localization[f"um/{case}/det_{rule}"])
+
+
+@pytest.mark.parametrize("kind", ["test", "pseudo"])
+@pytest.mark.parametrize("case", ["thu_static_long", "thu_dyn", "thu_argmax_only", "anet_static", "anet_dyn"])
+def test_asm_loc(golden_localization, case, kind):
+    """Activations mixed with attention, both thresholded, on a time axis that may be warped."""
+    given = {key.split("/")[2]: value for key, value in golden_localization.items() if key.startswith(f"asm_loc/{case}/")}
+    thumos = case.startswith("thu")
+    probability = given["fg_cls_cols"]
+    predicted = probability > np.float32(0.25 if thumos else 0.1)
+    if not predicted.any():
+        predicted[probability.argmax()] = True
+    order = np.argsort(given["cols"])
+    order = order[predicted[order]]
+    rows, num_seg = len(given["fg_att"]), int(given["vid_len"])
+    own, shared = (1.0, 0.0) if thumos else (0.7, 0.3)
+    none, term = np.zeros(len(order)), 0.25 * probability[order].astype(np.float64)
+    if kind == "test":
+        low = [0.005, 0.01, 0.015, 0.02]
+        sweeps = [
+            Sweep([0.15, 0.2] if thumos else low, none, "activation", own, shared),
+            Sweep(np.arange(0.1, 0.925, 0.025) if thumos else low, none if thumos else term, "common", own, shared),
+        ]
+    elif thumos:
+        sweeps = [Sweep(np.arange(0.4, 0.925, 0.025), none, "common", own, shared)]
+    else:
+        sweeps = [Sweep(np.arange(0.1, 0.305, 0.005), none, "activation", own, shared)]
+    curves = Curves(
+        classes=given["cols"][order],
+        activation=given["fg_cas_cols"][:, order],
+        common=given["fg_att"],
+        sweeps=sweeps,
+        points=20 * rows,
+        seconds_per_point=16 * num_seg / (25 * 20 * rows),
+        outer_width=0.2 if thumos else 0.15,
+        shortest_run=2,
+        nms_threshold=0.45 if thumos else 0.9,
+        nms_pad=1.0,
+        warp=given.get("cumsum"),
+    )
+    assert_same(as_rows(localize(curves)), given[f"{kind}_dets"])
+
+
+def backtal_curves(given, dataset):
+    """BackTAL's curves of one golden video, on the frames of the video."""
+    points, _, duration = given["meta"]
+    class_th, outer, weight, nms = {
+        "th": (0.25, 0.25, 0.2, 0.55),
+        "an": (0.1, 20, 0.6, 0.7),
+        "ha": (0.075, 200, 0.6, 0.71),
+    }[dataset]
+    order = np.argsort(given["cls"])
+    order = order[given["prob"][order] >= np.float32(class_th)]
+    term = weight * given["prob"][order].astype(np.float64)
+    stop = {"th": 0.25, "an": 0.15, "ha": 0.2}[dataset]
+    sweeps = [Sweep(np.arange(0, stop, 0.025).astype(np.float32), term)]
+    common = None
+    if dataset == "th":
+        common = np.clip(min_max(np.linalg.norm(given["feat"], axis=0)[:, None]), 0, 1)[:, 0]
+        sweeps.append(Sweep(np.arange(0.3, 0.76, 0.075).astype(np.float32), term, support="common"))
+    return Curves(
+        classes=given["cls"][order],
+        activation=min_max(given["rows"][order].T),
+        common=common,
+        sweeps=sweeps,
+        points=int(points),
+        resize=True,
+        seconds_per_point=duration / points,
+        outer_width=outer,
+        right_surroundings_less=1,
+        first_point_counts=False,
+        shrink=0.0 if dataset == "th" else 0.02,
+        whole_video_score=None if dataset == "th" else 0.6,
+        nms_threshold=nms,
+        nms_pad=1.0,
+    )
+
+
+@pytest.mark.parametrize("case", ["th0", "th1", "th2", "an0", "an1", "ha0", "ha1"])
+def test_backtal(golden_localization, case):
+    """Activations resized to frames, wide surroundings, proposals of the whole video."""
+    given = {key.split(f"{case}_")[1]: v for key, v in golden_localization.items() if key.startswith(f"backtal/{case}_")}
+    curves = backtal_curves(given, case[:2])
+    found, expected = as_rows(localize(curves)), given["det"]
     assert found.shape == expected.shape
     np.testing.assert_array_equal(found[:, 0], expected[:, 0])
-    np.testing.assert_allclose(found[:, 2:], expected[:, 2:], atol=1e-9)
-    np.testing.assert_allclose(found[:, 1], expected[:, 1], atol=1e-6)
+    np.testing.assert_allclose(found[:, 1:], expected[:, 1:], atol=1e-6)
+    number = np.argmax(curves.classes == given["cls"][0])
+    if curves.classes[number] == given["cls"][0]:
+        fine = resize(curves.activation[:, number], curves.points)[:: max(1, curves.points // 200)]
+        np.testing.assert_array_equal(fine, given["resize0"].astype(np.float64))
 
 
-curves = st.lists(st.floats(-1, 1).map(np.float32), min_size=2, max_size=30).map(lambda x: np.array(x, dtype=np.float32))
+@pytest.mark.parametrize("frames", [1, 2])
+def test_backtal_loses_a_support_that_is_the_first_frame_alone(golden_localization, frames):
+    rows = np.full((2, 750), -1, dtype=np.float32)
+    rows[0, :frames] = 1
+    given = {"meta": (750, 30, 25.0), "cls": np.array([5, 6]), "rows": rows, "prob": np.array([0.9, 0.3], dtype=np.float32)}
+    if frames == 2:
+        given["prob"][1] = 0
+    given["feat"] = np.ones((4, 750), dtype=np.float32)
+    found = as_rows(localize(backtal_curves(given, "th")))
+    if frames == 1:
+        assert len(found) == golden_localization["backtal/edge_frame0_ndet"][0]
+    else:
+        np.testing.assert_allclose(found, golden_localization["backtal/edge_frame01_det"], atol=1e-6)
 
 
-@given(curves, st.integers(1, 6))
-def test_upsample_is_linear_interpolation(values, scale):
-    np.testing.assert_allclose(upsample(values[:, None], scale)[:, 0], oracles.upsample(values, scale), atol=1e-6)
+@pytest.mark.parametrize(
+    ("given", "expected", "threshold", "pad", "keeps_equal", "columns"),
+    [
+        ("um/nms/in_class_score_start_end", "um/nms/official_0.6", 0.6, 1, False, [1, 2, 3]),
+        ("um/nms/in_class_score_start_end", "um/nms/lt_0.6_start_end_score", 0.6, 0, True, [2, 3, 1]),
+        ("asm_loc/nms/in", "asm_loc/nms/out_0.45", 0.45, 1, False, [1, 2, 3]),
+        ("asm_loc/nms/in", "asm_loc/nms/out_0.9", 0.9, 1, False, [1, 2, 3]),
+        ("backtal/nms_in", "backtal/nms_keep_55", 0.55, 1, False, [0, 1, 2]),
+        ("backtal/nms_in", "backtal/nms_keep_70", 0.7, 1, False, [0, 1, 2]),
+        ("backtal/nms_in", "backtal/nms_keep_71", 0.71, 1, False, [0, 1, 2]),
+    ],
+)
+def test_official_suppression(golden_localization, given, expected, threshold, pad, keeps_equal, columns):
+    rows = golden_localization[given]
+    score, segments = (rows[:, 0], rows[:, 1:]) if rows.shape[1] == 3 else (rows[:, 1], rows[:, 2:])
+    kept = suppress(np.ascontiguousarray(segments), np.argsort(score, kind="stable")[::-1], threshold, pad, keeps_equal)
+    expected = golden_localization[expected]
+    np.testing.assert_allclose(rows[kept][:, columns], expected if expected.shape[1] == 3 else expected[:, 1:], atol=1e-12)
 
 
-@given(curves, st.sampled_from([0.0, 0.15, 0.25, 1.0, 20.0]))
-def test_proposals_are_those_of_plain_slices(values, outer_width):
-    curve = values.astype(np.float64)
-    thresholds = [0.0, 0.1, 0.5]
-    scores, first, last = propose(curve, thresholds, outer_width)
-    expected = oracles.propose(curve.tolist(), thresholds, outer_width)
-    assert list(zip(first, last, strict=True)) == [(a, b) for _, a, b in expected]
-    np.testing.assert_allclose(scores, [s for s, _, _ in expected], atol=1e-9)
+# --------------------------------------------------------------------------------------------------- plain versions
+
+values = st.floats(-1, 1, width=32) | st.sampled_from([0.0, 0.25, 0.5, 1.0])
+levels = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]), min_size=1, max_size=5, unique=True).map(sorted)
 
 
-segments = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 10), st.integers(0, 5)), max_size=25)
+@st.composite
+def any_curves(draw):
+    """Curves with every field drawn."""
+    rows = draw(st.integers(1, 25))
+    num_classes = draw(st.integers(1, 2))
+    numbers = draw(st.lists(values, min_size=rows * (num_classes + 1), max_size=rows * (num_classes + 1)))
+    table = np.array(numbers, dtype=np.float32).reshape(rows, -1)
+    resized = draw(st.booleans())
+    points = draw(st.integers(1, 90)) if resized else rows * draw(st.integers(1, 6))
+    sweep = st.builds(
+        Sweep,
+        thresholds=levels,
+        class_term=st.just(np.linspace(0.1, 0.2, num_classes)),
+        support=st.sampled_from(["activation", "common"]),
+        activation_share=st.sampled_from([1.0, 0.7, 0.0]),
+        common_share=st.sampled_from([0.0, 0.3, 1.0]),
+        thresholded=st.booleans(),
+    )
+    lengths = st.lists(st.floats(0.5, 4), min_size=2, max_size=30)
+    return Curves(
+        classes=np.arange(num_classes),
+        activation=table[:, 1:],
+        common=table[:, 0],
+        sweeps=draw(st.lists(sweep, min_size=1, max_size=3)),
+        points=points,
+        resize=resized,
+        seconds_per_point=draw(st.sampled_from([0.64 / 24, 1.0, 1e6])),
+        outer_width=draw(st.sampled_from([0.0, 0.15, 0.25, 1.0, 20.0, 200.0])),
+        nms_threshold=1.0,  # suppression is compared by itself below: here it would turn on the last bit of a score
+        nms_keeps_equal=True,
+        shortest_run=draw(st.integers(1, 2)),
+        first_point_counts=draw(st.booleans()),
+        right_surroundings_less=draw(st.integers(0, 1)),
+        shrink=draw(st.sampled_from([0.0, 0.02])),
+        whole_video_score=draw(st.sampled_from([None, 0.6])),
+        warp=draw(st.none() | lengths.map(lambda x: np.concatenate([[0.0], np.cumsum(x)]))),
+    )
 
 
-@given(segments, st.sampled_from([0.3, 0.5, 0.7]), st.sampled_from([0.0, 1.0]))
-def test_suppression_is_that_of_pairs(rows, threshold, pad):
-    spans = np.array([(start, start + length) for start, length, _ in rows], dtype=np.float64).reshape(-1, 2)
+@given(any_curves())
+def test_detections_are_those_of_plain_steps(curves):
+    found = as_rows(localize(curves))
+    expected = np.array(oracles.localize(curves), dtype=np.float64).reshape(-1, 4)
+    assert found.shape == expected.shape
+
+    def in_order_of_place(rows):
+        return rows[np.lexsort((rows[:, 1].round(6), rows[:, 3].round(6), rows[:, 2].round(6), rows[:, 0]))]
+
+    np.testing.assert_allclose(in_order_of_place(found), in_order_of_place(expected), rtol=1e-9, atol=1e-9)
+    for number in curves.classes:
+        assert (np.diff(found[found[:, 0] == number, 1]) <= 0).all()
+
+
+@given(st.lists(values, min_size=2, max_size=30).map(lambda x: np.array(x, dtype=np.float32)), st.integers(1, 6))
+def test_upsample_is_linear_interpolation(sequence, scale):
+    np.testing.assert_array_equal(upsample(sequence, scale), oracles.upsample(sequence, scale))
+
+
+segments = st.lists(st.tuples(st.integers(-5, 40), st.integers(-2, 10), st.integers(0, 5)), max_size=25)
+
+
+@given(
+    segments,
+    st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    st.sampled_from([0.0, 1.0]),
+    st.booleans(),
+    st.sampled_from([1, 1e300]),
+)
+def test_suppression_is_that_of_pairs(rows, threshold, pad, keeps_equal, unit):
+    """Equal scores, empty and inverted segments, huge times."""
+    spans = np.array([(start, start + length) for start, length, _ in rows], dtype=np.float64).reshape(-1, 2) * unit
     scores = np.array([score for _, _, score in rows], dtype=np.float64)
-    assert suppress(spans, scores, threshold, pad).tolist() == oracles.suppress(spans.tolist(), scores.tolist(), threshold, pad)
+    kept = suppress(spans, np.argsort(scores, kind="stable")[::-1], threshold, pad, keeps_equal)
+    assert kept.tolist() == oracles.suppress(spans.tolist(), scores.tolist(), threshold, pad, keeps_equal)
+
+
+def test_thousands_of_runs_with_surroundings_wider_than_the_video():
+    """The sums stay exact where a naive search would take the square of the time."""
+    curve = np.random.default_rng(0).random(4000).astype(np.float32)[:, None]
+    curves = Curves(np.array([0]), curve, [Sweep([0.3, 0.8], np.zeros(1))], 4000, 0.1, 200.0, 1.0, nms_keeps_equal=True)
+    found, expected = as_rows(localize(curves)), np.array(oracles.localize(curves))
+    assert len(found) > 1500
+    np.testing.assert_allclose(found[:, 1], expected[:, 1], atol=1e-12)
+    np.testing.assert_allclose(np.sort(found[:, 2]), np.sort(expected[:, 2]))
 
 
 def test_min_max_leaves_negative_values_and_constant_curves_alone():
@@ -103,4 +356,13 @@ def test_min_max_leaves_negative_values_and_constant_curves_alone():
 
 
 def test_one_row_is_a_constant_curve():
-    assert upsample(np.array([[0.5]], dtype=np.float32), 3).tolist() == [[0.5], [0.5], [0.5]]
+    assert upsample(np.array([0.5], dtype=np.float32), 3).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_sweep_over_a_common_sequence_needs_one():
+    curves = Curves(
+        np.array([0]), np.ones((2, 1), np.float32), [Sweep([0.5], np.zeros(1), support="common")], 2, 1.0, 0.25, 0.5
+    )
+    with pytest.raises(ValueError, match=r"Curves\.common"):
+        localize(curves)
+    assert len(localize(replace(curves, common=np.ones(2, np.float32))).scores) == 1

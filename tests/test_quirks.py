@@ -116,7 +116,7 @@ def test_b9_the_best_is_chosen_on_the_test_videos_and_the_last_is_reported_too(c
 
 
 def test_b10_the_upsampled_tail_is_extrapolated():
-    fine = upsample(np.array([[0.0], [1.0], [0.5]], dtype=np.float32), 4)[:, 0]
+    fine = upsample(np.array([0.0, 1.0, 0.5], dtype=np.float32), 4)
     assert fine.tolist() == [0, 0.25, 0.5, 0.75, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
 
 
