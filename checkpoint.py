@@ -64,7 +64,7 @@ class TrainingState:
         differ = [
             f"{name} {content['config'].get(name)!r} there, {value!r} here"
             for name, value in config.as_dict().items()
-            if name not in MAY_DIFFER and _plain(content["config"].get(name)) != _plain(value)
+            if name not in MAY_DIFFER and _plain(content["config"].get(name, value)) != _plain(value)
         ]
         if content["data"] != self.data:
             differ.append("other videos, labels or lengths in --data_path")

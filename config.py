@@ -104,6 +104,7 @@ class Config:
     nms_th: float
     compat: str
     fix: str
+    ties: str
     device: str
     num_workers: int
     classes: tuple[str, ...]

@@ -9,6 +9,7 @@ import torch
 from checkpoint import TrainingState, load_file, load_network
 from config import Config, make_config
 from dataset.make_demo import ensure_demo
+from eval.table import read_ground_truth
 from methods import build_method
 from options import parse_args
 from outputs import RunFiles, locked
@@ -29,6 +30,7 @@ def train(args: Namespace) -> None:
     torch.autograd.set_detect_anomaly(args.debug)
     ensure_demo(config)
     database = load_database(config)
+    truth = read_ground_truth({"database": database}, "test")
     train_videos, test_videos = (load_videos(config, database, subset) for subset in ("train", "test"))
 
     with locked(config.output_path, config.model_path, config.log_path):
@@ -49,7 +51,7 @@ def train(args: Namespace) -> None:
         files.start(state, resumed=saved is not None)
 
         def evaluate_now(between: Callable[[], None]) -> Evaluation:
-            return evaluate(method, test_videos, database, config, device, between)
+            return evaluate(method, test_videos, truth, config, device, between)
 
         fit(method.loss, state, train_videos, evaluate_now, files, config, device)
 

@@ -1,51 +1,129 @@
-"""Evaluate a checkpoint: python main_eval.py --model_file FILE."""
+"""Evaluate a checkpoint, saved activations or a file of detections: python main_eval.py --model_file FILE.
+
+Only a checkpoint or activations need torch, so what they need is imported once they are there.
+"""
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from checkpoint import load_network
-from config import make_config
-from dataset.make_demo import ensure_demo
-from eval.report import best_record_text, report
-from main import choose_device
-from methods import build_method
+from config import Config, make_config
 from options import parse_args
-from outputs import locked, record_of, set_aside
-from test import evaluate
-from thumos_features import load_database, load_videos
 from utils import UserError, atomic_write, run_command, write_json
+
+if TYPE_CHECKING:
+    from eval.table import Table
+    from test import Evaluation
 
 
 def main() -> None:
     args = parse_args()
-    run_command(lambda: evaluate_checkpoint(args), args.debug)
+    run_command(lambda: score_file(args) if args.result else evaluate_network(args), args.debug)
 
 
-def evaluate_checkpoint(args: Namespace) -> None:
+def score_file(args: Namespace) -> None:
+    """Print what a file of detections is worth, protocol by protocol."""
+    import warnings
+
+    from eval.protocols import PROTOCOLS, GroundTruths, name_of
+    from eval.report import per_class, per_class_text, protocols_text
+    from eval.table import InputError, read_predictions
+    from eval.thumos_kit import read_kit, write_kit
+
     config = make_config(args)
-    if config.model_file is None:
-        raise UserError("nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl).")
-    device = choose_device(config.device)
-    method = build_method(config)
-    load_network(method.network, config.model_file, config)
-    method.network.to(device)
-    ensure_demo(config)
-    database = load_database(config)
-    videos = load_videos(config, database, "test")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}")
+    warnings.simplefilter("once")
+    try:
+        found = read_kit(args.result) if args.result.endswith(".txt") else read_predictions(args.result)
+        source = GroundTruths.read(args.ground_truth or Path(config.data_path) / "gt.json", args.subset)
+        names = args.protocols.split(",") if args.protocols else [name_of(source.truth)]
+        scores = {}
+        for name in PROTOCOLS if names == ["all"] else names:
+            try:
+                scores[name] = source.score(name, found, config.tiou_thresholds, config.ties)
+            except InputError as error:
+                if names != ["all"]:
+                    raise
+                print(f"not {name}: {error}")
+        if not scores:
+            raise UserError(
+                f"{source.where}: none of the protocols can be built from it; give the ground truth with --ground_truth."
+            )
+        if args.save_kit:
+            write_kit(args.save_kit, found)
+    except InputError as error:
+        raise UserError(str(error)) from None
+    print(protocols_text(scores), end="")
+    print(f"mAP in %, {len(found)} detections of {args.result}, ties {config.ties}")
+    if args.per_class:
+        frame = per_class(scores, {name: source.truth if name == "unnamed" else source.build(name) for name in scores}, found)
+        for path, text in (
+            (Path(args.per_class).with_suffix(".csv"), frame.to_csv(index=False)),
+            (Path(args.per_class).with_suffix(".md"), per_class_text(frame)),
+        ):
+            with atomic_write(path) as stream:
+                stream.write(text)
+
+
+def evaluate_network(args: Namespace) -> None:
+    """Evaluate a checkpoint, or the activations that one was seen to have."""
+    from eval.report import best_record_text, per_class, per_class_text, report
+    from outputs import locked, record_of, set_aside
+    from test import as_table
+
+    config = make_config(args)
+    if config.model_file is None and args.activations is None:
+        raise UserError(
+            "nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl), saved "
+            "activations with --activations, or detections with --result."
+        )
     with locked(config.output_path):
-        evaluation = evaluate(method, videos, database, config, device)
+        evaluation, truth = evaluate_now(config, args.activations, args.save_activations)
         record = record_of(evaluation, config, 0, {})
         output = Path(config.output_path)
-        paths = [output / name for name in ("report.md", "best_record.txt", "detections.json", "evaluation.json")]
-        text = report({Path(config.model_file).name: record}, 1, config, config.seed)
+        names = ("report.md", "best_record.txt", "per_class.csv", "per_class.md", "detections.json", "evaluation.json")
+        paths = [output / name for name in names]
+        name = Path(args.activations or config.model_file or "").name
+        text = report({name: record}, 1, config, config.seed)
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
+        frame = per_class(
+            {evaluation.protocol: evaluation.score}, {evaluation.protocol: truth}, as_table(evaluation.found, config.classes)
+        )
         set_aside(paths)
-        for path, content in zip(paths, (text, best_record_text(record)), strict=False):
+        contents = (text, best_record_text(record), frame.to_csv(index=False), per_class_text(frame))
+        for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)
-        write_json(paths[2], evaluation.detections)
-        write_json(paths[3], {"config": config.as_dict(), "record": record}, indent=1)
+        write_json(paths[4], evaluation.detections)
+        write_json(paths[5], {"config": config.as_dict(), "record": record}, indent=1)
     print(text, end="")
+
+
+def evaluate_now(config: Config, saved: str | None, save: str | None) -> "tuple[Evaluation, Table]":
+    """The evaluation of `saved` activations or of the config's checkpoint, and the ground truth."""
+    from checkpoint import load_network
+    from dataset.make_demo import ensure_demo
+    from eval.table import read_ground_truth
+    from main import choose_device
+    from methods import build_method
+    from test import compute_activations, detect, read_activations, save_activations, score
+    from thumos_features import load_database, load_videos, multi_hot
+
+    ensure_demo(config)
+    database = load_database(config)
+    method = build_method(config)
+    if saved:
+        activations = read_activations(saved, method, database)
+    else:
+        device = choose_device(config.device)
+        load_network(method.network, config.model_file or "", config)
+        method.network.to(device)
+        activations = compute_activations(method, load_videos(config, database, "test"), config, device)
+    if save:
+        save_activations(save, activations)
+    labels = {name: multi_hot([row["label"] for row in database[name]["annotations"]], config.classes) for name in activations}
+    truth = read_ground_truth({"database": database}, "test")
+    return score(method, activations, detect(method, activations), labels, truth, config), truth
 
 
 if __name__ == "__main__":

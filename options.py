@@ -31,6 +31,7 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.
     _add_training(parser.add_argument_group("training"))
     _add_network(parser.add_argument_group("network and data sizes"))
     _add_localization(parser.add_argument_group("localization"))
+    _add_scoring(parser.add_argument_group("scoring (main_eval.py)"))
     _add_running(parser.add_argument_group("running"))
     parser.set_defaults(**recipe(method, dataset))
     for action in parser._actions[1:]:
@@ -121,6 +122,34 @@ def _add_localization(group: Group) -> None:
         help="reproduce the official code's quirks, or repair B1 B2 B3 B4 B6 (docs/quirks.md)",
     )
     group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
+
+
+def _add_scoring(group: Group) -> None:
+    group.add_argument(
+        "--result", default=None, metavar="FILE", help="detections to score: ActivityNet's JSON or the kit's .txt"
+    )
+    group.add_argument(
+        "--protocols",
+        default=None,
+        metavar="NAMES",
+        help="with --result: ground truths to score against, such as thumos-210,thumos-kit, or all (docs/evaluation.md)",
+    )
+    group.add_argument(
+        "--ground_truth",
+        default=None,
+        metavar="PATH",
+        help="with --result: a gt.json, or the folder of the official annotation files (None: gt.json of --data_path)",
+    )
+    group.add_argument("--subset", default=None, help="with --result: subset of the ground truth (None: the one for testing)")
+    group.add_argument("--ties", default="official", choices=["official", "stable"], help="order of equal scores and overlaps")
+    group.add_argument(
+        "--per_class", default=None, metavar="FILE", help="with --result: write AP by class to FILE.csv and FILE.md"
+    )
+    group.add_argument("--save_kit", default=None, metavar="FILE", help="with --result: write the detections as the kit's text")
+    group.add_argument(
+        "--activations", default=None, metavar="FILE", help="saved activations to evaluate, instead of a checkpoint"
+    )
+    group.add_argument("--save_activations", default=None, metavar="FILE", help="write what localization needs to FILE.npz")
 
 
 def _add_running(group: Group) -> None:

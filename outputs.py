@@ -20,16 +20,20 @@ from utils import UserError, append_line, atomic_write, remove_halves, say_now, 
 def record_of(evaluation: Evaluation, config: Config, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
     """One line of log.jsonl."""
     thresholds = [f"{tiou:.2g}" for tiou in config.tiou_thresholds]
+    score = evaluation.score
     return {
         "iteration": iteration,
         **losses,
         "test_acc": evaluation.test_acc,
         "classification_mAP": evaluation.classification_mAP,
-        "mAP": dict(zip(thresholds, evaluation.mAP, strict=True)),
-        "averages": evaluation.averages,
-        "average_mAP": evaluation.average_mAP,
+        "top1": evaluation.top1,
+        "mAP": dict(zip(thresholds, score.mAP.tolist(), strict=True)),
+        "averages": score.averages,
+        "average_mAP": score.average_mAP,
+        "average_recall": evaluation.average_recall,
         "num_detections": evaluation.num_detections,
-        "ground_truth": evaluation.ground_truth,
+        "protocol": evaluation.protocol,
+        "ground_truth": f"{score.num_videos} videos, {score.num_instances} instances, {score.ground_truth}",
     }
 
 

@@ -6,7 +6,7 @@ source ./environment.sh
 
 python=$(find_python)
 case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
-"$python" -m dataset.present test "$@"
+[[ " $* " == *" --result"[\ =]* ]] || "$python" -m dataset.present test "$@"
 use_environment requirements.txt
 
 exec "$python" -W ignore ./main_eval.py --model_file ./BaSNet_model_best.pkl \

@@ -3,55 +3,72 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from config import Config
-from eval.classification import classification_map, exact_accuracy
-from eval.eval_detection import ANETdetection, count_segments
-from localize import localize
+from eval.classification import classification_map, exact_accuracy, top1_accuracy
+from eval.eval_detection import DetectionScore, detection_map
+from eval.proposals import average_recall
+from eval.protocols import name_of
+from eval.table import Table
+from localize import Detections, localize
 from methods import Arrays, Method
 from thumos_features import Video, test_features
-from utils import UserError
+from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
+AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # of proposals a video, at which average recall is reported
+
+Found = dict[str, Detections]  # by video
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """All that is reported of one state of the network."""
 
-    mAP: list[float]  # one per tIoU threshold
-    averages: dict[str, float]  # such as "0.1:0.7", as far as the thresholds allow
+    score: DetectionScore
+    protocol: str  # name of the ground truth
     test_acc: float
     classification_mAP: float
-    ground_truth: str  # how much there is of it
-    detections: dict[str, Any]  # ActivityNet's JSON
+    top1: float
+    average_recall: dict[str, float]  # at average numbers of proposals a video, and the area under it
+    found: Found
+    classes: tuple[str, ...]
 
     @property
     def average_mAP(self) -> float:
         """The official average, over all thresholds: it chooses the best model."""
-        return float(np.mean(self.mAP))
+        return self.score.average_mAP
 
     @property
     def num_detections(self) -> int:
-        return sum(map(len, self.detections["results"].values()))
+        return sum(len(found.scores) for found in self.found.values())
+
+    @property
+    def detections(self) -> dict[str, Any]:
+        return as_json(self.found, self.classes)
 
 
 def evaluate(
     method: Method,
     videos: list[Video],
-    database: dict[str, Any],
+    truth: Table,
     config: Config,
     device: torch.device,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     activations = compute_activations(method, videos, config, device, between)
-    return score(method, activations, detect(method, activations, config), videos, database, config)
+    labels = {video.name: video.label_c for video in videos}
+    return score(method, activations, detect(method, activations), labels, truth, config)
 
 
 def compute_activations(
@@ -79,13 +96,78 @@ def compute_activations(
     return activations
 
 
-def detect(method: Method, activations: dict[str, Arrays], config: Config) -> dict[str, Any]:
+def save_activations(path: str | Path, activations: dict[str, Arrays]) -> None:
+    """One .npz of all videos, keyed <video>/<array>."""
+    arrays = {f"{name}/{key}": array for name, video in activations.items() for key, array in video.items()}
+    with atomic_write(path, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def read_activations(path: str | Path, method: Method, database: dict[str, Any]) -> dict[str, Arrays]:
+    """What `save_activations` wrote, every array checked against what `method` makes."""
+    remedy = "Write it again with main_eval.py --model_file FILE --save_activations, with the flags of the training run."
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = dict(file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected saved activations. {remedy}") from None
+    except Exception as error:  # bytes that are no archive make numpy raise almost anything
+        raise UserError(f"{path}: cannot be read as saved activations ({error}). {remedy}") from None
+    activations: dict[str, Arrays] = {}
+    for key, array in content.items():
+        name, _, kind = key.rpartition("/")
+        activations.setdefault(name, {})[kind] = array
+    if not activations:
+        raise UserError(f"{path}: holds no video. {remedy}")
+    for name, arrays in activations.items():
+        if not database.get(name, {}).get("annotations"):
+            raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
+        expected = method.activation_shapes() | {"num_seg": ()}
+        for kind, shape in expected.items():
+            array = arrays.get(kind, np.zeros(0, dtype=object))
+            fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
+            if not fits or array.dtype.kind not in ("iu" if kind == "num_seg" else "f") or 0 in array.shape:
+                found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
+                raise UserError(f"{path}: {name}/{kind} is {found}; expected real numbers of shape {shape}. {remedy}")
+            if not np.isfinite(array).all() or (kind == "num_seg" and array < 1):
+                raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
+    return activations
+
+
+def detect(method: Method, activations: dict[str, Arrays]) -> Found:
+    """Detections of every video, a stretch of the videos on each core."""
+
+    def stretch(names: list[str]) -> list[Detections]:
+        return [localize(method.curves(activations[name], int(activations[name]["num_seg"]))) for name in names]
+
+    names = list(activations)
+    workers = min(len(os.sched_getaffinity(0)), max(1, len(names) // 16))
+    parts = [names[len(names) * i // workers : len(names) * (i + 1) // workers] for i in range(workers)]
+    if workers == 1:
+        return dict(zip(names, stretch(names), strict=True))
+    with ThreadPoolExecutor(workers) as pool:
+        found = [detections for part in pool.map(stretch, parts) for detections in part]
+    return dict(zip(names, found, strict=True))
+
+
+def as_table(found: Found, classes: tuple[str, ...]) -> Table:
+    parts = list(found.values())
+    return Table(
+        list(found),
+        list(classes),
+        np.repeat(np.arange(len(parts)), [len(part.scores) for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.segments for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
+
+
+def as_json(found: Found, classes: tuple[str, ...]) -> dict[str, Any]:
     """Detections in ActivityNet's form; a video without any has no entry."""
     results = {}
-    for name, arrays in activations.items():
-        found = localize(method.curves(arrays, int(arrays["num_seg"])))
-        rows = zip(found.classes, found.scores.tolist(), found.segments.tolist(), strict=True)
-        results[name] = [{"label": config.classes[c], "score": s, "segment": segment} for c, s, segment in rows]
+    for name, part in found.items():
+        rows = zip(part.classes.tolist(), part.scores.tolist(), part.segments.tolist(), strict=True)
+        results[name] = [{"label": classes[c], "score": s, "segment": segment} for c, s, segment in rows]
     return {
         "version": "VERSION 1.3",
         "results": {name: rows for name, rows in results.items() if rows},
@@ -96,33 +178,24 @@ def detect(method: Method, activations: dict[str, Arrays], config: Config) -> di
 def score(
     method: Method,
     activations: dict[str, Arrays],
-    detections: dict[str, Any],
-    videos: list[Video],
-    database: dict[str, Any],
+    found: Found,
+    labels: dict[str, NDArray[np.float32]],
+    truth: Table,
     config: Config,
 ) -> Evaluation:
-    tiou = np.array(config.tiou_thresholds)
-    evaluator = ANETdetection({"database": database}, detections, "test", tiou)
-    mean_ap, _ = evaluator.evaluate()
-    num_videos, num_instances = count_segments(evaluator.ground_truth)
-    label_vc = np.stack([video.label_c for video in videos])
-    score_vc = np.stack([activations[video.name]["score"][: config.num_classes] for video in videos])
+    """`labels` are those of the videos in `activations`."""
+    table = as_table(found, config.classes)
+    recall = average_recall(truth, table)
+    label_vc = np.stack([labels[name] for name in activations])
+    score_vc = np.stack([arrays["score"][: config.num_classes] for arrays in activations.values()])
     predicted_vc = np.stack([method.predicted(row) for row in score_vc])
     return Evaluation(
-        mAP=mean_ap.tolist(),
-        averages=averages(tiou, mean_ap),
+        score=detection_map(truth, table, config.tiou_thresholds, ties=config.ties),
+        protocol=name_of(truth),
         test_acc=exact_accuracy(predicted_vc, label_vc),
         classification_mAP=classification_map(score_vc, label_vc),
-        ground_truth=f"{num_videos} videos, {num_instances} instances",
-        detections=detections,
+        top1=top1_accuracy(score_vc, label_vc),
+        average_recall={f"AR@{n}": recall.at(n) for n in AVERAGE_NUMBERS} | {"area": recall.area},
+        found=found,
+        classes=config.classes,
     )
-
-
-def averages(tiou: np.ndarray, mean_ap: np.ndarray) -> dict[str, float]:
-    """The averages that papers print, each under its range, as far as the thresholds cover it."""
-    chosen = {}
-    for first, last, step in ((0.1, 0.5, 0.1), (0.1, 0.7, 0.1), (0.1, 0.9, 0.1), (0.5, 0.95, 0.05)):
-        inside = (tiou > first - 1e-6) & (tiou < last + 1e-6)
-        if inside.sum() == round((last - first) / step) + 1:
-            chosen[f"{first:g}:{last:g}"] = float(mean_ap[inside].mean())
-    return chosen

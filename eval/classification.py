@@ -9,6 +9,11 @@ def exact_accuracy(predicted_vc: NDArray[np.bool_], label_vc: NDArray[np.floatin
     return float(np.mean(np.all(predicted_vc == (label_vc > 0), axis=1)))
 
 
+def top1_accuracy(score_vc: NDArray[np.floating], label_vc: NDArray[np.floating]) -> float:
+    """Share of videos whose best class is among the labelled ones."""
+    return float(np.mean(label_vc[np.arange(len(label_vc)), score_vc.argmax(axis=1)] > 0))
+
+
 def classification_map(score_vc: NDArray[np.floating], label_vc: NDArray[np.floating]) -> float:
     """Mean over the classes that occur of the average precision of the video scores."""
     from sklearn.metrics import average_precision_score  # takes a second to import, so only once it is needed

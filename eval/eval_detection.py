@@ -1,94 +1,204 @@
-"""ActivityNet's detection mAP (docs/evaluation.md): files or dictionaries in, arrays inside.
+"""ActivityNet's detection mAP (docs/evaluation.md): files, dictionaries, data frames or arrays in, arrays inside.
 
-Shapes: I tIoU thresholds, P predictions and G ground truths of one class.
+Shapes: I tIoU thresholds, C classes, P predictions by class and descending score, G ground truths, K candidate pairs.
 """
 
-import json
+import itertools
 import warnings
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Segments = dict[str, dict[str, list[tuple[float, ...]]]]  # label -> video -> rows
+from compiled import compiled, inner
+from eval.table import Codes, Floats, InputError, Source, Table, digest, known, read_ground_truth, read_predictions, size
 
 TIOU_THUMOS = np.linspace(0.1, 0.9, 9)
+TIES = ("official", "stable")
 
 
-def detection_ap(ground_truth: Segments, predictions: Segments, tiou: Floats) -> dict[str, Floats]:
-    """AP (I,) of every class of the ground truth; rows are (start, end) and (start, end, score)."""
-    unknown = sorted(set(predictions) - set(ground_truth))
-    if unknown:
-        warnings.warn(f"predictions with a label that the ground truth lacks are ignored: {unknown}", stacklevel=2)
-    return {label: _class_ap(videos, predictions.get(label, {}), tiou) for label, videos in ground_truth.items()}
+@dataclass(frozen=True)
+class DetectionScore:
+    """What a set of detections is worth; unpacks as (mAP, average_mAP)."""
+
+    tiou: Floats  # (I,)
+    labels: list[str]  # C
+    ap: Floats  # (C, I)
+    num_videos: int
+    num_instances: int
+    ground_truth: str  # digest of what was scored against
+
+    @property
+    def mAP(self) -> Floats:
+        return self.ap.mean(axis=0)
+
+    @property
+    def average_mAP(self) -> float:
+        return float(self.mAP.mean())
+
+    @property
+    def averages(self) -> dict[str, float]:
+        return averages(self.tiou, self.mAP)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.mAP, self.average_mAP))
 
 
-def _class_ap(truths: dict[str, list[tuple[float, ...]]], found: dict[str, list[tuple[float, ...]]], tiou: Floats) -> Floats:
-    videos = [name for name, rows in found.items() for _ in rows]
-    rows = np.array([row for rows in found.values() for row in rows], dtype=np.float64).reshape(-1, 3)
-    truth = {name: np.array(rows, dtype=np.float64) for name, rows in truths.items()}
-    free = {name: np.ones((len(tiou), len(segments)), dtype=bool) for name, segments in truth.items()}
-    hit = np.zeros((len(tiou), len(rows)), dtype=bool)
-    for place, index in enumerate(np.argsort(rows[:, 2], kind="stable")[::-1]):
-        name = videos[index]
-        if name not in truth:
-            continue
-        overlap = segment_iou(rows[index, :2], truth[name])
-        for best in np.argsort(overlap)[::-1]:  # unstable as officially: equal overlaps go as numpy's sort puts them
-            # written as "not below" so that the 0/0 of two equal empty segments counts as a hit, as officially
-            take = ~(overlap[best] < tiou) & free[name][:, best] & ~hit[:, place]
-            hit[take, place] = True
-            free[name][take, best] = False
-    count = sum(map(len, truths.values()))
-    return np.array([average_precision(row, count) for row in hit])
+def detection_map(
+    ground_truth: Source,
+    predictions: Source,
+    tiou: float | Sequence[float] | Floats = TIOU_THUMOS,
+    subset: str | None = None,
+    ties: str = "official",
+) -> DetectionScore:
+    """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for."""
+    truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions)
+    thresholds = np.atleast_1d(np.asarray(tiou, dtype=np.float64))
+    if thresholds.ndim != 1 or not len(thresholds) or not np.isfinite(thresholds).all():
+        raise InputError(f"tiou is {tiou!r}; expected one or more numbers such as [0.3, 0.5, 0.7].")
+    return DetectionScore(thresholds, truth.labels, detection_ap(truth, found, thresholds, ties), *size(truth), digest(truth))
 
 
-def segment_iou(segment: Floats, others: Floats) -> Floats:
-    """Plain temporal IoU of one (2,) segment with (G, 2) others."""
-    shared = np.maximum(0, np.minimum(segment[1], others[:, 1]) - np.maximum(segment[0], others[:, 0]))
-    union = (others[:, 1] - others[:, 0]) + (segment[1] - segment[0]) - shared
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return shared / union
+def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official") -> Floats:
+    """AP (C, I) of the classes of `truth`.
+
+    Equal scores and equal overlaps go as in numpy's default sort, reversed (`official`: the toolkit's code does the same, and
+    what that sort does with equals is left to numpy), or the earlier prediction and the later ground truth first (`stable`).
+    """
+    if ties not in TIES:
+        raise InputError(f"ties is {ties!r}; expected one of {', '.join(TIES)}.")
+    found = known(found, truth)
+    order = np.argsort(found.label, kind="stable")
+    bounds = np.searchsorted(found.label[order], np.arange(len(truth.labels) + 1))
+    for begin, end in itertools.pairwise(bounds):
+        scores = found.scores[order[begin:end]]
+        rank = np.argsort(scores)[::-1] if ties == "official" else np.argsort(-scores, kind="stable")
+        order[begin:end] = order[begin:end][rank]
+    segments = found.segments[order]
+
+    group = truth.label * len(truth.videos) + truth.video  # ground truths of one class in one video compete
+    by_group = np.argsort(group, kind="stable")
+    truths = truth.segments[by_group]
+    wanted = (found.label * len(truth.videos) + found.video)[order]
+    first, last = (np.searchsorted(group[by_group], wanted, side=side) for side in ("left", "right"))
+
+    offset, candidate, overlap, tied = candidates(segments, truths, first, last, tiou.min())
+    if ties == "official":
+        _order_ties(np.flatnonzero(tied), segments, truths, first, last, offset, candidate, overlap)
+    hit = match(offset, candidate, overlap, tiou, len(truths))
+    return average_precisions(hit, bounds, np.bincount(truth.label, minlength=len(truth.labels)))
 
 
-def average_precision(hit: NDArray[np.bool_], count: int) -> float:
-    """Area under the monotone envelope of precision over recall (VOC 2011), for hits in descending score."""
-    found = np.cumsum(hit)
-    precision = np.concatenate([[0.0], found / np.arange(1, len(hit) + 1), [0.0]])
-    recall = np.concatenate([[0.0], found / count, [1.0]])
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    step = np.flatnonzero(recall[1:] != recall[:-1]) + 1
-    return float(np.sum((recall[step] - recall[step - 1]) * envelope[step]))
+@inner
+def iou(start: float, end: float, other_start: float, other_end: float) -> float:
+    """Plain temporal IoU; of two empty segments nan."""
+    shared = max(0.0, min(end, other_end) - max(start, other_start))
+    return shared / ((other_end - other_start) + (end - start) - shared)
 
 
-def ground_truth_segments(database: Mapping[str, Any], subset: str) -> Segments:
-    """Annotations of one subset of an ActivityNet database."""
-    segments: Segments = defaultdict(lambda: defaultdict(list))
-    for name, video in database.items():
-        if video["subset"] == subset:
-            for row in video["annotations"]:
-                segments[row["label"]][name].append((float(row["segment"][0]), float(row["segment"][1])))
-    return segments
+@compiled
+def candidates(
+    segments: Floats, truths: Floats, first: Codes, last: Codes, lowest: float
+) -> tuple[Codes, Codes, Floats, NDArray[np.bool_]]:
+    """The ground truths that each prediction may take, best overlap first: (P+1,) where those of each begin, (K,) which,
+    (K,) their overlaps, (P,) whether two of them are equal; of equal overlaps the later ground truth comes first.
+
+    nan, the overlap of two empty segments, is not below any threshold and so the best of all, as officially.
+    """
+    offset = np.zeros(len(segments) + 1, dtype=np.int64)
+    tied = np.zeros(len(segments), dtype=np.bool_)
+    room = 2 * len(segments) + 16
+    candidate, overlap = np.empty(room, dtype=np.int64), np.empty(room)
+    for p in range(len(segments)):
+        begin = end = offset[p]
+        if end + last[p] - first[p] > room:
+            room = 2 * (end + last[p] - first[p])
+            candidate = np.append(candidate[:end], np.empty(room - end, dtype=np.int64))
+            overlap = np.append(overlap[:end], np.empty(room - end))
+        for g in range(first[p], last[p]):
+            value = iou(segments[p, 0], segments[p, 1], truths[g, 0], truths[g, 1])
+            if value < lowest:
+                continue
+            place = end
+            while place > begin and not (value < overlap[place - 1] or (np.isnan(overlap[place - 1]) and not np.isnan(value))):
+                if value == overlap[place - 1] or np.isnan(overlap[place - 1]):
+                    tied[p] = True
+                overlap[place], candidate[place] = overlap[place - 1], candidate[place - 1]
+                place -= 1
+            overlap[place], candidate[place] = value, g
+            end += 1
+        offset[p + 1] = end
+    return offset, candidate[: offset[-1]], overlap[: offset[-1]], tied
 
 
-def count_segments(segments: Segments) -> tuple[int, int]:
-    """How many videos and instances there are."""
-    videos = {name for rows in segments.values() for name in rows}
-    return len(videos), sum(len(rows) for group in segments.values() for rows in group.values())
+def _order_ties(
+    rows: Codes,
+    segments: Floats,
+    truths: Floats,
+    first: Codes,
+    last: Codes,
+    offset: Codes,
+    candidate: Codes,
+    overlap: Floats,
+) -> None:
+    """Put the candidates of predictions with equal overlaps into the order of numpy's default sort, reversed."""
+    for p in rows:
+        group = truths[first[p] : last[p]]
+        start, end = segments[p]
+        with np.errstate(all="ignore"):
+            shared = np.maximum(0, np.minimum(end, group[:, 1]) - np.maximum(start, group[:, 0]))
+            values = shared / ((group[:, 1] - group[:, 0]) + (end - start) - shared)
+        best = np.argsort(values)[::-1][: offset[p + 1] - offset[p]]
+        candidate[offset[p] : offset[p + 1]] = first[p] + best
+        overlap[offset[p] : offset[p + 1]] = values[best]
 
 
-def prediction_segments(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Segments:
-    """Detections in ActivityNet's form: video -> list of label, score, segment."""
-    segments: Segments = defaultdict(lambda: defaultdict(list))
-    for name, rows in results.items():
-        for row in rows:
-            start, end = row["segment"]
-            segments[row["label"]][name].append((float(start), float(end), float(row["score"])))
-    return segments
+@compiled
+def match(offset: Codes, candidate: Codes, overlap: Floats, tiou: Floats, num_truths: int) -> NDArray[np.bool_]:
+    """(P, I) whether a prediction takes a ground truth: the best that is free and overlaps enough."""
+    free = np.ones((len(tiou), num_truths), dtype=np.bool_)
+    hit = np.zeros((len(offset) - 1, len(tiou)), dtype=np.bool_)
+    for p in range(len(offset) - 1):
+        for i in range(len(tiou)):
+            for k in range(offset[p], offset[p + 1]):
+                if overlap[k] < tiou[i]:
+                    break
+                if free[i, candidate[k]]:
+                    free[i, candidate[k]] = False
+                    hit[p, i] = True
+                    break
+    return hit
+
+
+@compiled
+def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> Floats:
+    """(C, I) area under the monotone envelope of precision over recall (VOC 2011)."""
+    ap = np.zeros((len(count), hit.shape[1]))
+    for c in range(len(count)):
+        for i in range(hit.shape[1]):
+            found = 0
+            for p in range(bounds[c], bounds[c + 1]):
+                found += hit[p, i]
+            envelope = 0.0
+            for p in range(bounds[c + 1] - 1, bounds[c] - 1, -1):
+                if hit[p, i]:
+                    envelope = max(envelope, found / (p - bounds[c] + 1))
+                    ap[c, i] += envelope / count[c]
+                    found -= 1
+    return ap
+
+
+def averages(tiou: Floats, mean_ap: Floats) -> dict[str, float]:
+    """The averages that papers print, each under its range, as far as the thresholds cover it."""
+    chosen = {}
+    for first, last, step in ((0.1, 0.5, 0.1), (0.1, 0.7, 0.1), (0.1, 0.9, 0.1), (0.3, 0.7, 0.1), (0.5, 0.95, 0.05)):
+        wanted = np.arange(round((last - first) / step) + 1) * step + first
+        nearest = np.abs(tiou[:, None] - wanted).argmin(axis=0)
+        if np.abs(tiou[nearest] - wanted).max() < 1e-6:
+            chosen[f"{first:g}:{last:g}"] = float(mean_ap[nearest].mean())
+    return chosen
 
 
 class ANETdetection:
@@ -96,34 +206,27 @@ class ANETdetection:
 
     def __init__(
         self,
-        ground_truth_filename: str | Path | Mapping[str, Any],
-        prediction_filename: str | Path | Mapping[str, Any],
+        ground_truth_filename: Source,
+        prediction_filename: Source,
         subset: str = "test",
         tiou_thresholds: Sequence[float] | Floats = TIOU_THUMOS,
         verbose: bool = False,
         check_status: bool = False,
+        ties: str = "official",
     ):
         if check_status:
             warnings.warn("check_status: the list of blocked videos is not fetched; all are counted", stacklevel=2)
         self.tiou_thresholds = np.asarray(tiou_thresholds, dtype=np.float64)
-        self.verbose = verbose
-        self.ground_truth = ground_truth_segments(_load(ground_truth_filename)["database"], subset)
-        self.prediction = prediction_segments(_load(prediction_filename)["results"])
-        if not self.ground_truth:
-            raise ValueError(f"{ground_truth_filename}: no annotation in subset {subset!r}")
+        self.verbose, self.ties = verbose, ties
+        self.ground_truth = read_ground_truth(ground_truth_filename, subset)
+        self.prediction = read_predictions(prediction_filename)
 
     def evaluate(self) -> tuple[Floats, float]:
-        self.ap = detection_ap(self.ground_truth, self.prediction, self.tiou_thresholds)
-        self.mAP = np.mean(list(self.ap.values()), axis=0)
-        self.average_mAP = float(self.mAP.mean())
+        score = detection_map(self.ground_truth, self.prediction, self.tiou_thresholds, ties=self.ties)
+        self.ap = dict(zip(score.labels, score.ap, strict=True))
+        self.mAP, self.average_mAP = score
         if self.verbose:
             for threshold, value in zip(self.tiou_thresholds, self.mAP, strict=True):
                 print(f"mAP@{threshold:.2f}: {value:.4f}")
             print(f"Average mAP: {self.average_mAP:.4f}")
         return self.mAP, self.average_mAP
-
-
-def _load(source: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(source, Mapping):
-        return source
-    return json.loads(Path(source).read_text(encoding="utf-8-sig"))

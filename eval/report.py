@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas
+
     from config import Config
+    from eval.eval_detection import DetectionScore
+    from eval.table import Table
 
 
 def best_record_text(record: Mapping[str, Any]) -> str:
@@ -16,14 +20,16 @@ def best_record_text(record: Mapping[str, Any]) -> str:
 def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "Config", seed: int) -> str:
     """A Markdown table of records by name, in percent, with what the numbers mean."""
     first = records[next(iter(records))]
-    header = ["model", "iteration", *first["mAP"], *(f"avg {name}" for name in first["averages"]), "video acc", "cls mAP"]
+    header = ["model", "iteration", *first["mAP"], *(f"avg {name}" for name in first["averages"])]
+    header += ["video acc", "top-1", "cls mAP", *first["average_recall"]]
     rows = []
     for name, record in records.items():
-        values = [*record["mAP"].values(), *record["averages"].values(), record["test_acc"], record["classification_mAP"]]
+        values = [*record["mAP"].values(), *record["averages"].values()]
+        values += [record["test_acc"], record["top1"], record["classification_mAP"], *record["average_recall"].values()]
         rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
     notes = [
         f"{config.method} ({config.ablation}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {seed}. "
-        f"mAP in % at each tIoU, protocol {config.protocol} ({first['ground_truth']}), "
+        f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
         f"quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
     if "best" in records:
@@ -32,6 +38,42 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
             "`last` involves no choice."
         )
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"
+
+
+def per_class(scores: Mapping[str, "DetectionScore"], truths: Mapping[str, "Table"], found: "Table") -> "pandas.DataFrame":
+    """AP of every class under every protocol, with how many ground truths and detections it has."""
+    import pandas  # takes half a second to import, so only once it is needed
+
+    places = {name: number for number, name in enumerate(found.labels)}
+    rows = []
+    for protocol, score in scores.items():
+        truth = truths[protocol]
+        for number, label in enumerate(score.labels):
+            row = {"protocol": protocol, "class": label, "ground truths": int((truth.label == number).sum())}
+            row["detections"] = int((found.label == places.get(label, -1)).sum())
+            rows.append(row | {f"AP@{tiou:.2g}": value for tiou, value in zip(score.tiou, score.ap[number], strict=True)})
+            rows[-1]["mean"] = score.ap[number].mean()
+    return pandas.DataFrame(rows)
+
+
+def per_class_text(frame: "pandas.DataFrame") -> str:
+    """The same as Markdown, AP in percent."""
+    names = [name for name in frame.columns if name.startswith("AP@") or name == "mean"]
+    shown = frame.assign(**{name: (100 * frame[name]).map("{:.2f}".format) for name in names})
+    return table(list(shown.columns), [[str(value) for value in row] for row in shown.itertuples(index=False)])
+
+
+def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
+    """One row a protocol: what it counts against, and mAP in percent."""
+    first = next(iter(scores.values()))
+    header = ["protocol", "videos", "ground truths", "hash", *(f"{tiou:.2g}" for tiou in first.tiou)]
+    header += [f"avg {name}" for name in first.averages]
+    rows = [
+        [name, str(score.num_videos), str(score.num_instances), score.ground_truth]
+        + [f"{100 * value:.2f}" for value in (*score.mAP, *score.averages.values())]
+        for name, score in scores.items()
+    ]
+    return table(header, rows)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -33,6 +33,10 @@ class BaSNet:
         score, cas = evaluated_branch(self.network(features_btf))
         return {"cas": cas.cpu().numpy(), "score": score.cpu().numpy()}
 
+    def activation_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        channels = self.config.num_classes + (self.config.ablation != "baseline")
+        return {"cas": (None, channels), "score": (channels,)}
+
     @torch.no_grad()
     def sequences(self, features_btf: Tensor) -> Arrays:
         _, cas_base, _, cas_supp, fore_weights = self.network(features_btf)

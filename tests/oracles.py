@@ -153,3 +153,45 @@ def average_precision(truths, found, tiou):
         area += (recall - previous) * max(p for r, p in points if r >= recall)
         previous = recall
     return area
+
+
+def detection_map_by_rows(truth, found, tiou):
+    """AP (C, I) as the toolkit goes about it: data frames, one row at a time. Columns video, label, start, end, score."""
+    ap = []
+    for label in sorted(set(truth.label)):
+        truths = truth[truth.label == label].reset_index(drop=True)
+        rows = found[found.label == label].reset_index(drop=True)
+        rows = rows.loc[rows.score.values.argsort()[::-1]].reset_index(drop=True)
+        taken = -np.ones((len(tiou), len(truths)))
+        hit = np.zeros((len(tiou), len(rows)))
+        by_video = truths.groupby("video")
+        for place, row in rows.iterrows():
+            try:
+                same = by_video.get_group(row["video"]).reset_index()
+            except KeyError:
+                continue
+            with np.errstate(all="ignore"):
+                starts, ends = same["start"].values, same["end"].values
+                shared = np.maximum(0, np.minimum(row["end"], ends) - np.maximum(row["start"], starts))
+                overlaps = shared / ((ends - starts) + (row["end"] - row["start"]) - shared)
+            for i, threshold in enumerate(tiou):
+                for best in overlaps.argsort()[::-1]:
+                    if overlaps[best] < threshold:
+                        break
+                    if taken[i, same.loc[best]["index"]] >= 0:
+                        continue
+                    hit[i, place] = 1
+                    taken[i, same.loc[best]["index"]] = place
+                    break
+        ap.append([interpolated_precision(row, len(truths)) for row in hit])
+    return np.array(ap).reshape(-1, len(tiou))
+
+
+def interpolated_precision(hit, count):
+    """Area under the envelope of precision over recall, point by point."""
+    found = np.cumsum(hit)
+    precision = [0.0, *(found / np.arange(1, len(hit) + 1)), 0.0]
+    recall = [0.0, *(found / count), 1.0]
+    for i in range(len(precision) - 2, -1, -1):
+        precision[i] = max(precision[i], precision[i + 1])
+    return sum((recall[i] - recall[i - 1]) * precision[i] for i in range(1, len(recall)) if recall[i] != recall[i - 1])

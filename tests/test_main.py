@@ -71,7 +71,7 @@ def test_evaluating_a_checkpoint_gives_the_numbers_of_training(cli, tmp_path):
         (tmp_path / "trained" / "detections_last_seed_0.json").read_text()
     )
     assert f"average_mAP: {last['average_mAP']:.4f}" in (output / "best_record.txt").read_text()
-    assert "thumos-210" in done.stdout and str(output / "detections.json") in done.stdout
+    assert "protocol unnamed (4 videos, 4 instances" in done.stdout and str(output / "detections.json") in done.stdout
     cli("main_eval.py", f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl")
     assert (output / "earlier_runs" / "1" / "detections.json").exists()
 

@@ -40,6 +40,15 @@ OURS = {
     "outer": 0.25,
     "class_weight": 0.2,
     "nms_th": 0.7,
+    "result": None,
+    "protocols": None,
+    "ground_truth": None,
+    "subset": None,
+    "ties": "official",
+    "per_class": None,
+    "save_kit": None,
+    "activations": None,
+    "save_activations": None,
 }
 
 

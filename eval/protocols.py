@@ -1,0 +1,102 @@
+"""The ground truths that go by the name of THUMOS'14, and scores against each (docs/evaluation.md).
+
+So one file of detections is worth several numbers: a number is always printed with its protocol.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eval.eval_detection import DetectionScore, detection_map
+from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, size
+from eval.thumos_kit import kit_ap, read_annotations
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a ground truth is made from the annotated test videos, and what comes out where that is the official annotation."""
+
+    without: tuple[str, ...]  # video numbers left out
+    digest: str
+    on_grid: bool = False  # times rounded to 16-frame snippets at 25 frames per second
+    kit: bool = False  # scored by the kit of the challenge, which knows ambiguous segments
+
+
+PROTOCOLS = {
+    "thumos-210": Protocol(("0000270", "0001292", "0001496"), "92092d3dd752"),
+    "thumos-211": Protocol(("0000270", "0001292"), "a032a6b386b1"),
+    "thumos-212": Protocol((), "bf00f0d3a18f"),
+    "thumos-grid": Protocol((), "c74190999974", on_grid=True),
+    "thumos-kit": Protocol((), "3291eb549604", kit=True),
+}
+DEMO = {"539eb93b037b": "demo-v1"}
+
+
+_REMEDY = "name the folder of the official annotation files with --ground_truth."
+
+
+def name_of(truth: Table) -> str:
+    """The name under which a ground truth is known, found by its content."""
+    names = {protocol.digest: name for name, protocol in PROTOCOLS.items()} | DEMO
+    return names.get(digest(truth), "unnamed")
+
+
+@dataclass(frozen=True)
+class GroundTruths:
+    """What protocols are made from: a ground truth, and ambiguous segments where the official files gave them."""
+
+    where: str
+    truth: Table
+    ambiguous: Table | None
+
+    @classmethod
+    def read(cls, source: str | Path, subset: str | None = None) -> "GroundTruths":
+        """From a gt.json, or from the folder of the official annotation files."""
+        if Path(source).is_dir():
+            return cls(str(source), *read_annotations(source))
+        truth = read_ground_truth(source, subset)
+        is_ambiguous = np.array([label.lower() == "ambiguous" for label in truth.labels])[truth.label]
+        ambiguous = _rows(truth, is_ambiguous) if is_ambiguous.any() else None
+        return cls(str(source), _rows(truth, ~is_ambiguous), ambiguous)
+
+    def build(self, name: str) -> Table:
+        """The ground truth of a protocol; refused where the source lacks videos or segments of it."""
+        if name not in PROTOCOLS:
+            raise InputError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)} and all.")
+        protocol = PROTOCOLS[name]
+        if protocol.kit and self.ambiguous is None:
+            raise InputError(f"{self.where}: has no Ambiguous segments, which {name} needs; {_REMEDY}")
+        truth = self.truth
+        out = np.array([video.endswith(protocol.without) if protocol.without else False for video in truth.videos])
+        truth = _rows(truth, ~out[truth.video])
+        if protocol.on_grid:
+            truth = replace(truth, segments=np.round(truth.segments * 25 / 16) * 16 / 25)
+        if digest(truth) != (PROTOCOLS["thumos-212"] if protocol.kit else protocol).digest:
+            videos, instances = size(truth)
+            raise InputError(f"{self.where}: its {videos} videos and {instances} segments are not those of {name}; {_REMEDY}")
+        return truth
+
+    def score(self, name: str, found: Table, tiou: Floats | Sequence[float], ties: str) -> DetectionScore:
+        """`found` under the protocol `name`; unnamed: against all of the source as it is."""
+        truth = self.truth if name == "unnamed" else self.build(name)
+        if name == "unnamed" or not PROTOCOLS[name].kit:
+            return detection_map(truth, found, tiou, ties=ties)
+        assert self.ambiguous is not None  # `build` saw to it
+        thresholds = np.asarray(tiou, dtype=np.float64)
+        everywhere = _more_videos(truth, self.ambiguous.videos)
+        ap = kit_ap(everywhere, known(found, everywhere), self.ambiguous, thresholds)
+        return DetectionScore(thresholds, truth.labels, ap, *size(truth), digest(truth, self.ambiguous))
+
+
+def _more_videos(truth: Table, names: list[str]) -> Table:
+    return replace(truth, videos=truth.videos + [name for name in names if name not in set(truth.videos)])
+
+
+def _rows(table: Table, keep: np.ndarray) -> Table:
+    """Some rows of a ground truth, with the names that remain in use; what is not annotated any more is unknown."""
+    videos, video = np.unique(table.video[keep], return_inverse=True)
+    labels, label = np.unique(table.label[keep], return_inverse=True)
+    names = [table.videos[v] for v in videos], [table.labels[c] for c in labels]
+    return Table(*names, video, label, table.segments[keep], np.zeros(0))

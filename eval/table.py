@@ -1,0 +1,278 @@
+"""Ground truths and detections as columns, from files, dictionaries, data frames or arrays, every value checked.
+
+Shapes: N rows (segments), V videos, C labels.
+"""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Source = str | Path | Mapping[str, Any] | NDArray[Any] | Any  # Any: a pandas DataFrame, which is not imported here
+
+
+class InputError(ValueError):
+    """What was given is not what is scored; the message says where, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Segments in the order in which they were given."""
+
+    videos: list[str]  # V names; of a ground truth also videos without segments
+    labels: list[str]  # C names, sorted in a ground truth
+    video: Codes  # (N,) which of `videos`
+    label: Codes  # (N,) which of `labels`
+    segments: Floats  # (N, 2) seconds
+    scores: Floats  # (N,); of a ground truth empty
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+
+SUBSETS = ("test", "testing", "validation", "val")
+
+
+def read_ground_truth(source: Source, subset: str | None = None) -> Table:
+    """An ActivityNet JSON file or its content, or a table of columns (`columns` says which).
+
+    `subset` None: the first of test, testing, validation and val, however capitalised, that has annotations; all videos if
+    none names a subset.
+    """
+    if isinstance(source, Table):
+        return source
+    content, where = _load(source, "a ground truth")
+    if not (isinstance(content, Mapping) and "database" in content):
+        table = columns(content, where, scored=False)
+    else:
+        table = _annotations(content["database"], subset, where)
+    if not len(table):
+        raise InputError(
+            f"{where}: no annotation{f' in subset {subset!r}' if subset else ''}; expected segments to score against."
+        )
+    return table
+
+
+def read_predictions(source: Source) -> Table:
+    """Detections: an ActivityNet JSON file or its content, or a table of columns with scores."""
+    if isinstance(source, Table):
+        return source
+    content, where = _load(source, "detections")
+    if not (isinstance(content, Mapping) and "results" in content):
+        return columns(content, where, scored=True)
+    results = content["results"]
+    if not isinstance(results, Mapping) or not all(isinstance(rows, list | tuple) for rows in results.values()):
+        raise InputError(f'{where}: "results" is no object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
+    try:
+        labels = [row["label"] for rows in results.values() for row in rows]
+        scores = [row["score"] for rows in results.values() for row in rows]
+        ends = [time for rows in results.values() for row in rows for time in _pair(row["segment"])]
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise InputError(_first_bad_detection(results, where)) from None
+    if set(map(type, labels)) - {str} or {bool, str} & {*map(type, scores), *map(type, ends)}:
+        raise InputError(_first_bad_detection(results, where))
+    try:
+        numbers, times = np.array(scores, dtype=np.float64), np.array(ends, dtype=np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(_first_bad_detection(results, where)) from None
+    if not (np.isfinite(numbers).all() and np.isfinite(times).all()):
+        raise InputError(_first_bad_detection(results, where))
+    names, codes = _codes(labels)
+    return Table(
+        list(results), names, np.repeat(np.arange(len(results)), [len(r) for r in results.values()]), codes, times, numbers
+    )
+
+
+_ONE_DETECTION = '{"label": "HighJump", "score": 0.9, "segment": [18.6, 24.8]}'
+
+
+def _pair(segment: Sequence[Any]) -> Sequence[Any]:
+    if len(segment) != 2 or isinstance(segment, str):
+        raise ValueError
+    return segment
+
+
+def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
+    for video, rows in results.items():
+        for number, row in enumerate(rows):
+            try:
+                values = [row["score"], *_pair(row["segment"])]
+                good = isinstance(row["label"], str) and not {bool, str} & set(map(type, values))
+                good = good and all(math.isfinite(float(value)) for value in values)
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+                good = False
+            if not good:
+                return (
+                    f"{where}: detection {number} of video {video} is {_short(row)}; expected {_ONE_DETECTION} with finite "
+                    "numbers. Correct or remove it."
+                )
+    return f"{where}: malformed detections; expected lists of {_ONE_DETECTION}."
+
+
+def _annotations(database: Any, subset: str | None, where: str) -> Table:
+    if not isinstance(database, Mapping):
+        raise InputError(f'{where}: "database" is no object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
+    for name, video in database.items():
+        if not isinstance(video, Mapping) or not isinstance(video.get("annotations", []), list | tuple):
+            raise InputError(f'{where}: video {name} is {_short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
+    annotated = {str(video.get("subset")) for video in database.values() if video.get("annotations")}
+    if subset is None:
+        subset = next((name for wanted in SUBSETS for name in sorted(annotated) if name.lower() == wanted), None)
+        if subset is None and annotated - {"None"}:
+            raise InputError(f"{where}: its subsets are {', '.join(sorted(annotated))}; say which one is to be scored.")
+    elif subset not in annotated:
+        raise InputError(
+            f"{where}: no annotation in subset {subset!r}; its subsets are {', '.join(sorted(annotated)) or 'none'}."
+        )
+    place = {name: number for number, name in enumerate(database)}
+    videos, labels, ends = [], [], []
+    for name, video in database.items():
+        if subset is not None and video.get("subset") != subset:
+            continue
+        for row in video.get("annotations", []):
+            try:
+                start, end = (float(time) for time in _pair(row["segment"]))
+                if not (isinstance(row["label"], str) and math.isfinite(start) and math.isfinite(end)):
+                    raise ValueError
+            except (KeyError, TypeError, ValueError, OverflowError):
+                raise InputError(
+                    f"{where}: video {name} has the annotation {_short(row)}; expected "
+                    '{"label": "HighJump", "segment": [18.6, 24.8]} with finite times.'
+                ) from None
+            videos.append(place[name])
+            labels.append(row["label"])
+            ends.append((start, end))
+    return _sorted_labels(list(database), np.array(videos, dtype=np.int64), labels, np.array(ends).reshape(-1, 2), np.zeros(0))
+
+
+def columns(content: Any, where: str, scored: bool) -> Table:
+    """A data frame or a dictionary of columns `video` (or `video-id`), `label`, `start` and `end` (or `t-start`, `t-end`),
+    `score` for detections; or an array with these columns in this order."""
+    expected = "columns video, label, start, end" + (", score" if scored else "")
+    if isinstance(content, np.ndarray):
+        if content.ndim != 2 or content.shape[1] != 4 + scored:
+            raise InputError(f"{where}: an array of shape {content.shape}; expected (N, {4 + scored}): {expected}.")
+        found = dict(zip(("video", "label", "start", "end", "score"), content.T, strict=False))
+    else:
+        try:
+            present = set(content.keys())
+        except AttributeError:
+            raise InputError(f"{where}: a {type(content).__name__}; expected ActivityNet's JSON or {expected}.") from None
+        found = {}
+        for name in ("video", "label", "start", "end", "score")[: 4 + scored]:
+            other = {"video": "video-id", "start": "t-start", "end": "t-end"}.get(name, name)
+            if not present & {name, other}:
+                raise InputError(
+                    f"{where}: no {name!r} among {sorted(map(str, present))[:8]}; expected ActivityNet's JSON or {expected}."
+                )
+            found[name] = np.asarray(content[name if name in present else other])
+    if len({len(column) for column in found.values()}) > 1:
+        raise InputError(f"{where}: columns of different lengths; expected {expected}, one row a segment.")
+    try:
+        times = np.stack([found["start"], found["end"]], axis=1).astype(np.float64)
+        scores = found["score"].astype(np.float64) if scored else np.zeros(0)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: start, end or score is no number; expected {expected}.") from None
+    for name, values in (("start or end", times), ("score", scores)):
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise InputError(f"{where}: {name} of row {row} is not finite; expected finite numbers. Correct or remove the row.")
+    names, video = _codes([str(name) for name in found["video"].tolist()])
+    labels = [str(name) for name in found["label"].tolist()]
+    return _sorted_labels(names, video, labels, times, scores)
+
+
+def _codes(names: Iterable[str]) -> tuple[list[str], Codes]:
+    """Distinct names in order of appearance, and which of them each one is."""
+    place: dict[str, int] = {}
+    codes = np.array([place.setdefault(name, len(place)) for name in names], dtype=np.int64)
+    return list(place), codes
+
+
+def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Floats, scores: Floats) -> Table:
+    names = sorted(set(labels))
+    place = {name: number for number, name in enumerate(names)}
+    return Table(videos, names, video, np.array([place[name] for name in labels], dtype=np.int64), segments, scores)
+
+
+def _load(source: Source, what: str) -> tuple[Any, str]:
+    """The content of a JSON file, or `source` itself, and a name for messages."""
+    if not isinstance(source, str | Path):
+        return source, what
+    try:
+        text = Path(source).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file; expected {what} as JSON. Check the path.") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise InputError(f"{source}: not a file; expected {what} as JSON. Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not UTF-8 text ({error}); expected {what} as JSON.") from None
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats), str(source)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not JSON ({error}); expected {what}. Write or copy the file again.") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{repeated!r} is there more than once in one object; expected every video and key once.")
+    return content
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 90 else text[:87] + "..."
+
+
+def known(found: Table, truth: Table) -> Table:
+    """`found` with the names and numbers of `truth`; what it does not know is left out, with one warning."""
+    label_place = {name: number for number, name in enumerate(truth.labels)}
+    video_place = {name: number for number, name in enumerate(truth.videos)}
+    label = np.array([label_place.get(name, -1) for name in found.labels], dtype=np.int64)[found.label]
+    video = np.array([video_place.get(name, -1) for name in found.videos], dtype=np.int64)[found.video]
+    keep = (label >= 0) & (video >= 0)
+    if not keep.all():
+        reasons = [
+            f"{np.sum(codes < 0)} have a {what} that the ground truth lacks ({_some(set(names) - set(place))})"
+            for what, codes, names, place in (
+                ("label", label, found.labels, label_place),
+                ("video", video, found.videos, video_place),
+            )
+            if (codes < 0).any()
+        ]
+        warnings.warn(f"{np.sum(~keep)} of {len(keep)} detections are ignored: {', '.join(reasons)}", stacklevel=3)
+    return Table(truth.videos, truth.labels, video[keep], label[keep], found.segments[keep], found.scores[keep])
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def digest(*truths: Table) -> str:
+    """Twelve hexadecimal digits that change with any name or time of ground truths, not with the order of their rows."""
+    lines = [
+        f"{truth.videos[video]}\t{truth.labels[label]}\t{start!r}\t{end!r}\n"
+        for truth in truths
+        for video, label, (start, end) in zip(truth.video.tolist(), truth.label.tolist(), truth.segments.tolist(), strict=True)
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
+
+
+def size(truth: Table) -> tuple[int, int]:
+    """Annotated videos and segments."""
+    return len(np.unique(truth.video)), len(truth)
