@@ -67,7 +67,7 @@ class Detections:
 
 
 def localize(curves: Curves) -> Detections:
-    """Detections of every class of `curves` (docs/localization.md)."""
+    """Detections of every class of `curves`, by what its fields say (BaS-Net's: docs/basnet.md, section 5)."""
     sweeps, rule = _pack(curves)
     common = np.zeros(0, dtype=np.float32) if curves.common is None else np.ascontiguousarray(curves.common)
     parts = []

@@ -12,7 +12,6 @@ from options import parse_args
 from utils import UserError, atomic_write, run_command, write_json
 
 if TYPE_CHECKING:
-    from eval.table import Table
     from test import Evaluation
 
 
@@ -56,7 +55,7 @@ def score_file(args: Namespace) -> None:
     print(protocols_text(scores), end="")
     print(f"mAP in %, {len(found)} detections of {args.result}, ties {config.ties}")
     if args.per_class:
-        frame = per_class(scores, {name: source.truth if name == "unnamed" else source.build(name) for name in scores}, found)
+        frame = per_class(scores, found)
         for path, text in (
             (Path(args.per_class).with_suffix(".csv"), frame.to_csv(index=False)),
             (Path(args.per_class).with_suffix(".md"), per_class_text(frame)),
@@ -78,7 +77,7 @@ def evaluate_network(args: Namespace) -> None:
             "activations with --activations, or detections with --result."
         )
     with locked(config.output_path):
-        evaluation, truth = evaluate_now(config, args.activations, args.save_activations)
+        evaluation = evaluate_now(config, args.activations, args.save_activations)
         record = record_of(evaluation, config, 0, {})
         output = Path(config.output_path)
         names = ("report.md", "best_record.txt", "per_class.csv", "per_class.md", "detections.json", "evaluation.json")
@@ -86,9 +85,7 @@ def evaluate_network(args: Namespace) -> None:
         name = Path(args.activations or config.model_file or "").name
         text = report({name: record}, 1, config, config.seed)
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
-        frame = per_class(
-            {evaluation.protocol: evaluation.score}, {evaluation.protocol: truth}, as_table(evaluation.found, config.classes)
-        )
+        frame = per_class({evaluation.protocol: evaluation.score}, as_table(evaluation.found, config.classes))
         set_aside(paths)
         contents = (text, best_record_text(record), frame.to_csv(index=False), per_class_text(frame))
         for path, content in zip(paths, contents, strict=False):
@@ -99,8 +96,8 @@ def evaluate_network(args: Namespace) -> None:
     print(text, end="")
 
 
-def evaluate_now(config: Config, saved: str | None, save: str | None) -> "tuple[Evaluation, Table]":
-    """The evaluation of `saved` activations or of the config's checkpoint, and the ground truth."""
+def evaluate_now(config: Config, saved: str | None, save: str | None) -> "Evaluation":
+    """The evaluation of `saved` activations or of the config's checkpoint."""
     from checkpoint import load_network
     from dataset.make_demo import ensure_demo
     from eval.table import read_ground_truth
@@ -123,7 +120,7 @@ def evaluate_now(config: Config, saved: str | None, save: str | None) -> "tuple[
         save_activations(save, activations)
     labels = {name: multi_hot([row["label"] for row in database[name]["annotations"]], config.classes) for name in activations}
     truth = read_ground_truth({"database": database}, "test")
-    return score(method, activations, detect(method, activations), labels, truth, config), truth
+    return score(method, activations, detect(method, activations), labels, truth, config)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 from checkpoint import TrainingState, save_file
 from config import Config
 from eval.report import best_record_text, report
+from eval.table import size
 from test import Evaluation
 from utils import UserError, append_line, atomic_write, remove_halves, say_now, write_json
 
@@ -33,7 +34,7 @@ def record_of(evaluation: Evaluation, config: Config, iteration: int, losses: di
         "average_recall": evaluation.average_recall,
         "num_detections": evaluation.num_detections,
         "protocol": evaluation.protocol,
-        "ground_truth": f"{score.num_videos} videos, {score.num_instances} instances, {score.ground_truth}",
+        "ground_truth": "{} videos, {} instances, {}".format(*size(score.truth), score.ground_truth),
     }
 
 

@@ -7,13 +7,14 @@ import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compiled import compiled, inner
-from eval.table import Codes, Floats, InputError, Source, Table, digest, known, read_ground_truth, read_predictions, size
+from eval.table import Codes, Floats, InputError, Source, Table, digest, known, read_ground_truth, read_predictions
 
 TIOU_THUMOS = np.linspace(0.1, 0.9, 9)
 TIES = ("official", "stable")
@@ -24,11 +25,18 @@ class DetectionScore:
     """What a set of detections is worth; unpacks as (mAP, average_mAP)."""
 
     tiou: Floats  # (I,)
-    labels: list[str]  # C
     ap: Floats  # (C, I)
-    num_videos: int
-    num_instances: int
-    ground_truth: str  # digest of what was scored against
+    truth: Table  # what was scored against
+    ambiguous: Table | None = None  # what the kit leaves out of account
+
+    @property
+    def labels(self) -> list[str]:
+        return self.truth.labels
+
+    @cached_property
+    def ground_truth(self) -> str:
+        """A digest of what was scored against."""
+        return digest(self.truth, *([] if self.ambiguous is None else [self.ambiguous]))
 
     @property
     def mAP(self) -> Floats:
@@ -58,7 +66,7 @@ def detection_map(
     thresholds = np.atleast_1d(np.asarray(tiou, dtype=np.float64))
     if thresholds.ndim != 1 or not len(thresholds) or not np.isfinite(thresholds).all():
         raise InputError(f"tiou is {tiou!r}; expected one or more numbers such as [0.3, 0.5, 0.7].")
-    return DetectionScore(thresholds, truth.labels, detection_ap(truth, found, thresholds, ties), *size(truth), digest(truth))
+    return DetectionScore(thresholds, detection_ap(truth, found, thresholds, ties), truth)
 
 
 def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official") -> Floats:

@@ -87,7 +87,7 @@ class GroundTruths:
         thresholds = np.asarray(tiou, dtype=np.float64)
         everywhere = _more_videos(truth, self.ambiguous.videos)
         ap = kit_ap(everywhere, known(found, everywhere), self.ambiguous, thresholds)
-        return DetectionScore(thresholds, truth.labels, ap, *size(truth), digest(truth, self.ambiguous))
+        return DetectionScore(thresholds, ap, truth, self.ambiguous)
 
 
 def _more_videos(truth: Table, names: list[str]) -> Table:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from eval.table import Table, size
+
 if TYPE_CHECKING:
     import pandas
 
     from config import Config
     from eval.eval_detection import DetectionScore
-    from eval.table import Table
 
 
 def best_record_text(record: Mapping[str, Any]) -> str:
@@ -40,16 +41,15 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"
 
 
-def per_class(scores: Mapping[str, "DetectionScore"], truths: Mapping[str, "Table"], found: "Table") -> "pandas.DataFrame":
+def per_class(scores: Mapping[str, "DetectionScore"], found: Table) -> "pandas.DataFrame":
     """AP of every class under every protocol, with how many ground truths and detections it has."""
     import pandas  # takes half a second to import, so only once it is needed
 
     places = {name: number for number, name in enumerate(found.labels)}
     rows = []
     for protocol, score in scores.items():
-        truth = truths[protocol]
         for number, label in enumerate(score.labels):
-            row = {"protocol": protocol, "class": label, "ground truths": int((truth.label == number).sum())}
+            row = {"protocol": protocol, "class": label, "ground truths": int((score.truth.label == number).sum())}
             row["detections"] = int((found.label == places.get(label, -1)).sum())
             rows.append(row | {f"AP@{tiou:.2g}": value for tiou, value in zip(score.tiou, score.ap[number], strict=True)})
             rows[-1]["mean"] = score.ap[number].mean()
@@ -69,7 +69,7 @@ def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
     header = ["protocol", "videos", "ground truths", "hash", *(f"{tiou:.2g}" for tiou in first.tiou)]
     header += [f"avg {name}" for name in first.averages]
     rows = [
-        [name, str(score.num_videos), str(score.num_instances), score.ground_truth]
+        [name, *map(str, size(score.truth)), score.ground_truth]
         + [f"{100 * value:.2f}" for value in (*score.mAP, *score.averages.values())]
         for name, score in scores.items()
     ]

@@ -4,6 +4,7 @@ Shapes: N rows (segments), V videos, C labels.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import warnings
@@ -72,24 +73,24 @@ def read_predictions(source: Source) -> Table:
     results = content["results"]
     if not isinstance(results, Mapping) or not all(isinstance(rows, list | tuple) for rows in results.values()):
         raise InputError(f'{where}: "results" is no object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
+    rows = list(itertools.chain.from_iterable(results.values()))
     try:
-        labels = [row["label"] for rows in results.values() for row in rows]
-        scores = [row["score"] for rows in results.values() for row in rows]
-        ends = [time for rows in results.values() for row in rows for time in _pair(row["segment"])]
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise InputError(_first_bad_detection(results, where)) from None
-    if set(map(type, labels)) - {str} or {bool, str} & {*map(type, scores), *map(type, ends)}:
-        raise InputError(_first_bad_detection(results, where))
-    try:
+        labels = [row["label"] for row in rows]
+        scores = [row["score"] for row in rows]
+        pairs = [row["segment"] for row in rows]
+        if set(map(type, labels)) - {str} or set(map(type, pairs)) - {list, tuple} or set(map(len, pairs)) - {2}:
+            raise ValueError
+        ends = list(itertools.chain.from_iterable(pairs))
+        if {bool, str} & {*map(type, scores), *map(type, ends)}:
+            raise ValueError
         numbers, times = np.array(scores, dtype=np.float64), np.array(ends, dtype=np.float64).reshape(-1, 2)
-    except (TypeError, ValueError, OverflowError):
+        if not (np.isfinite(numbers).all() and np.isfinite(times).all()):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(_first_bad_detection(results, where)) from None
-    if not (np.isfinite(numbers).all() and np.isfinite(times).all()):
-        raise InputError(_first_bad_detection(results, where))
     names, codes = _codes(labels)
-    return Table(
-        list(results), names, np.repeat(np.arange(len(results)), [len(r) for r in results.values()]), codes, times, numbers
-    )
+    video = np.repeat(np.arange(len(results)), [len(listed) for listed in results.values()])
+    return Table(list(results), names, video, codes, times, numbers)
 
 
 _ONE_DETECTION = '{"label": "HighJump", "score": 0.9, "segment": [18.6, 24.8]}'
@@ -186,22 +187,25 @@ def columns(content: Any, where: str, scored: bool) -> Table:
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise InputError(f"{where}: {name} of row {row} is not finite; expected finite numbers. Correct or remove the row.")
-    names, video = _codes([str(name) for name in found["video"].tolist()])
-    labels = [str(name) for name in found["label"].tolist()]
-    return _sorted_labels(names, video, labels, times, scores)
+    return _sorted_labels(*_codes(_strings(found["video"])), _strings(found["label"]), times, scores)
 
 
-def _codes(names: Iterable[str]) -> tuple[list[str], Codes]:
+def _codes(names: Sequence[str]) -> tuple[list[str], Codes]:
     """Distinct names in order of appearance, and which of them each one is."""
-    place: dict[str, int] = {}
-    codes = np.array([place.setdefault(name, len(place)) for name in names], dtype=np.int64)
-    return list(place), codes
+    place = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return list(place), np.fromiter(map(place.__getitem__, names), dtype=np.int64, count=len(names))
+
+
+def _strings(column: NDArray[Any]) -> list[str]:
+    names = column.tolist()
+    return names if set(map(type, names)) <= {str} else list(map(str, names))
 
 
 def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Floats, scores: Floats) -> Table:
-    names = sorted(set(labels))
-    place = {name: number for number, name in enumerate(names)}
-    return Table(videos, names, video, np.array([place[name] for name in labels], dtype=np.int64), segments, scores)
+    names, codes = _codes(labels)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.argsort(order) if order else np.zeros(0, dtype=np.int64)
+    return Table(videos, [names[number] for number in order], video, rank[codes], segments, scores)
 
 
 def _load(source: Source, what: str) -> tuple[Any, str]:

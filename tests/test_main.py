@@ -47,7 +47,7 @@ def test_files_and_scalars_have_the_official_names(cli, tiny, tmp_path):
         "avg 0.1:0.9",
         "video acc",
         "cls mAP",
-        "thumos-210 (4 videos, 4 instances)",
+        "protocol unnamed (4 videos, 4 instances, ",
     ):
         assert part in report
     for path in (tmp_path / "model" / "BaS_Net_model_seed_0.pkl", output / "log.jsonl", tmp_path / "log"):
@@ -218,7 +218,9 @@ def test_real_annotations_at_the_official_width(thumos_gt, tmp_path, places):
                 np.save(data / "features" / subset / stream / f"{name}.npy", features)
     line = [sys.executable, "main.py", f"--data_path={data}", *places, "--lr", "[1e-4]", "--hidden", "16", "--seed", "0"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=one_thread(), check=True)
-    assert "3 training and 3 test videos" in done.stdout and "thumos-210 (210 videos, 3311 instances)" in done.stdout
+    assert (
+        "3 training and 3 test videos" in done.stdout and "thumos-210 (210 videos, 3311 instances, 92092d3dd752)" in done.stdout
+    )
 
 
 def test_familiar_imports():
@@ -232,3 +234,46 @@ def test_familiar_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "['loss_base', 'loss_norm', 'loss_supp', 'loss_total']"
+
+
+def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tmp_path):
+    cli("main.py", *RUN)
+    model, file = f"--model_file={tmp_path}/model/BaS_Net_model_seed_0_last.ckpt", tmp_path / "kept" / "activations.npz"
+    cli("main_eval.py", model, f"--save_activations={file}", "--class_th=0.05")
+    output = tmp_path / "output"
+    live = [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")]
+    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # rows are those of the file
+    assert [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")] == live
+    assert len(json.loads(live[0])["results"]) > 0
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    assert content["video_test_0/cas"].shape == (16, 21) and content["video_test_0/cas"].dtype == np.float32
+    assert content["video_test_0/num_seg"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.clear(), "holds no video"),
+        (lambda c: c.pop("video_test_0/cas"), "video_test_0/cas is only score, num_seg"),
+        (lambda c: c.update({"video_test_0/cas": np.zeros((16, 9), np.float32)}), r"(16, 9)"),
+        (lambda c: c.update({"video_test_0/score": np.full(21, np.nan, np.float32)}), "not finite"),
+        (lambda c: c.update({"video_test_0/num_seg": np.int64(0)}), "not positive"),
+        (lambda c: c.update({"elsewhere/num_seg": np.int64(3)}), "'elsewhere' is not annotated"),
+    ],
+)
+def test_activations_of_something_else_are_refused(cli, tmp_path, change, message):
+    content = {"video_test_0/cas": np.zeros((16, 21), np.float32), "video_test_0/score": np.zeros(21, np.float32)}
+    content["video_test_0/num_seg"] = np.int64(20)
+    change(content)
+    np.savez(tmp_path / "activations.npz", **content)
+    assert message in cli("main_eval.py", f"--activations={tmp_path}/activations.npz", expect=2).stderr
+
+
+def test_a_file_that_holds_no_activations_is_refused(cli, tmp_path):
+    (tmp_path / "activations.npz").write_bytes(b"PK\x03\x04 cut off")
+    assert (
+        "cannot be read as saved activations"
+        in cli("main_eval.py", f"--activations={tmp_path}/activations.npz", expect=2).stderr
+    )
+    assert "no such file" in cli("main_eval.py", "--activations=nowhere.npz", expect=2).stderr

@@ -1,0 +1,41 @@
+"""Kernels are compiled once, kept on disk, and work where nothing can be kept."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CODE = "import sys; sys.path.insert(0, {root!r}); import example; print(example.double(21))"
+KERNEL = "from compiled import compiled\n\n\n@compiled\ndef double(x: int) -> int:\n    return 2 * x\n"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder / "home")} | more
+    environment.pop("XDG_CACHE_HOME", None)
+    code = CODE.format(root=str(folder))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "42\n", done.stderr
+    return done
+
+
+def test_the_first_call_says_so_and_the_next_is_silent(tmp_path):
+    (tmp_path / "example.py").write_text(KERNEL)
+    assert "compiling kernels" in run(tmp_path).stderr
+    assert run(tmp_path).stderr == ""
+
+
+def test_a_damaged_cache_is_no_obstacle(tmp_path):
+    (tmp_path / "example.py").write_text(KERNEL)
+    run(tmp_path)
+    for file in tmp_path.rglob("*.nb?"):
+        file.write_bytes(b"")
+    run(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):
+    """A file stands where each folder for the cache would be made."""
+    (tmp_path / "example.py").write_text(KERNEL)
+    (tmp_path / "__pycache__").write_text("")
+    (tmp_path / "home").write_text("")
+    assert "compiling kernels" in run(tmp_path, PYTHONDONTWRITEBYTECODE="1").stderr

@@ -1,0 +1,116 @@
+"""The ground truths of THUMOS'14 by name, and main_eval.py --result on them."""
+
+import json
+
+import pandas
+import pytest
+from conftest import SHARED
+
+from eval.protocols import PROTOCOLS, GroundTruths, name_of
+from eval.table import InputError, digest, read_ground_truth, size
+from eval.thumos_kit import read_kit
+
+SIZES = {"thumos-210": (210, 3311), "thumos-211": (211, 3329)} | dict.fromkeys(
+    ("thumos-212", "thumos-grid", "thumos-kit"), (212, 3358)
+)
+GOOD = {"label": "HighJump", "score": 0.5, "segment": [1.5, 4.5]}
+
+
+@pytest.fixture(scope="module")
+def official():
+    folder = SHARED / "data" / "thumos14_official"
+    if not folder.exists():
+        pytest.skip("the official annotations are not here")
+    return folder
+
+
+def rows_of(text):
+    """The cells of the table that main_eval.py prints."""
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_sizes(official, name):
+    truth = GroundTruths.read(official).build(name)
+    assert size(truth) == SIZES[name]
+    if name != "thumos-kit":
+        assert name_of(truth) == name
+
+
+def test_a_ground_truth_lacks_what_a_protocol_needs(thumos_gt):
+    source = GroundTruths.read(thumos_gt)
+    assert name_of(source.truth) == "thumos-210" == name_of(source.build("thumos-210"))
+    for name, reason in (
+        ("thumos-212", "210 videos and 3311 segments"),
+        ("thumos-kit", "Ambiguous"),
+        ("thumos-1", "no protocol"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            source.build(name)
+
+
+def test_the_digest_is_of_the_content(thumos_gt):
+    content = json.loads(thumos_gt.read_text())
+    expected = digest(read_ground_truth(thumos_gt))
+    content["database"] = dict(reversed(content["database"].items()))
+    assert digest(read_ground_truth(content)) == expected
+    content["database"]["video_test_0000004"]["annotations"][0]["segment"][1] = "1e3"
+    assert digest(read_ground_truth(content)) != expected
+
+
+def test_all_protocols_of_one_file(cli, official, tmp_path):
+    result = SHARED / "data" / "detections" / "stpn_thumos14.json"
+    flags = [
+        f"--ground_truth={official}",
+        "--protocols=all",
+        f"--per_class={tmp_path}/tables/ap.csv",
+        f"--save_kit={tmp_path}/kit.txt",
+    ]
+    done = cli("main_eval.py", f"--result={result}", *flags)
+    rows = rows_of(done.stdout)
+    assert [row[0] for row in rows] == list(PROTOCOLS)
+    assert [row[4] for row in rows] == ["52.12", "51.96", "51.44", "51.12", "46.57"]
+    assert [(int(row[1]), int(row[2])) for row in rows] == list(SIZES.values())
+    frame = pandas.read_csv(tmp_path / "tables" / "ap.csv")
+    assert len(frame) == 5 * 20 and 100 * frame[frame.protocol == "thumos-kit"]["AP@0.5"].mean() == pytest.approx(17.15628141)
+    assert (tmp_path / "tables" / "ap.md").read_text().count("\n") == 102
+    assert len(read_kit(tmp_path / "kit.txt")) == 9151
+    again = cli("main_eval.py", f"--result={tmp_path}/kit.txt", f"--ground_truth={official}", "--protocols=thumos-kit")
+    assert rows[-1] == rows_of(again.stdout)[0]
+
+
+def test_detections_of_a_run_score_as_in_its_report(cli, tiny, tmp_path):
+    cli("main.py", "--num_iters=2", "--lr=0.01", "--batch_size=3", "--seed=0", "--class_th=0", "--compat=fixed")
+    record = json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])
+    done = cli("main_eval.py", f"--result={tmp_path}/output/detections_last_seed_0.json")
+    row = rows_of(done.stdout)[0]
+    assert row[0] == "unnamed" and row[4] == f"{100 * record['mAP']['0.1']:.2f}" != "0.00"
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        ("{", [], "not JSON"),
+        (json.dumps({"results": {"a": [GOOD | {"segment": [0]}]}}), [], "detection 0 of video a"),
+        (json.dumps({"results": {}}), ["--protocols=thumos-212"], "not those of thumos-212"),
+        (json.dumps({"results": {}}), ["--protocols=thumos"], "no protocol is called 'thumos'"),
+        (json.dumps({"results": {}}), ["--protocols=all"], "none of the protocols"),
+        (json.dumps({"results": {}}), ["--ground_truth=nowhere.json"], "nowhere.json: no such file"),
+        (json.dumps({"results": {}}), ["--subset=dev"], "its subsets are test, train"),
+        (None, [], "detections.json: no such file"),
+    ],
+)
+def test_mistakes(cli, tmp_path, content, flags, message):
+    path = tmp_path / "detections.json"
+    if content is not None:
+        path.write_text(content)
+    assert message in cli("main_eval.py", f"--result={path}", *flags, expect=2).stderr
+
+
+def test_what_is_unknown_is_warned_about_once(cli, tmp_path):
+    path = tmp_path / "detections.json"
+    rows = [GOOD, GOOD | {"label": "Cooking"}]
+    path.write_text(json.dumps({"results": {"video_test_0": rows, "elsewhere": rows}}))
+    done = cli("main_eval.py", f"--result={path}")
+    assert done.stdout.count("warning: 3 of 4 detections are ignored") == 1
