@@ -113,7 +113,7 @@ def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
                 good = False
             if not good:
                 return (
-                    f"{where}: detection {number} of video {video} is {_short(row)}; expected {_ONE_DETECTION} with finite "
+                    f"{where}: detection {number} of video {video} is {short(row)}; expected {_ONE_DETECTION} with finite "
                     "numbers. Correct or remove it."
                 )
     return f"{where}: malformed detections; expected lists of {_ONE_DETECTION}."
@@ -124,7 +124,7 @@ def _annotations(database: Any, subset: str | None, where: str) -> Table:
         raise InputError(f'{where}: "database" is no object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
     for name, video in database.items():
         if not isinstance(video, Mapping) or not isinstance(video.get("annotations", []), list | tuple):
-            raise InputError(f'{where}: video {name} is {_short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
+            raise InputError(f'{where}: video {name} is {short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
     annotated = {str(video.get("subset")) for video in database.values() if video.get("annotations")}
     if subset is None:
         subset = next((name for wanted in SUBSETS for name in sorted(annotated) if name.lower() == wanted), None)
@@ -146,7 +146,7 @@ def _annotations(database: Any, subset: str | None, where: str) -> Table:
                     raise ValueError
             except (KeyError, TypeError, ValueError, OverflowError):
                 raise InputError(
-                    f"{where}: video {name} has the annotation {_short(row)}; expected "
+                    f"{where}: video {name} has the annotation {short(row)}; expected "
                     '{"label": "HighJump", "segment": [18.6, 24.8]} with finite times.'
                 ) from None
             videos.append(place[name])
@@ -212,20 +212,25 @@ def _load(source: Source, what: str) -> tuple[Any, str]:
     """The content of a JSON file, or `source` itself, and a name for messages."""
     if not isinstance(source, str | Path):
         return source, what
-    try:
-        text = Path(source).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file; expected {what} as JSON. Check the path.") from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise InputError(f"{source}: not a file; expected {what} as JSON. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: not UTF-8 text ({error}); expected {what} as JSON.") from None
+    text = read_text(source, f"{what} as JSON")
     try:
         return json.loads(text, object_pairs_hook=_without_repeats), str(source)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not JSON ({error}); expected {what}. Write or copy the file again.") from None
+
+
+def read_text(path: str | Path, expected: str) -> str:
+    """A text file of the user's (a byte-order mark is fine)."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {expected}. Check the path.") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise InputError(f"{path}: not a file; expected {expected}. Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); expected {expected}.") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -237,24 +242,28 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value for a message that stays a line long."""
     text = repr(value)
     return text if len(text) <= 90 else text[:87] + "..."
 
 
+def places(names: Sequence[str], among: Sequence[str]) -> Codes:
+    """Where each name is `among` others; -1: nowhere."""
+    place = {name: number for number, name in enumerate(among)}
+    return np.array([place.get(name, -1) for name in names], dtype=np.int64)
+
+
 def known(found: Table, truth: Table) -> Table:
     """`found` with the names and numbers of `truth`; what it does not know is left out, with one warning."""
-    label_place = {name: number for number, name in enumerate(truth.labels)}
-    video_place = {name: number for number, name in enumerate(truth.videos)}
-    label = np.array([label_place.get(name, -1) for name in found.labels], dtype=np.int64)[found.label]
-    video = np.array([video_place.get(name, -1) for name in found.videos], dtype=np.int64)[found.video]
+    label, video = places(found.labels, truth.labels)[found.label], places(found.videos, truth.videos)[found.video]
     keep = (label >= 0) & (video >= 0)
     if not keep.all():
         reasons = [
-            f"{np.sum(codes < 0)} have a {what} that the ground truth lacks ({_some(set(names) - set(place))})"
-            for what, codes, names, place in (
-                ("label", label, found.labels, label_place),
-                ("video", video, found.videos, video_place),
+            f"{np.sum(codes < 0)} have a {what} that the ground truth lacks ({_some(set(names) - set(among))})"
+            for what, codes, names, among in (
+                ("label", label, found.labels, truth.labels),
+                ("video", video, found.videos, truth.videos),
             )
             if (codes < 0).any()
         ]

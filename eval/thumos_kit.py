@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiled import compiled, inner
-from eval.table import Codes, Floats, InputError, Table, columns
+from eval.table import Codes, Floats, InputError, Table, columns, places, read_text, short
 from utils import atomic_write
 
 CLASS_IDS = {  # numbers of the classes in UCF-101
@@ -50,17 +50,17 @@ def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) ->
     Detections with a label that `truth` lacks, or in a video that neither `truth` nor `ambiguous` names, do not count.
     """
     videos = sorted({*truth.videos, *([] if ambiguous is None else ambiguous.videos)})
-    label, video = _places(found.labels, truth.labels)[found.label], _places(found.videos, videos)[found.video]
+    label, video = places(found.labels, truth.labels)[found.label], places(found.videos, videos)[found.video]
     keep = np.flatnonzero((label >= 0) & (video >= 0))
     group = label * len(videos) + video
     order = keep[np.lexsort((-found.scores[keep], group[keep]))]  # by class, video and descending score
     groups = np.arange(len(truth.labels) * len(videos) + 1)
 
-    truth_group = truth.label * len(videos) + _places(truth.videos, videos)[truth.video]
+    truth_group = truth.label * len(videos) + places(truth.videos, videos)[truth.video]
     by_group = np.argsort(truth_group, kind="stable")
     unclear, unclear_video = np.zeros((0, 2)), np.zeros(0, dtype=np.int64)
     if ambiguous is not None:
-        unclear_video = _places(ambiguous.videos, videos)[ambiguous.video]
+        unclear_video = places(ambiguous.videos, videos)[ambiguous.video]
         by_video = np.argsort(unclear_video, kind="stable")
         unclear, unclear_video = ambiguous.segments[by_video], unclear_video[by_video]
     verdict = judge(
@@ -75,12 +75,6 @@ def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) ->
     pooled = np.lexsort((-found.scores[order], label[order]))  # equal scores stay in the order of the videos' names
     bounds = np.searchsorted(label[order], np.arange(len(truth.labels) + 1))
     return kit_precisions(verdict[pooled], bounds, np.bincount(truth.label, minlength=len(truth.labels)))
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> Codes:
-    """Where each name is `among` others; -1: nowhere."""
-    place = {name: number for number, name in enumerate(among)}
-    return np.array([place.get(name, -1) for name in names], dtype=np.int64)
 
 
 @inner
@@ -210,19 +204,12 @@ def _annotated(path: Path, label: str) -> list[Row]:
 
 def _lines(path: str | Path, expected: str) -> Iterator[tuple[str, list[str]]]:
     """Each line that is not blank: where it is, and as many words as are `expected`."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected lines of {expected}. Check the path.") from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise InputError(f"{path}: not a file; expected lines of {expected}. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); expected lines of {expected}.") from None
+    text = read_text(path, f"lines of {expected}")
     for number, line in enumerate(text.split("\n"), 1):
         words = line.split()
         if words:
             if len(words) != len(expected.split()):
-                raise InputError(f"{path}, line {number}: {_short(line)} has {len(words)} words; expected {expected}.")
+                raise InputError(f"{path}, line {number}: {short(line)} has {len(words)} words; expected {expected}.")
             yield f"{path}, line {number}", words
 
 
@@ -232,12 +219,8 @@ def _numbers(words: Sequence[str], where: str, expected: str) -> list[float]:
         if not all(map(math.isfinite, numbers)) or "_" in "".join(words):  # Python reads 1_0 as ten
             raise ValueError
     except ValueError:
-        raise InputError(f"{where}: {_short(' '.join(words))}; expected {expected} with finite numbers.") from None
+        raise InputError(f"{where}: {short(' '.join(words))}; expected {expected} with finite numbers.") from None
     return numbers
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 90 else text[:87] + "...")
 
 
 def _table(rows: list[Row], where: str, scored: bool) -> Table:
