@@ -4,9 +4,13 @@ Arrays only, no torch, and nothing about any one method: a method describes its 
 Shapes: T network rows, N fine points, K classes to localize, I thresholds, R runs.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import islice, pairwise
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,12 @@ from compiled import compiled, inner
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 Floats = NDArray[np.float64]
+
+Records = NDArray[np.void]
+Record = Any  # a row of one of the tables below, its columns as attributes
+
+VIDEOS_AT_ONCE = 16  # that a thread takes
+NONE = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Curves:
     """What is to be localized in one video, and by which rule."""
 
     classes: IntArray  # (K,) class numbers, ascending
-    activation: FloatArray  # (T, K)
+    activation: FloatArray  # (T, K), single precision or double
     sweeps: Sequence[Sweep]
     points: int  # N: a multiple of T, or any number with `resize`
     seconds_per_point: float
@@ -56,6 +66,20 @@ class Curves:
     whole_video_score: float | None = None  # score of one more proposal, the whole video, for classes that have any
     warp: FloatArray | None = None  # (L+1,) time at which each feature row starts on the network's axis, if not evenly
 
+    def __post_init__(self) -> None:
+        """A method's mistake is told here: kernels do not look past the ends of arrays before they read there."""
+        rows, num_classes = self.activation.shape
+        if len(self.classes) != num_classes or any(len(sweep.class_term) != num_classes for sweep in self.sweeps):
+            raise ValueError(f"classes and class_term need one number for each of the {num_classes} columns of activation")
+        if rows == 0 or (self.points % rows and not self.resize):
+            raise ValueError(f"{self.points} points is no multiple of {rows} rows of activation")
+        if self.common is None and any(sweep.support == "common" or sweep.common_share for sweep in self.sweeps):
+            raise ValueError("a sweep over the common sequence needs Curves.common")
+        if self.common is not None and self.common.shape != (rows,):
+            raise ValueError(f"common is {self.common.shape}; activation has {rows} rows")
+        if any(sorted(sweep.thresholds) != list(sweep.thresholds) for sweep in self.sweeps):
+            raise ValueError("thresholds of a sweep must ascend")
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -68,74 +92,77 @@ class Detections:
 
 def localize(curves: Curves) -> Detections:
     """Detections of every class of `curves`, by what its fields say (BaS-Net's: docs/basnet.md, section 5)."""
-    sweeps, rule = _pack(curves)
-    common = np.zeros(0, dtype=np.float32) if curves.common is None else np.ascontiguousarray(curves.common)
-    parts = []
-    for column, number in enumerate(curves.classes):
-        terms = np.array([sweep.class_term[column] for sweep in curves.sweeps], dtype=np.float64)
-        scores, segments = detect_class(np.ascontiguousarray(curves.activation[:, column]), common, terms, sweeps, rule)
-        parts.append((np.full(len(scores), number), scores, segments))
-    if not parts:
-        return Detections(np.zeros(0, int), np.zeros(0), np.zeros((0, 2)))
-    return Detections(*(np.concatenate(group) for group in zip(*parts, strict=True)))
+    return _run([curves])[0]
 
 
-class _Sweeps(NamedTuple):
-    """The sweeps of `Curves` as kernels take them; S sweeps."""
-
-    thresholds: Floats  # of all sweeps
-    offset: IntArray  # (S+1,) where those of each begin
-    by_common: NDArray[np.bool_]
-    activation_share: Floats
-    common_share: Floats
-    thresholded: NDArray[np.bool_]
+def localize_all(videos: Iterable[Curves]) -> list[Detections]:
+    """`localize` of each video. While this thread describes curves, others (one a core) localize those described."""
+    videos = iter(videos)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        parts = [pool.submit(_run, part) for part in iter(lambda: list(islice(videos, VIDEOS_AT_ONCE)), [])]
+        return [detections for part in parts for detections in part.result()]
 
 
-class _Rule(NamedTuple):
-    """The numbers of `Curves` as kernels take them."""
+NUMBERS = {  # fields of `Curves` that the kernel takes as they are
+    "points": np.int64,
+    "seconds_per_point": np.float64,
+    "outer_width": np.float64,
+    "nms_threshold": np.float64,
+    "nms_pad": np.float64,
+    "nms_keeps_equal": np.bool_,
+    "resize": np.bool_,
+    "shortest_run": np.int64,
+    "first_point_counts": np.bool_,
+    "right_surroundings_less": np.int64,
+    "shrink": np.float64,
+    "whole_video_score": np.float64,  # nan: none
+}
+SIZES = ("num_classes", "rows", "common_rows", "knots", "num_sweeps", "levels")  # of the arrays that belong to a video
+RULE = np.dtype([*((name, np.int64) for name in SIZES), *NUMBERS.items()])
+SWEEP = np.dtype(
+    [
+        ("levels", np.int64),
+        ("by_common", np.bool_),
+        ("activation_share", np.float64),
+        ("common_share", np.float64),
+        ("thresholded", np.bool_),
+    ]
+)
+numbers_of = attrgetter(*NUMBERS)
 
-    points: int
-    resize: bool
-    seconds_per_point: float
-    outer_width: float
-    right_surroundings_less: int
-    shortest_run: int
-    first_point_counts: bool
-    shrink: float
-    whole_video_score: float  # nan: none
-    warp: Floats  # empty: none
-    nms_threshold: float
-    nms_pad: float
-    nms_keeps_equal: bool
 
-
-def _pack(curves: Curves) -> tuple[_Sweeps, _Rule]:
-    sweeps = curves.sweeps
-    if curves.common is None and any(sweep.support == "common" or sweep.common_share for sweep in sweeps):
-        raise ValueError("a sweep over the common sequence needs Curves.common")
-    packed = _Sweeps(
-        np.concatenate([np.asarray(sweep.thresholds, dtype=np.float64) for sweep in sweeps]),
-        np.cumsum([0, *(len(sweep.thresholds) for sweep in sweeps)]),
-        np.array([sweep.support == "common" for sweep in sweeps]),
-        np.array([sweep.activation_share for sweep in sweeps], dtype=np.float64),
-        np.array([sweep.common_share for sweep in sweeps], dtype=np.float64),
-        np.array([sweep.thresholded for sweep in sweeps]),
+def _run(videos: list[Curves]) -> list[Detections]:
+    """The kernel on some videos at once: a record each, a record for each sweep, and their arrays joined end to end."""
+    rules, sweeps, levels, terms, activations, commons, warps = [], [], [], [], [], [], []
+    for curves in videos:
+        rows, num_classes = curves.activation.shape
+        common = NONE if curves.common is None else curves.common
+        warp = NONE if curves.warp is None else curves.warp
+        sizes = (num_classes, rows, len(common), len(warp), len(curves.sweeps), sum(len(x.thresholds) for x in curves.sweeps))
+        rules.append((*sizes, *numbers_of(curves)))
+        activations.append(curves.activation.ravel(order="F"))
+        commons.append(common)
+        warps.append(warp)
+        for sweep in curves.sweeps:
+            shares = sweep.activation_share, sweep.common_share
+            sweeps.append((len(sweep.thresholds), sweep.support == "common", *shares, sweep.thresholded))
+            levels.append(sweep.thresholds)
+            terms.append(sweep.class_term)
+    if len({(array.dtype, other.dtype) for array, other in zip(activations, commons, strict=True)}) > 1:
+        return [_run([curves])[0] for curves in videos]  # joined, those of single precision would become double
+    counts, scores, segments = detect(
+        np.array(rules, dtype=RULE),
+        np.array(sweeps, dtype=SWEEP),
+        np.concatenate(levels, dtype=np.float64),
+        np.concatenate(terms, dtype=np.float64),
+        np.concatenate(activations),
+        np.concatenate(commons),
+        np.concatenate(warps, dtype=np.float64),
     )
-    return packed, _Rule(
-        int(curves.points),
-        bool(curves.resize),
-        float(curves.seconds_per_point),
-        float(curves.outer_width),
-        int(curves.right_surroundings_less),
-        int(curves.shortest_run),
-        bool(curves.first_point_counts),
-        float(curves.shrink),
-        float("nan") if curves.whole_video_score is None else float(curves.whole_video_score),
-        np.zeros(0) if curves.warp is None else np.asarray(curves.warp, dtype=np.float64),
-        float(curves.nms_threshold),
-        float(curves.nms_pad),
-        bool(curves.nms_keeps_equal),
-    )
+    classes = np.repeat(np.concatenate([curves.classes for curves in videos]), counts)
+    first_class = np.cumsum([0, *(len(curves.classes) for curves in videos)])
+    first = np.concatenate(([0], np.cumsum(counts)))[first_class].tolist()
+    return [Detections(classes[i:j], scores[i:j], segments[i:j]) for i, j in pairwise(first)]
 
 
 def min_max(sequence: FloatArray) -> FloatArray:
@@ -150,7 +177,7 @@ def min_max(sequence: FloatArray) -> FloatArray:
 
 
 @inner
-def refine(sequence: FloatArray, rule: _Rule) -> Floats:
+def refine(sequence: FloatArray, rule: Record) -> Floats:
     """(T,) rows as (N,) fine points."""
     if len(sequence) == 0:
         return np.zeros(0)
@@ -229,25 +256,36 @@ def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> tu
 
 
 @inner
-def prefix_sums(curve: Floats) -> Floats:
-    """(N+1,) sums of what comes before each point."""
-    total = np.empty(len(curve) + 1)
+def prefix_sums(first: Floats, first_share: float, second: Floats, second_share: float) -> Floats:
+    """(N+1,) sums of what comes before each point of a mixture of two curves."""
+    if first_share == 0 and second_share == 0:
+        return np.zeros(len(first) + 1)
+    total = np.empty(len(first) + 1)
     total[0] = 0.0
-    for j in range(len(curve)):
-        total[j + 1] = total[j] + curve[j]
+    for j in range(len(first)):
+        value = first_share * first[j]
+        if second_share != 0:
+            value += second_share * second[j]
+        total[j + 1] = total[j] + value
     return total
 
 
 @inner
 def contrasts(
-    offset: IntArray, starts: IntArray, ends: IntArray, masked: Floats, plain: Floats, outer_width: float, right_less: int
+    offset: IntArray,
+    starts: IntArray,
+    ends: IntArray,
+    masked_total: Floats,
+    plain_total: Floats,
+    outer_width: float,
+    right_less: int,
 ) -> Floats:
     """Mean over each run less the mean over its surroundings, from sums of what comes before each point and each run.
 
-    The curve that scores is `masked`, which counts inside the runs of the same threshold only, plus `plain`.
+    The curve that scores has two parts, each given by its prefix sums: one counts inside the runs of the same threshold
+    only, one everywhere.
     """
-    points = len(masked)
-    masked_total, plain_total = prefix_sums(masked), prefix_sums(plain)
+    points = len(plain_total) - 1
     contrast = np.empty(len(starts))
     for i in range(len(offset) - 1):
         start, end = starts[offset[i] : offset[i + 1]], ends[offset[i] : offset[i + 1]]
@@ -276,11 +314,11 @@ def contrasts(
 
 
 @inner
-def place(starts: IntArray, ends: IntArray, rule: _Rule) -> Floats:
+def place(starts: IntArray, ends: IntArray, warp: Floats, rule: Record) -> Floats:
     """(R, 2) seconds at which runs of points start and end."""
     seconds = np.empty((len(starts), 2))
     duration = rule.points * rule.seconds_per_point
-    knots = rule.warp / rule.warp[-1] if len(rule.warp) else rule.warp
+    knots = warp / warp[-1] if len(warp) else warp
     for r in range(len(starts)):
         start, end = starts[r] * rule.seconds_per_point, ends[r] * rule.seconds_per_point
         if len(knots):
@@ -325,35 +363,71 @@ def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, ke
 # ------------------------------------------------------------------------------------------------------- one class
 
 
-@compiled
+@inner
 def detect_class(
-    activation: FloatArray, common: FloatArray, terms: Floats, sweeps: _Sweeps, rule: _Rule
+    fine: Floats, common: Floats, terms: Floats, sweeps: Records, levels: Floats, warp: Floats, rule: Record
 ) -> tuple[Floats, Floats]:
-    """Scores (D,) and segments (D, 2) of one class by descending score; `terms` (S,) are its class terms."""
-    fine, shared = refine(activation, rule), refine(common, rule)
+    """Scores (D,) and segments (D, 2) of one class by descending score, from fine points; `terms` (S,) are its class terms."""
     scores, starts, ends = np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    for s in range(len(terms)):
-        thresholds = sweeps.thresholds[sweeps.offset[s] : sweeps.offset[s + 1]]
-        support = shared if sweeps.by_common[s] else fine
-        offset, start, end = find_runs(support, thresholds, rule.first_point_counts)
-        masked, plain = np.zeros(rule.points), np.zeros(rule.points)
-        for curve, share, supports in (
-            (fine, sweeps.activation_share[s], not sweeps.by_common[s]),
-            (shared, sweeps.common_share[s], sweeps.by_common[s]),
-        ):
-            if share != 0:
-                if supports and sweeps.thresholded[s]:
-                    masked += share * curve
-                else:
-                    plain += share * curve
+    for s in range(len(sweeps)):
+        sweep = sweeps[s]
+        thresholds, levels = take(levels, sweep.levels)
+        own_masked = sweep.activation_share if sweep.thresholded and not sweep.by_common else 0.0
+        common_masked = sweep.common_share if sweep.thresholded and sweep.by_common else 0.0
+        masked = prefix_sums(fine, own_masked, common, common_masked)
+        plain = prefix_sums(fine, sweep.activation_share - own_masked, common, sweep.common_share - common_masked)
+        offset, start, end = find_runs(common if sweep.by_common else fine, thresholds, rule.first_point_counts)
         contrast = contrasts(offset, start, end, masked, plain, rule.outer_width, rule.right_surroundings_less)
         long = end - start >= rule.shortest_run
         scores = np.concatenate((scores, contrast[long] + terms[s]))
         starts, ends = np.concatenate((starts, start[long])), np.concatenate((ends, end[long]))
-    segments = place(starts, ends, rule)
+    segments = place(starts, ends, warp, rule)
     if not np.isnan(rule.whole_video_score) and len(scores):
         scores = np.append(scores, rule.whole_video_score)
         segments = np.concatenate((segments, np.array([[0.0, rule.points * rule.seconds_per_point]])))
     order = np.argsort(scores, kind="mergesort")[::-1]  # of equal scores the later proposal goes first
     kept = suppress(segments, order, rule.nms_threshold, rule.nms_pad, rule.nms_keeps_equal)
     return scores[kept], segments[kept]
+
+
+# --------------------------------------------------------------------------------------------------------- all videos
+
+
+@compiled
+def detect(
+    rules: Records,
+    sweeps: Records,
+    levels: Floats,
+    terms: Floats,
+    activation: FloatArray,
+    common: FloatArray,
+    warp: Floats,
+) -> tuple[IntArray, Floats, Floats]:
+    """How many detections each class of each video has, then scores (D,) and segments (D, 2) of all."""
+    found = []
+    for v in range(len(rules)):
+        rule = rules[v]
+        own_sweeps, sweeps = take(sweeps, rule.num_sweeps)
+        own_levels, levels = take(levels, rule.levels)
+        own_terms, terms = take(terms, rule.num_sweeps * rule.num_classes)
+        own_common, common = take(common, rule.common_rows)
+        own_warp, warp = take(warp, rule.knots)
+        fine_common = refine(own_common, rule)
+        for k in range(rule.num_classes):
+            rows, activation = take(activation, rule.rows)
+            class_terms = own_terms[k :: rule.num_classes]
+            fine = refine(rows, rule)
+            found.append(detect_class(fine, fine_common, class_terms, own_sweeps, own_levels, own_warp, rule))
+    counts = np.array([len(scores) for scores, _ in found], dtype=np.int64)
+    scores, segments = np.empty(counts.sum()), np.empty((counts.sum(), 2))
+    first = 0
+    for score, segment in found:
+        scores[first : first + len(score)], segments[first : first + len(score)] = score, segment
+        first += len(score)
+    return counts, scores, segments
+
+
+@inner
+def take(array: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The first `count` of an array, and the rest."""
+    return array[:count], array[count:]

@@ -3,9 +3,7 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from eval.eval_detection import DetectionScore, detection_map
 from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table
-from localize import Detections, localize
+from localize import Detections, localize_all
 from methods import Arrays, Method
 from thumos_features import Video, test_features
 from utils import UserError, atomic_write
@@ -135,19 +133,9 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
 
 
 def detect(method: Method, activations: dict[str, Arrays]) -> Found:
-    """Detections of every video, a stretch of the videos on each core."""
-
-    def stretch(names: list[str]) -> list[Detections]:
-        return [localize(method.curves(activations[name], int(activations[name]["num_seg"]))) for name in names]
-
-    names = list(activations)
-    workers = min(len(os.sched_getaffinity(0)), max(1, len(names) // 16))
-    parts = [names[len(names) * i // workers : len(names) * (i + 1) // workers] for i in range(workers)]
-    if workers == 1:
-        return dict(zip(names, stretch(names), strict=True))
-    with ThreadPoolExecutor(workers) as pool:
-        found = [detections for part in pool.map(stretch, parts) for detections in part]
-    return dict(zip(names, found, strict=True))
+    """Detections of every video."""
+    curves = (method.curves(arrays, int(arrays["num_seg"])) for arrays in activations.values())
+    return dict(zip(activations, localize_all(curves), strict=True))
 
 
 def as_table(found: Found, classes: tuple[str, ...]) -> Table:

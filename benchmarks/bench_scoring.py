@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from config import make_config
 from eval.eval_detection import TIOU_THUMOS, detection_map
 from eval.proposals import average_recall
 from eval.table import read_ground_truth, read_predictions
-from localize import localize
+from localize import localize, localize_all
 from methods.basnet import BaSNet
 from options import parse_args
 from tests import oracles
@@ -114,12 +113,13 @@ def bench_localization() -> None:
     print(
         f"localization of 210 videos, {expected} detections, one core: {fast:.3f} s; plain {plain:.1f} s = {plain / fast:.0f}x"
     )
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores) as pool:
-        many = [videos[i::cores] * 8 for i in range(cores)]
-        together = median(lambda: list(pool.map(run, many)))
-        alone = median(lambda: [run(part) for part in many])
-    print(f"localization of 1,680 videos: one core {alone:.2f} s, {cores} cores {together:.2f} s = {alone / together:.2f}x")
+    cores, many, alone = sorted(os.sched_getaffinity(0)), videos * 8, 0.0
+    for count in sorted({1, *(2**i for i in range(1, 10) if 2**i < len(cores)), len(cores)}):
+        os.sched_setaffinity(0, cores[:count])
+        seconds = median(lambda: localize_all(method.curves(*video) for video in many))
+        alone = alone or seconds
+        print(f"localization of 1,680 videos on {count} cores: {seconds:.2f} s = {alone / seconds:.2f}x one core")
+    os.sched_setaffinity(0, cores)
 
 
 def once(work: Callable[[], Any]) -> tuple[float, Any]:

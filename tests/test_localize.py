@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import make_config
-from localize import Curves, Sweep, localize, min_max, resize, suppress, upsample
+from localize import Curves, Sweep, localize, localize_all, min_max, resize, suppress, upsample
 from methods import build_method
 from options import parse_args
 
@@ -267,7 +267,7 @@ levels = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]), min_size=1, max_s
 def any_curves(draw):
     """Curves with every field drawn."""
     rows = draw(st.integers(1, 25))
-    num_classes = draw(st.integers(1, 2))
+    num_classes = draw(st.integers(0, 3))
     numbers = draw(st.lists(values, min_size=rows * (num_classes + 1), max_size=rows * (num_classes + 1)))
     table = np.array(numbers, dtype=np.float32).reshape(rows, -1)
     resized = draw(st.booleans())
@@ -359,10 +359,32 @@ def test_one_row_is_a_constant_curve():
     assert upsample(np.array([0.5], dtype=np.float32), 3).tolist() == [0.5, 0.5, 0.5]
 
 
-def test_a_sweep_over_a_common_sequence_needs_one():
-    curves = Curves(
-        np.array([0]), np.ones((2, 1), np.float32), [Sweep([0.5], np.zeros(1), support="common")], 2, 1.0, 0.25, 0.5
-    )
-    with pytest.raises(ValueError, match=r"Curves\.common"):
-        localize(curves)
-    assert len(localize(replace(curves, common=np.ones(2, np.float32))).scores) == 1
+@given(st.lists(any_curves(), min_size=1, max_size=40), st.booleans())
+def test_videos_together_are_as_alone(videos, double):
+    """Many to a thread and in several threads, of any size, rule and number of classes, of mixed precision."""
+    videos = [replace(c, activation=c.activation.astype(float)) if i % 3 == 0 and double else c for i, c in enumerate(videos)]
+    for found, curves in zip(localize_all(videos), videos, strict=True):
+        np.testing.assert_array_equal(as_rows(found), as_rows(localize(curves)))
+
+
+def test_no_video_has_no_detections():
+    assert localize_all([]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": np.array([0, 1])}, "columns of activation"),
+        ({"sweeps": [Sweep([0.5], np.zeros(2))]}, "columns of activation"),
+        ({"sweeps": [Sweep([0.5], np.zeros(1), support="common")]}, r"needs Curves\.common"),
+        ({"sweeps": [Sweep([0.5, 0.4], np.zeros(1))]}, "ascend"),
+        ({"common": np.ones(3, np.float32)}, "2 rows"),
+        ({"points": 5}, "no multiple of 2 rows"),
+        ({"activation": np.ones((0, 1), np.float32)}, "no multiple of 0 rows"),
+    ],
+)
+def test_a_method_that_describes_its_curves_wrongly_is_told(change, message):
+    curves = Curves(np.array([0]), np.ones((2, 1), np.float32), [Sweep([0.5], np.zeros(1))], 2, 1.0, 0.25, 0.5)
+    assert len(localize(curves).scores) == 1
+    with pytest.raises(ValueError, match=message):
+        replace(curves, **change)
