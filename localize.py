@@ -225,9 +225,8 @@ def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> tu
     All thresholds in one pass: each step of the curve over a threshold opens a run, each step back closes it.
     """
     points, levels = len(curve), len(thresholds)
-    start = np.empty((levels, points // 2 + 1), dtype=np.int64)
-    end = np.empty((levels, points // 2 + 1), dtype=np.int64)
-    count = np.zeros(levels, dtype=np.int64)
+    opened = np.zeros(levels, dtype=np.int64)  # where the run began that each threshold is in
+    closed = [(0, 0, 0) for _ in range(0)]  # threshold, start, end
     level = 0  # thresholds that the curve is above
     for j in range(points + 1):
         before = level
@@ -239,19 +238,24 @@ def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> tu
         else:
             level = 0
         for i in range(before, level):
-            start[i, count[i]] = j
+            opened[i] = j
         for i in range(level, before):
-            end[i, count[i]] = j
-            count[i] += 1
+            closed.append((i, opened[i], j))
+    count = np.zeros(levels, dtype=np.int64)
+    last = np.zeros(levels, dtype=np.int64)
+    for i, _, end in closed:
+        count[i] += 1
+        last[i] = end
+    if not first_point_counts:
+        count[last == 1] = 0
     offset = np.zeros(levels + 1, dtype=np.int64)
-    for i in range(levels):
-        if not first_point_counts and count[i] == 1 and end[i, 0] == 1:
-            count[i] = 0
-        offset[i + 1] = offset[i] + count[i]
+    offset[1:] = np.cumsum(count)
     starts, ends = np.empty(offset[-1], dtype=np.int64), np.empty(offset[-1], dtype=np.int64)
-    for i in range(levels):
-        starts[offset[i] : offset[i + 1]] = start[i, : count[i]]
-        ends[offset[i] : offset[i + 1]] = end[i, : count[i]]
+    slot = offset[:-1].copy()
+    for i, start, end in closed:
+        if count[i]:
+            starts[slot[i]], ends[slot[i]] = start, end
+            slot[i] += 1
     return offset, starts, ends
 
 
