@@ -20,26 +20,32 @@ class compiled:
     announced = False
 
     def __init__(self, function: Callable[..., Any]):
-        self.plain, self.ready = function, False
+        self.plain, self.ready, self.cached = function, False, True
         try:
             self.fast = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
         except RuntimeError:  # numba found no folder for its cache
-            self.fast = inner(function)
+            self._without_cache()
+
+    def _without_cache(self) -> None:
+        self.fast, self.cached = inner(self.plain), False
 
     def __call__(self, *args: Any) -> Any:
-        if self.ready:
-            return self.fast(*args)
-        self._announce()
+        if not self.ready:
+            self._announce()
         try:
             result = self.fast(*args)
-        except Exception:
-            self.fast = inner(self.plain)
+        except Exception:  # numba compiles, and reads and writes its cache, at the first call with each kind of arguments
+            if not self.cached:
+                raise
+            self._without_cache()
             result = self.fast(*args)
         self.ready = True
         return result
 
     def _announce(self) -> None:
         """Say that the next call takes long, if nothing of this kernel is in the cache."""
+        if not hasattr(self.fast, "stats"):  # NUMBA_DISABLE_JIT
+            return
         folder, name = self.fast.stats.cache_path, f"*.{self.plain.__name__}-{self.plain.__code__.co_firstlineno}.*.nbi"
         if not compiled.announced and not (folder and any(Path(folder).glob(name))):
             compiled.announced = True

@@ -4,7 +4,6 @@ Arrays only, no torch, and nothing about any one method: a method describes its 
 Shapes: T network rows, N fine points, K classes to localize, I thresholds, R runs.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiled import compiled, inner
+from utils import cores
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -69,6 +69,13 @@ class Curves:
     def __post_init__(self) -> None:
         """A method's mistake is told here: kernels do not look past the ends of arrays before they read there."""
         rows, num_classes = self.activation.shape
+        arrays = [self.activation] if self.common is None else [self.activation, self.common]
+        if any(array.dtype not in (np.float32, np.float64) for array in arrays):
+            raise ValueError(f"activation and common need single or double precision, not {[str(a.dtype) for a in arrays]}")
+        if not self.sweeps or not all(np.isfinite(sweep.thresholds).all() for sweep in self.sweeps):
+            raise ValueError("there must be a sweep, and its thresholds finite")
+        if not 0 <= self.outer_width <= 1e9 or self.points != int(self.points) or self.points < 1:
+            raise ValueError(f"outer_width {self.outer_width} or points {self.points} is out of range")
         if len(self.classes) != num_classes or any(len(sweep.class_term) != num_classes for sweep in self.sweeps):
             raise ValueError(f"classes and class_term need one number for each of the {num_classes} columns of activation")
         if rows == 0 or (self.points % rows and not self.resize):
@@ -98,9 +105,12 @@ def localize(curves: Curves) -> Detections:
 def localize_all(videos: Iterable[Curves]) -> list[Detections]:
     """`localize` of each video. While this thread describes curves, others (one a core) localize those described."""
     videos = iter(videos)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    pool = ThreadPoolExecutor(cores())
+    try:
         parts = [pool.submit(_run, part) for part in iter(lambda: list(islice(videos, VIDEOS_AT_ONCE)), [])]
         return [detections for part in parts for detections in part.result()]
+    finally:
+        pool.shutdown(cancel_futures=True)  # what waits when Ctrl-C comes is not begun
 
 
 NUMBERS = {  # fields of `Curves` that the kernel takes as they are
@@ -159,7 +169,7 @@ def _run(videos: list[Curves]) -> list[Detections]:
         np.concatenate(commons),
         np.concatenate(warps, dtype=np.float64),
     )
-    classes = np.repeat(np.concatenate([curves.classes for curves in videos]), counts)
+    classes = np.repeat(np.concatenate([curves.classes for curves in videos]).astype(np.int64), counts)
     first_class = np.cumsum([0, *(len(curves.classes) for curves in videos)])
     first = np.concatenate(([0], np.cumsum(counts)))[first_class].tolist()
     return [Detections(classes[i:j], scores[i:j], segments[i:j]) for i, j in pairwise(first)]
@@ -260,17 +270,25 @@ def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> tu
 
 
 @inner
+def positive_sums(curve: Floats, share: float) -> Floats:
+    """(N+1,) sums of what comes before each point and can lie in a run; large negative values would cost precision."""
+    total = np.zeros(len(curve) + 1)
+    if share != 0:
+        for j in range(len(curve)):
+            total[j + 1] = total[j] + (share * curve[j] if curve[j] > 0 else 0.0)
+    return total
+
+
+@inner
 def prefix_sums(first: Floats, first_share: float, second: Floats, second_share: float) -> Floats:
     """(N+1,) sums of what comes before each point of a mixture of two curves."""
-    if first_share == 0 and second_share == 0:
-        return np.zeros(len(first) + 1)
-    total = np.empty(len(first) + 1)
-    total[0] = 0.0
-    for j in range(len(first)):
-        value = first_share * first[j]
-        if second_share != 0:
-            value += second_share * second[j]
-        total[j + 1] = total[j] + value
+    total = np.zeros(len(first) + 1)
+    if first_share != 0 or second_share != 0:
+        for j in range(len(first)):
+            value = first_share * first[j]
+            if second_share != 0:
+                value += second_share * second[j]
+            total[j + 1] = total[j] + value
     return total
 
 
@@ -376,11 +394,15 @@ def detect_class(
     for s in range(len(sweeps)):
         sweep = sweeps[s]
         thresholds, levels = take(levels, sweep.levels)
-        own_masked = sweep.activation_share if sweep.thresholded and not sweep.by_common else 0.0
-        common_masked = sweep.common_share if sweep.thresholded and sweep.by_common else 0.0
-        masked = prefix_sums(fine, own_masked, common, common_masked)
-        plain = prefix_sums(fine, sweep.activation_share - own_masked, common, sweep.common_share - common_masked)
-        offset, start, end = find_runs(common if sweep.by_common else fine, thresholds, rule.first_point_counts)
+        support = common if sweep.by_common else fine
+        masked_share = 0.0
+        if sweep.thresholded:
+            masked_share = sweep.common_share if sweep.by_common else sweep.activation_share
+        masked = positive_sums(support, masked_share)
+        own_share = sweep.activation_share if sweep.by_common else sweep.activation_share - masked_share
+        common_share = sweep.common_share - masked_share if sweep.by_common else sweep.common_share
+        plain = prefix_sums(fine, own_share, common, common_share)
+        offset, start, end = find_runs(support, thresholds, rule.first_point_counts)
         contrast = contrasts(offset, start, end, masked, plain, rule.outer_width, rule.right_surroundings_less)
         long = end - start >= rule.shortest_run
         scores = np.concatenate((scores, contrast[long] + terms[s]))

@@ -48,12 +48,12 @@ def score_file(args: Namespace) -> None:
             raise UserError(
                 f"{source.where}: none of the protocols can be built from it; give the ground truth with --ground_truth."
             )
+        print(protocols_text(scores), end="")
+        print(f"mAP in %, {len(found)} detections of {args.result}, ties {config.ties}")
         if args.save_kit:
             write_kit(args.save_kit, found)
     except InputError as error:
         raise UserError(str(error)) from None
-    print(protocols_text(scores), end="")
-    print(f"mAP in %, {len(found)} detections of {args.result}, ties {config.ties}")
     if args.per_class:
         frame = per_class(scores, found)
         for path, text in (

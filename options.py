@@ -5,6 +5,7 @@ Defaults depend on --dataset and --method (config.recipe), so those two are read
 
 import argparse
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from config import DATASETS, PUBLISHED, RECIPES, recipe
 
@@ -143,7 +144,11 @@ def _add_scoring(group: Group) -> None:
     group.add_argument("--subset", default=None, help="with --result: subset of the ground truth (None: the one for testing)")
     group.add_argument("--ties", default="official", choices=["official", "stable"], help="order of equal scores and overlaps")
     group.add_argument(
-        "--per_class", default=None, metavar="FILE", help="with --result: write AP by class to FILE.csv and FILE.md"
+        "--per_class",
+        default=None,
+        type=file_name,
+        metavar="FILE",
+        help="with --result: write AP by class to FILE.csv and FILE.md",
     )
     group.add_argument("--save_kit", default=None, metavar="FILE", help="with --result: write the detections as the kit's text")
     group.add_argument(
@@ -196,6 +201,12 @@ def device(text: str) -> str:
     if text in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isascii() and number.isdigit()):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+
+
+def file_name(text: str) -> str:
+    if not PurePath(text).name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file")
+    return text
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from utils import UserError, append_line, atomic_write, remove_halves, say_now, 
 
 def record_of(evaluation: Evaluation, config: Config, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
     """One line of log.jsonl."""
-    thresholds = [f"{tiou:.2g}" for tiou in config.tiou_thresholds]
+    thresholds = [f"{tiou:g}" for tiou in config.tiou_thresholds]
     score = evaluation.score
     return {
         "iteration": iteration,

@@ -124,9 +124,12 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
-            if not fits or array.dtype.kind not in ("iu" if kind == "num_seg" else "f") or 0 in array.shape:
+            typed = array.dtype.kind in "iu" if kind == "num_seg" else array.dtype in (np.float32, np.float64)
+            if not fits or not typed or 0 in array.shape:
                 found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
-                raise UserError(f"{path}: {name}/{kind} is {found}; expected real numbers of shape {shape}. {remedy}")
+                raise UserError(
+                    f"{path}: {name}/{kind} is {found}; expected {'an integer' if kind == 'num_seg' else f'float32 {shape}'}. {remedy}"
+                )
             if not np.isfinite(array).all() or (kind == "num_seg" and array < 1):
                 raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
     return activations

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -32,6 +33,9 @@ class Stopped(Exception):
 def run_command(command: Callable[[], None], debug: bool = False) -> None:
     """Run an entry point; turn the user's mistakes into one message on stderr and the exit codes of the shell."""
     threading.excepthook = _thread_failed
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a video's name may hold what no terminal can show
     try:
         command()
     except Stopped as stop:
@@ -164,6 +168,11 @@ def read_text(path: str | Path, what: str, remedy: str) -> str:
         raise UserError(f"{path}: is a folder; expected {what}. {remedy}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error}); expected {what}. {remedy}") from None
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def listing(names: list[str], most: int = 5) -> str:

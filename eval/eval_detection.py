@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiled import compiled, inner
-from eval.table import Codes, Floats, InputError, Source, Table, digest, known, read_ground_truth, read_predictions
+from eval.table import Codes, Floats, InputError, Source, Table, digest, known, read_ground_truth, read_predictions, short
 
 TIOU_THUMOS = np.linspace(0.1, 0.9, 9)
 TIES = ("official", "stable")
@@ -63,10 +63,18 @@ def detection_map(
 ) -> DetectionScore:
     """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for."""
     truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions)
-    thresholds = np.atleast_1d(np.asarray(tiou, dtype=np.float64))
-    if thresholds.ndim != 1 or not len(thresholds) or not np.isfinite(thresholds).all():
-        raise InputError(f"tiou is {tiou!r}; expected one or more numbers such as [0.3, 0.5, 0.7].")
+    thresholds = checked_thresholds(tiou)
     return DetectionScore(thresholds, detection_ap(truth, found, thresholds, ties), truth)
+
+
+def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
+    try:
+        thresholds = np.atleast_1d(np.asarray(tiou, dtype=np.float64))
+    except (TypeError, ValueError, OverflowError):
+        thresholds = np.zeros(0)
+    if thresholds.ndim != 1 or not len(thresholds) or not np.isfinite(thresholds).all():
+        raise InputError(f"tiou is {short(tiou)}; expected one or more numbers such as [0.3, 0.5, 0.7].")
+    return thresholds
 
 
 def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official") -> Floats:
@@ -217,14 +225,14 @@ class ANETdetection:
         ground_truth_filename: Source,
         prediction_filename: Source,
         subset: str = "test",
-        tiou_thresholds: Sequence[float] | Floats = TIOU_THUMOS,
+        tiou_thresholds: float | Sequence[float] | Floats = TIOU_THUMOS,
         verbose: bool = False,
         check_status: bool = False,
         ties: str = "official",
     ):
         if check_status:
             warnings.warn("check_status: the list of blocked videos is not fetched; all are counted", stacklevel=2)
-        self.tiou_thresholds = np.asarray(tiou_thresholds, dtype=np.float64)
+        self.tiou_thresholds = checked_thresholds(tiou_thresholds)
         self.verbose, self.ties = verbose, ties
         self.ground_truth = read_ground_truth(ground_truth_filename, subset)
         self.prediction = read_predictions(prediction_filename)

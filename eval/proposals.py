@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiled import compiled
-from eval.table import Codes, Floats, InputError, Table, places
+from eval.table import Codes, Floats, InputError, Table, video_places
 
 TIOU = np.linspace(0.5, 0.95, 10)
 STEPS = 100  # at which average numbers of proposals recall is taken
@@ -50,7 +50,7 @@ def average_recall(truth: Table, found: Table, tiou: Floats = TIOU, most: int = 
     annotated, group = np.unique(truth.video, return_inverse=True)
     if not len(annotated):
         raise InputError("the ground truth has no annotation; expected segments to score against.")
-    video = places(found.videos, [truth.videos[code] for code in annotated])[found.video]
+    video = video_places(found.videos, [truth.videos[code] for code in annotated])[found.video]
 
     order = np.lexsort((-found.scores, video))
     order = order[np.searchsorted(video[order], 0) :]

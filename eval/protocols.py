@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.eval_detection import DetectionScore, detection_map
-from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, size
+from eval.eval_detection import DetectionScore, checked_thresholds, detection_map
+from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, rows_of, size
 from eval.thumos_kit import kit_ap, read_annotations
 
 
@@ -58,8 +58,10 @@ class GroundTruths:
             return cls(str(source), *read_annotations(source))
         truth = read_ground_truth(source, subset)
         is_ambiguous = np.array([label.lower() == "ambiguous" for label in truth.labels])[truth.label]
-        ambiguous = _rows(truth, is_ambiguous) if is_ambiguous.any() else None
-        return cls(str(source), _rows(truth, ~is_ambiguous), ambiguous)
+        if is_ambiguous.all():
+            raise InputError(f"{source}: has Ambiguous segments only; expected segments of classes to score against.")
+        ambiguous = rows_of(truth, is_ambiguous) if is_ambiguous.any() else None
+        return cls(str(source), rows_of(truth, ~is_ambiguous), ambiguous)
 
     def build(self, name: str) -> Table:
         """The ground truth of a protocol; refused where the source lacks videos or segments of it."""
@@ -68,9 +70,7 @@ class GroundTruths:
         protocol = PROTOCOLS[name]
         if protocol.kit and self.ambiguous is None:
             raise InputError(f"{self.where}: has no Ambiguous segments, which {name} needs; {_REMEDY}")
-        truth = self.truth
-        out = np.array([video.endswith(protocol.without) if protocol.without else False for video in truth.videos])
-        truth = _rows(truth, ~out[truth.video])
+        truth = _without(self.truth, protocol.without)
         if protocol.on_grid:
             truth = replace(truth, segments=np.round(truth.segments * 25 / 16) * 16 / 25)
         if digest(truth) != (PROTOCOLS["thumos-212"] if protocol.kit else protocol).digest:
@@ -79,12 +79,12 @@ class GroundTruths:
         return truth
 
     def score(self, name: str, found: Table, tiou: Floats | Sequence[float], ties: str) -> DetectionScore:
-        """`found` under the protocol `name`; unnamed: against all of the source as it is."""
-        truth = self.truth if name == "unnamed" else self.build(name)
-        if name == "unnamed" or not PROTOCOLS[name].kit:
+        """`found` under the protocol `name`; by the name that the source itself has, against all of it."""
+        truth = self.truth if name not in PROTOCOLS and name == name_of(self.truth) else self.build(name)
+        if name not in PROTOCOLS or not PROTOCOLS[name].kit:
             return detection_map(truth, found, tiou, ties=ties)
         assert self.ambiguous is not None  # `build` saw to it
-        thresholds = np.asarray(tiou, dtype=np.float64)
+        thresholds = checked_thresholds(tiou)
         everywhere = _more_videos(truth, self.ambiguous.videos)
         ap = kit_ap(everywhere, known(found, everywhere), self.ambiguous, thresholds)
         return DetectionScore(thresholds, ap, truth, self.ambiguous)
@@ -94,9 +94,10 @@ def _more_videos(truth: Table, names: list[str]) -> Table:
     return replace(truth, videos=truth.videos + [name for name in names if name not in set(truth.videos)])
 
 
-def _rows(table: Table, keep: np.ndarray) -> Table:
-    """Some rows of a ground truth, with the names that remain in use; what is not annotated any more is unknown."""
-    videos, video = np.unique(table.video[keep], return_inverse=True)
-    labels, label = np.unique(table.label[keep], return_inverse=True)
-    names = [table.videos[v] for v in videos], [table.labels[c] for c in labels]
-    return Table(*names, video, label, table.segments[keep], np.zeros(0))
+def _without(truth: Table, endings: tuple[str, ...]) -> Table:
+    """Without the videos whose names end so: their segments go, and nobody knows them any more."""
+    stays = [not video.endswith(endings) if endings else True for video in truth.videos]
+    number = np.cumsum(stays) - 1
+    kept = rows_of(truth, np.array(stays)[truth.video])
+    videos = [video for video, stay in zip(truth.videos, stays, strict=True) if stay]
+    return replace(kept, videos=videos, video=number[kept.video])

@@ -51,7 +51,7 @@ def per_class(scores: Mapping[str, "DetectionScore"], found: Table) -> "pandas.D
         for number, label in enumerate(score.labels):
             row = {"protocol": protocol, "class": label, "ground truths": int((score.truth.label == number).sum())}
             row["detections"] = int((found.label == places.get(label, -1)).sum())
-            rows.append(row | {f"AP@{tiou:.2g}": value for tiou, value in zip(score.tiou, score.ap[number], strict=True)})
+            rows.append(row | {f"AP@{tiou:g}": value for tiou, value in zip(score.tiou, score.ap[number], strict=True)})
             rows[-1]["mean"] = score.ap[number].mean()
     return pandas.DataFrame(rows)
 
@@ -66,7 +66,7 @@ def per_class_text(frame: "pandas.DataFrame") -> str:
 def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
     """One row a protocol: what it counts against, and mAP in percent."""
     first = next(iter(scores.values()))
-    header = ["protocol", "videos", "ground truths", "hash", *(f"{tiou:.2g}" for tiou in first.tiou)]
+    header = ["protocol", "videos", "ground truths", "hash", *(f"{tiou:g}" for tiou in first.tiou)]
     header += [f"avg {name}" for name in first.averages]
     rows = [
         [name, *map(str, size(score.truth)), score.ground_truth]

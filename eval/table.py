@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,10 @@ def read_predictions(source: Source) -> Table:
         labels = [row["label"] for row in rows]
         scores = [row["score"] for row in rows]
         pairs = [row["segment"] for row in rows]
-        if set(map(type, labels)) - {str} or set(map(type, pairs)) - {list, tuple} or set(map(len, pairs)) - {2}:
+        if not _all_are(labels, str) or not _all_are(pairs, PAIR) or set(map(len, pairs)) - {2}:
             raise ValueError
         ends = list(itertools.chain.from_iterable(pairs))
-        if {bool, str} & {*map(type, scores), *map(type, ends)}:
+        if not _all_are(scores, Real) or not _all_are(ends, Real):
             raise ValueError
         numbers, times = np.array(scores, dtype=np.float64), np.array(ends, dtype=np.float64).reshape(-1, 2)
         if not (np.isfinite(numbers).all() and np.isfinite(times).all()):
@@ -96,10 +97,25 @@ def read_predictions(source: Source) -> Table:
 _ONE_DETECTION = '{"label": "HighJump", "score": 0.9, "segment": [18.6, 24.8]}'
 
 
+PAIR = (list, tuple, np.ndarray)
+
+
+def _all_are(values: Iterable[Any], kinds: type | tuple[type, ...]) -> bool:
+    """Whether all are of `kinds`, and none is a truth value, which Python takes for a number."""
+    return all(issubclass(kind, kinds) and kind is not bool for kind in set(map(type, values)))
+
+
 def _pair(segment: Sequence[Any]) -> Sequence[Any]:
-    if len(segment) != 2 or isinstance(segment, str):
+    if not isinstance(segment, PAIR) or len(segment) != 2:
         raise ValueError
     return segment
+
+
+def _time(value: Any) -> float:
+    """Seconds, as a number or as the text that THUMOS'14's gt.json has."""
+    if (isinstance(value, str) and "_" not in value) or _all_are([value], Real):  # Python reads 1_0 as ten
+        return float(value)
+    raise ValueError
 
 
 def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
@@ -107,7 +123,7 @@ def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
         for number, row in enumerate(rows):
             try:
                 values = [row["score"], *_pair(row["segment"])]
-                good = isinstance(row["label"], str) and not {bool, str} & set(map(type, values))
+                good = isinstance(row["label"], str) and _all_are(values, Real)
                 good = good and all(math.isfinite(float(value)) for value in values)
             except (KeyError, TypeError, ValueError, IndexError, OverflowError):
                 good = False
@@ -130,7 +146,7 @@ def _annotations(database: Any, subset: str | None, where: str) -> Table:
         subset = next((name for wanted in SUBSETS for name in sorted(annotated) if name.lower() == wanted), None)
         if subset is None and annotated - {"None"}:
             raise InputError(f"{where}: its subsets are {', '.join(sorted(annotated))}; say which one is to be scored.")
-    elif subset not in annotated:
+    elif not isinstance(subset, str) or subset not in annotated:
         raise InputError(
             f"{where}: no annotation in subset {subset!r}; its subsets are {', '.join(sorted(annotated)) or 'none'}."
         )
@@ -141,7 +157,7 @@ def _annotations(database: Any, subset: str | None, where: str) -> Table:
             continue
         for row in video.get("annotations", []):
             try:
-                start, end = (float(time) for time in _pair(row["segment"]))
+                start, end = (_time(time) for time in _pair(row["segment"]))
                 if not (isinstance(row["label"], str) and math.isfinite(start) and math.isfinite(end)):
                     raise ValueError
             except (KeyError, TypeError, ValueError, OverflowError):
@@ -175,13 +191,17 @@ def columns(content: Any, where: str, scored: bool) -> Table:
                 raise InputError(
                     f"{where}: no {name!r} among {sorted(map(str, present))[:8]}; expected ActivityNet's JSON or {expected}."
                 )
-            found[name] = np.asarray(content[name if name in present else other])
-    if len({len(column) for column in found.values()}) > 1:
-        raise InputError(f"{where}: columns of different lengths; expected {expected}, one row a segment.")
+            try:
+                found[name] = np.asarray(content[name if name in present else other])
+            except ValueError:
+                found[name] = np.zeros((0, 0))
+    if any(column.ndim != 1 for column in found.values()) or len(set(map(len, found.values()))) > 1:
+        shapes = ", ".join(f"{name} {column.shape}" for name, column in found.items())
+        raise InputError(f"{where}: columns of shapes {shapes}; expected {expected}, one row a segment.")
     try:
         times = np.stack([found["start"], found["end"]], axis=1).astype(np.float64)
         scores = found["score"].astype(np.float64) if scored else np.zeros(0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: start, end or score is no number; expected {expected}.") from None
     for name, values in (("start or end", times), ("score", scores)):
         if not np.isfinite(values).all():
@@ -197,8 +217,11 @@ def _codes(names: Sequence[str]) -> tuple[list[str], Codes]:
 
 
 def _strings(column: NDArray[Any]) -> list[str]:
+    """Names as text; 1.0 is 1, for a column of numbers may be of either kind."""
     names = column.tolist()
-    return names if set(map(type, names)) <= {str} else list(map(str, names))
+    if set(map(type, names)) <= {str}:
+        return names
+    return [str(int(name)) if isinstance(name, float) and name.is_integer() else str(name) for name in names]
 
 
 def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Floats, scores: Floats) -> Table:
@@ -229,8 +252,8 @@ def read_text(path: str | Path, expected: str) -> str:
         raise InputError(f"{path}: no such file; expected {expected}. Check the path.") from None
     except (IsADirectoryError, NotADirectoryError):
         raise InputError(f"{path}: not a file; expected {expected}. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); expected {expected}.") from None
+    except (OSError, ValueError) as error:  # bytes that are no text, a name that no file can have
+        raise InputError(f"{str(path)[:300]}: not UTF-8 text ({error}); expected {expected}.") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -254,16 +277,23 @@ def places(names: Sequence[str], among: Sequence[str]) -> Codes:
     return np.array([place.get(name, -1) for name in names], dtype=np.int64)
 
 
+def video_places(names: Sequence[str], among: Sequence[str]) -> Codes:
+    """`places` of videos, whose names ActivityNet's annotations write without the `v_` of its feature files."""
+    place = {name: number for number, name in enumerate(among)}
+    spellings = ((name, f"v_{name}", name.removeprefix("v_")) for name in names)
+    return np.array([next((place[name] for name in trio if name in place), -1) for trio in spellings], dtype=np.int64)
+
+
 def known(found: Table, truth: Table) -> Table:
     """`found` with the names and numbers of `truth`; what it does not know is left out, with one warning."""
-    label, video = places(found.labels, truth.labels)[found.label], places(found.videos, truth.videos)[found.video]
+    label, video = places(found.labels, truth.labels)[found.label], video_places(found.videos, truth.videos)[found.video]
     keep = (label >= 0) & (video >= 0)
     if not keep.all():
         reasons = [
-            f"{np.sum(codes < 0)} have a {what} that the ground truth lacks ({_some(set(names) - set(among))})"
-            for what, codes, names, among in (
-                ("label", label, found.labels, truth.labels),
-                ("video", video, found.videos, truth.videos),
+            f"{np.sum(codes < 0)} have a {what} that the ground truth lacks ({_some({names[code] for code in own[codes < 0]})})"
+            for what, codes, own, names in (
+                ("label", label, found.label, found.labels),
+                ("video", video, found.video, found.videos),
             )
             if (codes < 0).any()
         ]
@@ -272,8 +302,15 @@ def known(found: Table, truth: Table) -> Table:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
+    listed = sorted(map(str, names))
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def rows_of(truth: Table, keep: NDArray[np.bool_]) -> Table:
+    """Some rows of a ground truth, with the labels that remain in use and all its videos."""
+    labels, label = np.unique(truth.label[keep], return_inverse=True)
+    names = [truth.labels[code] for code in labels]
+    return Table(truth.videos, names, truth.video[keep], label, truth.segments[keep], np.zeros(0))
 
 
 def digest(*truths: Table) -> str:
@@ -283,7 +320,7 @@ def digest(*truths: Table) -> str:
         for truth in truths
         for video, label, (start, end) in zip(truth.video.tolist(), truth.label.tolist(), truth.segments.tolist(), strict=True)
     ]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
+    return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def size(truth: Table) -> tuple[int, int]:

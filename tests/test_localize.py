@@ -380,6 +380,13 @@ def test_no_video_has_no_detections():
         ({"sweeps": [Sweep([0.5, 0.4], np.zeros(1))]}, "ascend"),
         ({"common": np.ones(3, np.float32)}, "2 rows"),
         ({"points": 5}, "no multiple of 2 rows"),
+        ({"sweeps": []}, "must be a sweep"),
+        ({"sweeps": [Sweep([np.nan], np.zeros(1))]}, "finite"),
+        ({"outer_width": -1.0}, "out of range"),
+        ({"outer_width": np.inf}, "out of range"),
+        ({"points": 7.5, "resize": True}, "out of range"),
+        ({"activation": np.ones((2, 1), np.uint8)}, "uint8"),
+        ({"common": np.ones(2, np.float16)}, "float16"),
         ({"activation": np.ones((0, 1), np.float32)}, "no multiple of 0 rows"),
     ],
 )
@@ -388,3 +395,34 @@ def test_a_method_that_describes_its_curves_wrongly_is_told(change, message):
     assert len(localize(curves).scores) == 1
     with pytest.raises(ValueError, match=message):
         replace(curves, **change)
+
+
+def test_of_equal_scores_the_later_proposal_goes_first():
+    """Two runs of height 1 with the same surroundings, of different lengths, over one threshold."""
+    activation = np.array([0, 1, 0, 0, 1, 0], dtype=np.float32)[:, None]
+    curves = Curves(np.array([0]), activation, [Sweep([0.5], np.zeros(1))], 6, 1.0, 1.0, 0.5)
+    assert as_rows(localize(curves)).tolist() == [[0, 1, 4, 5], [0, 1, 1, 2]]
+
+
+@pytest.mark.parametrize("depth", [5.0, 5e7])
+def test_what_lies_deep_below_zero_costs_no_precision(depth):
+    """A class hardly above zero is divided by its maximum: its other values become huge."""
+    curve = np.full(750, -depth)
+    curve[100:110], curve[400:420] = np.linspace(0.3, 1, 10), np.linspace(1, 0.2, 20)
+    curves = Curves(np.array([0]), curve[:, None], [Sweep([0.25, 0.5], np.zeros(1))], 750, 0.1, 0.25, 1.0)
+    expected = [curve[100:110].mean(), curve[103:110].mean(), curve[400:418].mean(), curve[400:412].mean()]
+    found = np.sort(as_rows(localize(curves))[:, 1])
+    np.testing.assert_allclose(found, np.sort(expected), atol=0.05)
+    flat = replace(curves, activation=np.maximum(curve, 0)[:, None])
+    np.testing.assert_allclose(found, np.sort(as_rows(localize(flat))[:, 1]), atol=1e-8)
+
+
+def test_an_exception_while_curves_are_described_stops_at_once():
+    curves = Curves(np.array([0]), np.ones((2, 1), np.float32), [Sweep([0.5], np.zeros(1))], 2, 1.0, 0.25, 0.5)
+
+    def described():
+        yield from [curves] * 40
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        localize_all(described())

@@ -6,8 +6,10 @@ import pandas
 import pytest
 from conftest import SHARED
 
+from dataset.make_demo import make_demo
+from eval import detection_map
 from eval.protocols import PROTOCOLS, GroundTruths, name_of
-from eval.table import InputError, digest, read_ground_truth, size
+from eval.table import InputError, digest, read_ground_truth, read_predictions, size
 from eval.thumos_kit import read_kit
 
 SIZES = {"thumos-210": (210, 3311), "thumos-211": (211, 3329)} | dict.fromkeys(
@@ -114,3 +116,59 @@ def test_what_is_unknown_is_warned_about_once(cli, tmp_path):
     path.write_text(json.dumps({"results": {"video_test_0": rows, "elsewhere": rows}}))
     done = cli("main_eval.py", f"--result={path}")
     assert done.stdout.count("warning: 3 of 4 detections are ignored") == 1
+
+
+def annotated(**labels):
+    return {"subset": "test", "annotations": [{"segment": segment, "label": label} for label, segment in labels.items()]}
+
+
+SOURCE = {
+    "database": {
+        "a": annotated(HighJump=[0, 10], Ambiguous=[20, 30]),
+        "b": annotated(ambiguous=[0, 10]),
+        "train": {"subset": "train", "annotations": [{"segment": [0, 1], "label": "HighJump"}]},
+    }
+}
+
+
+def test_ambiguous_segments_of_a_json_are_no_class(tmp_path):
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps(SOURCE))
+    source = GroundTruths.read(path)
+    assert source.truth.labels == ["HighJump"] and source.ambiguous is not None and len(source.ambiguous) == 2
+    path.write_text(json.dumps({"database": {"b": SOURCE["database"]["b"]}}))
+    with pytest.raises(InputError, match="Ambiguous segments only"):
+        GroundTruths.read(path)
+
+
+def test_a_video_of_another_subset_counts_as_for_the_evaluator(tmp_path):
+    """`--result` and `ANETdetection` have to agree on what a false positive is."""
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps({"database": {k: SOURCE["database"][k] for k in ("a", "train")}}))
+    row = {"label": "HighJump", "segment": [0, 10]}
+    results = {"results": {"a": [row | {"score": 0.5}], "train": [row | {"score": 0.9}]}}
+    source = GroundTruths.read(path)
+    assert source.score("unnamed", read_predictions(results), [0.5], "official").average_mAP == 0.5
+    truth = {"database": {"a": annotated(HighJump=[0, 10]), "train": SOURCE["database"]["train"]}}
+    assert detection_map(truth, results, 0.5).average_mAP == 0.5
+
+
+def test_ties_and_counts_by_class_reach_the_user(cli, tmp_path):
+    wrong = GOOD | {"segment": [50, 60]}
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps({"results": {"video_test_0": [GOOD, wrong]}}))
+    first = {}
+    for ties in ("official", "stable"):
+        cli("main_eval.py", f"--result={path}", f"--ties={ties}", f"--per_class={tmp_path}/ap.csv")
+        row = pandas.read_csv(tmp_path / "ap.csv").set_index("class").loc["HighJump"]
+        assert (row["ground truths"], row["detections"]) == (2, 2) and row["mean"] == row["AP@0.5"]
+        first[ties] = row["AP@0.5"]
+    assert first == {"official": 0.25, "stable": 0.5}
+
+
+def test_the_demo_goes_by_its_name(cli, tmp_path):
+    make_demo(tmp_path / "demo")
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps({"results": {}}))
+    done = cli("main_eval.py", f"--result={path}", "--dataset=demo", f"--data_path={tmp_path}/demo")
+    assert rows_of(done.stdout)[0][:4] == ["demo-v1", "60", "243", "539eb93b037b"]
