@@ -127,9 +127,8 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
             typed = array.dtype.kind in "iu" if kind == "num_seg" else array.dtype in (np.float32, np.float64)
             if not fits or not typed or 0 in array.shape:
                 found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
-                raise UserError(
-                    f"{path}: {name}/{kind} is {found}; expected {'an integer' if kind == 'num_seg' else f'float32 {shape}'}. {remedy}"
-                )
+                wanted = "an integer" if kind == "num_seg" else f"float32 {shape}"
+                raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
             if not np.isfinite(array).all() or (kind == "num_seg" and array < 1):
                 raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
     return activations

@@ -258,6 +258,7 @@ def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tm
         (lambda c: c.pop("video_test_0/cas"), "video_test_0/cas is only score, num_seg"),
         (lambda c: c.update({"video_test_0/cas": np.zeros((16, 9), np.float32)}), r"(16, 9)"),
         (lambda c: c.update({"video_test_0/score": np.full(21, np.nan, np.float32)}), "not finite"),
+        (lambda c: c.update({"video_test_0/cas": np.zeros((16, 21), np.float16)}), "float16"),
         (lambda c: c.update({"video_test_0/num_seg": np.int64(0)}), "not positive"),
         (lambda c: c.update({"elsewhere/num_seg": np.int64(3)}), "'elsewhere' is not annotated"),
     ],
