@@ -11,37 +11,14 @@ import math
 from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from dataset.annotations import classes_of, read_database
+from dataset.facts import KNOWN, Dataset, dataset_facts
+from dataset.layouts import find_annotations, find_layout
 from quirks import repaired
 from utils import UserError
-
-THUMOS14_CLASSES = (
-    "BaseballPitch", "BasketballDunk", "Billiards", "CleanAndJerk", "CliffDiving", "CricketBowling", "CricketShot",
-    "Diving", "FrisbeeCatch", "GolfSwing", "HammerThrow", "HighJump", "JavelinThrow", "LongJump", "PoleVault",
-    "Shotput", "SoccerPenalty", "TennisSwing", "ThrowDiscus", "VolleyballSpiking",
-)  # fmt: skip
-
-TIOU_THUMOS = tuple(0.1 + i * ((0.9 - 0.1) / 8) for i in range(8)) + (0.9,)  # numpy's linspace(0.1, 0.9, 9), bit for bit
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is true of a dataset whoever uses it."""
-
-    data_path: str
-    classes: tuple[str, ...]
-    stream_width: int  # features per row of one stream
-    fps: float  # of the video that the features were taken from
-    snippet_frames: int  # video frames per feature row
-    tiou_thresholds: tuple[float, ...]
-    protocol: str  # name of the ground truth that the score refers to (docs/evaluation.md)
-
-
-DATASETS = {
-    "thumos14": Dataset("./dataset/THUMOS14", THUMOS14_CLASSES, 1024, 25.0, 16, TIOU_THUMOS, "thumos-210"),
-    "demo": Dataset("./dataset/demo_v1", THUMOS14_CLASSES[:8], 64, 25.0, 16, TIOU_THUMOS, "demo-v1"),
-}
 
 # Published values: the paper and the official code. A recipe of another dataset names only what differs.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -59,17 +36,58 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "outer": 0.25,
         "class_weight": 0.2,
         "nms_th": 0.7,
+        "whole_video": None,
+        "topk": 0.125,
+        "bce_reduction": "mean",
     },
 }
-RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("basnet", "thumos14"): {},
+# BaS-Net's authors published no setting for these data sets. BackTAL did, for the same two branches plus clicks; the lengths
+# of the schedules are its epochs times the batches of the complete training set.
+UNPUBLISHED: dict[tuple[str, str], dict[str, Any]] = {}
+UNPUBLISHED["basnet", "activitynet1.2"] = {
+    "num_segments": 100,
+    "topk": 0.6,
+    "lr": "[0.0002]*950",
+    "batch_size": 128,
+    "class_th": 0.1,
+    "cas_th": "0:0.15:0.025",
+    "outer": 20.0,
+    "fix": "B3",
+    "class_weight": 0.6,
+    "nms_th": 0.7,
+    "whole_video": 0.6,
+    "bce_reduction": "classsum",
+}
+UNPUBLISHED["basnet", "activitynet1.3"] = UNPUBLISHED["basnet", "activitynet1.2"] | {"lr": "[0.0002]*1975"}
+UNPUBLISHED["basnet", "hacs"] = UNPUBLISHED["basnet", "activitynet1.2"] | {
+    "num_segments": 200,
+    "lr": "[0.0001]*4704",
+    "batch_size": 64,
+    "class_th": 0.075,
+    "cas_th": "0:0.2:0.025",
+    "outer": 200.0,
+    "nms_th": 0.71,
+}
+OURS: dict[tuple[str, str], dict[str, Any]] = {
     ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
+    ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
+    | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
 }
 
 
 def recipe(method: str, dataset: str) -> dict[str, Any]:
     """Defaults of `method` on `dataset`."""
-    return PUBLISHED[method] | RECIPES[method, dataset] | {"data_path": DATASETS[dataset].data_path}
+    place = {"data_path": KNOWN[dataset].data_path if dataset in KNOWN else None}
+    return PUBLISHED[method] | UNPUBLISHED.get((method, dataset), {}) | OURS.get((method, dataset), {}) | place
+
+
+def origin(flag: str, method: str, dataset: str) -> str | None:
+    """Where a default comes from, if from a recipe."""
+    if flag in OURS.get((method, dataset), {}):
+        return f"recipe of {dataset}"
+    if flag in UNPUBLISHED.get((method, dataset), {}):
+        return "derived, unpublished"
+    return "published" if flag in PUBLISHED[method] else None
 
 
 @dataclass(frozen=True)
@@ -102,11 +120,21 @@ class Config:
     outer: float
     class_weight: float
     nms_th: float
+    whole_video: float | None
+    topk: float
+    bce_reduction: str
     compat: str
     fix: str
     ties: str
     device: str
     num_workers: int
+    layout: str
+    ground_truth: str | None
+    missing: str
+    cache: str
+    cache_budget: float
+    cache_path: str
+    cache_dtype: str
     classes: tuple[str, ...]
     fps: float
     snippet_frames: int
@@ -135,32 +163,67 @@ class Config:
         """Ids of the official quirks that this run repairs."""
         return repaired(self.compat, self.fix)
 
-    def seconds(self, num_seg: int) -> float:
-        """Time that a video of `num_seg` feature rows covers."""
-        return num_seg * self.snippet_frames / self.fps
+    @cached_property
+    def facts(self) -> Dataset:
+        return dataset_facts(self.dataset)
+
+    @property
+    def annotation_file(self) -> Path:
+        return annotation_file(self.facts, Path(self.data_path), self.layout, self.ground_truth)
+
+    @property
+    def unpublished(self) -> list[str]:
+        """Settings as this project derived them, because nobody published any."""
+        derived = UNPUBLISHED.get((self.method, self.dataset), {})
+        return [name for name, value in derived.items() if getattr(self, name) == value]
+
+    def seconds(self, num_seg: int, duration: float | None = None) -> float:
+        """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
+        return num_seg * self.snippet_frames / self.fps if duration is None else duration
 
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"repaired": list(self.repaired)}
+        return dataclasses.asdict(self) | {"repaired": list(self.repaired), "derived, unpublished": self.unpublished}
+
+
+def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
+    return find_annotations(root, find_layout(root, facts, layout), facts, forced)
+
+
+def where_to_get(facts: Dataset, data_path: str) -> str:
+    return (
+        f"Put the data of --dataset {facts.name} in {data_path} as dataset/README.md shows, name their place "
+        f"with --data_path, or try the built-in data: bash run.sh --dataset demo. {facts.source}".strip()
+    )
 
 
 def make_config(args: Namespace) -> Config:
     """The run that `args` (options.parse_args) asks for."""
-    facts = DATASETS[args.dataset]
+    facts = dataset_facts(args.dataset)
     values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Config)}
     if args.len_feature is None:
         values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
-    for name in ("classes", "fps", "snippet_frames", "tiou_thresholds", "protocol"):
+    for name in ("fps", "snippet_frames", "tiou_thresholds", "protocol"):
         values[name] = getattr(facts, name)
+    values["data_path"] = args.data_path or facts.data_path
+    if args.dataset.endswith(".json"):
+        values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
+    values["missing"] = args.missing or facts.missing
+    values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
     config = Config(**values)
     if config.len_feature % len(config.streams):
         raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
     _ = config.cas_thresholds, config.repaired  # a mistake in either is told now, not after an hour
     return config
+
+
+def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
+    path = annotation_file(facts, Path(values["data_path"]), values["layout"], values["ground_truth"])
+    return classes_of(read_database(path, where_to_get(facts, values["data_path"])))
 
 
 MOST_ITERATIONS = 10_000_000

@@ -8,13 +8,14 @@ import torch
 
 from checkpoint import TrainingState, load_file, load_network
 from config import Config, make_config
+from dataset.check import quick_check
 from dataset.make_demo import ensure_demo
-from eval.table import read_ground_truth
 from methods import build_method
 from options import parse_args
 from outputs import RunFiles, locked
+from store import open_store
 from test import Evaluation, evaluate
-from thumos_features import fingerprint, load_database, load_videos
+from thumos_features import fingerprint, load_data
 from train import fit, make_optimizer
 from utils import UserError, run_command
 
@@ -25,13 +26,11 @@ def main() -> None:
 
 
 def train(args: Namespace) -> None:
+    ensure_demo(args.dataset, args.data_path)
     config = make_config(args)
     device = choose_device(config.device)
     torch.autograd.set_detect_anomaly(args.debug)
-    ensure_demo(config)
-    database = load_database(config)
-    truth = read_ground_truth({"database": database}, "test")
-    train_videos, test_videos = (load_videos(config, database, subset) for subset in ("train", "test"))
+    data = load_data(config)
 
     with locked(config.output_path, config.model_path, config.log_path):
         files = RunFiles(config, args.quiet)
@@ -41,19 +40,23 @@ def train(args: Namespace) -> None:
         method = build_method(config)
         method.network.to(device)
         optimizer = make_optimizer(method.network, config)
-        state = TrainingState(method.network, optimizer, seed, fingerprint([*train_videos, *test_videos]))
+        state = TrainingState(method.network, optimizer, seed, fingerprint([*data.train, *data.test], data.truth))
         if saved:
             state.restore(files.checkpoint, saved, config)
             files.say(f"resuming after iteration {state.iteration}")
         elif config.model_file:
             load_network(method.network, config.model_file, config)
-        files.say(describe(config, len(train_videos), len(test_videos), device, state.seed))
+        files.say(data.summary)
+        for finding in quick_check(data, config):
+            files.say(f"warning: {finding.kind}: {finding.where}: {finding.text}")
+        store = open_store([*data.train, *data.test], config, device, files.say)
+        files.say(describe(config, len(data.train), len(data.test), device, state.seed))
         files.start(state, resumed=saved is not None)
 
         def evaluate_now(between: Callable[[], None]) -> Evaluation:
-            return evaluate(method, test_videos, truth, config, device, between)
+            return evaluate(method, data, store, config, device, between)
 
-        fit(method.loss, state, train_videos, evaluate_now, files, config, device)
+        fit(method.loss, state, data.train, store, evaluate_now, files, config, device)
 
 
 def describe(config: Config, num_train: int, num_test: int, device: torch.device, seed: int) -> str:

@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import Config, make_config
+from config import Config, annotation_file, make_config
+from dataset.facts import dataset_facts
 from options import parse_args
 from utils import UserError, atomic_write, run_command, write_json
 
@@ -29,17 +30,18 @@ def score_file(args: Namespace) -> None:
     from eval.table import InputError, read_predictions
     from eval.thumos_kit import read_kit, write_kit
 
-    config = make_config(args)
+    facts = dataset_facts(args.dataset)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}")
     warnings.simplefilter("once")
     try:
         found = read_kit(args.result) if args.result.endswith(".txt") else read_predictions(args.result)
-        source = GroundTruths.read(args.ground_truth or Path(config.data_path) / "gt.json", args.subset)
+        path = annotation_file(facts, Path(args.data_path or facts.data_path), args.layout, args.ground_truth)
+        source = GroundTruths.read(path, args.subset, facts.test)
         names = args.protocols.split(",") if args.protocols else [name_of(source.truth)]
         scores = {}
         for name in PROTOCOLS if names == ["all"] else names:
             try:
-                scores[name] = source.score(name, found, config.tiou_thresholds, config.ties)
+                scores[name] = source.score(name, found, facts.tiou_thresholds, args.ties)
             except InputError as error:
                 if names != ["all"]:
                     raise
@@ -49,7 +51,7 @@ def score_file(args: Namespace) -> None:
                 f"{source.where}: none of the protocols can be built from it; give the ground truth with --ground_truth."
             )
         print(protocols_text(scores), end="")
-        print(f"mAP in %, {len(found)} detections of {args.result}, ties {config.ties}")
+        print(f"mAP in %, {len(found)} detections of {args.result}, ties {args.ties}")
         if args.save_kit:
             write_kit(args.save_kit, found)
     except InputError as error:
@@ -66,10 +68,12 @@ def score_file(args: Namespace) -> None:
 
 def evaluate_network(args: Namespace) -> None:
     """Evaluate a checkpoint, or the activations that one was seen to have."""
+    from dataset.make_demo import ensure_demo
     from eval.report import best_record_text, per_class, per_class_text, report
     from outputs import locked, record_of, set_aside
     from test import as_table
 
+    ensure_demo(args.dataset, args.data_path)
     config = make_config(args)
     if config.model_file is None and args.activations is None:
         raise UserError(
@@ -78,7 +82,7 @@ def evaluate_network(args: Namespace) -> None:
         )
     with locked(config.output_path):
         evaluation = evaluate_now(config, args.activations, args.save_activations)
-        record = record_of(evaluation, config, 0, {})
+        record = record_of(evaluation, 0, {})
         output = Path(config.output_path)
         names = ("report.md", "best_record.txt", "per_class.csv", "per_class.md", "detections.json", "evaluation.json")
         paths = [output / name for name in names]
@@ -99,27 +103,27 @@ def evaluate_network(args: Namespace) -> None:
 def evaluate_now(config: Config, saved: str | None, save: str | None) -> "Evaluation":
     """The evaluation of `saved` activations or of the config's checkpoint."""
     from checkpoint import load_network
-    from dataset.make_demo import ensure_demo
-    from eval.table import read_ground_truth
     from main import choose_device
     from methods import build_method
+    from store import Files
     from test import compute_activations, detect, read_activations, save_activations, score
-    from thumos_features import load_database, load_videos, multi_hot
+    from thumos_features import load_data, load_database, multi_hot, test_truth
 
-    ensure_demo(config)
-    database = load_database(config)
     method = build_method(config)
     if saved:
+        database = load_database(config)
         activations = read_activations(saved, method, database)
+        truth = test_truth(database, config, list(activations))
     else:
         device = choose_device(config.device)
+        data = load_data(config, ["test"])
         load_network(method.network, config.model_file or "", config)
         method.network.to(device)
-        activations = compute_activations(method, load_videos(config, database, "test"), config, device)
+        activations = compute_activations(method, data.test, Files(config.num_workers), config, device)
+        database, truth = {video.name: {"annotations": video.annotations} for video in data.test}, data.truth
     if save:
         save_activations(save, activations)
     labels = {name: multi_hot([row["label"] for row in database[name]["annotations"]], config.classes) for name in activations}
-    truth = read_ground_truth({"database": database}, "test")
     return score(method, activations, detect(method, activations), labels, truth, config)
 
 

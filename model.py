@@ -49,6 +49,7 @@ class BaS_Net(nn.Module):
         hidden: int = 2048,
         dropout: float = 0.7,
         ablation: str = "full",
+        topk: float = 0.125,
     ):
         super().__init__()
         self.has_base = ablation != "supp"
@@ -56,7 +57,7 @@ class BaS_Net(nn.Module):
         if self.has_supp:
             self.filter_module = Filter_Module(len_feature, max(1, hidden // 4))
         self.cas_module = CAS_Module(len_feature, num_classes + (ablation != "baseline"), hidden, dropout)
-        self.k = max(1, num_segments // 8)
+        self.k = max(1, int(num_segments * topk))
 
     def video_score(self, cas_btc: Tensor) -> Tensor:
         """Softmax over classes of the mean of each class's k largest activations."""

@@ -4,10 +4,12 @@ Defaults depend on --dataset and --method (config.recipe), so those two are read
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
-from config import DATASETS, PUBLISHED, RECIPES, recipe
+from config import PUBLISHED, origin, recipe
+from dataset.facts import KNOWN
+from dataset.layouts import LAYOUTS
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 
@@ -23,7 +25,8 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.
     parser = argparse.ArgumentParser(
         usage="main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)",
         epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
-        "`published`: the paper and its code; `official flag`: the code's command line; `ours`: added here.",
+        "`published`: the paper and its code; `derived, unpublished`: nobody published a setting for this data set, so it "
+        "is BackTAL's or follows from it (docs/basnet.md); `official flag`: the code's command line; `ours`: added here.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
         allow_abbrev=False,
     )
@@ -43,16 +46,19 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.
 
 def _origin(flag: str, method: str, dataset: str) -> str:
     """Where a default comes from."""
-    if flag in RECIPES[method, dataset]:
-        return f"recipe of {dataset}"
-    return "published" if flag in PUBLISHED[method] else "official flag" if flag in OFFICIAL_FLAGS else "ours"
+    return origin(flag, method, dataset) or ("official flag" if flag in OFFICIAL_FLAGS else "ours")
 
 
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
 def _add_choice_of_work(group: Group) -> None:
-    group.add_argument("--dataset", default="thumos14", choices=list(DATASETS), help="dataset; demo makes itself")
+    group.add_argument(
+        "--dataset",
+        default="thumos14",
+        type=dataset,
+        help=f"{', '.join(KNOWN)} (the demos make themselves), or PATH/TO/dataset.json that describes your own",
+    )
     group.add_argument("--method", default="basnet", choices=list(PUBLISHED), help="method")
     group.add_argument(
         "--ablation",
@@ -65,7 +71,24 @@ def _add_choice_of_work(group: Group) -> None:
 
 
 def _add_places(group: Group) -> None:
-    group.add_argument("--data_path", help="folder of the data: gt.json, split_train.txt, split_test.txt and features/")
+    group.add_argument(
+        "--data_path", help="folder of the data, in any of the layouts of dataset/README.md (None: as dataset.json says)"
+    )
+    group.add_argument(
+        "--layout", default="auto", choices=["auto", *LAYOUTS], help="whose arrangement of the features; auto looks for it"
+    )
+    group.add_argument(
+        "--ground_truth",
+        default=None,
+        metavar="PATH",
+        help="annotation file (None: looked for in --data_path); with --result also the folder of the official annotations",
+    )
+    group.add_argument(
+        "--missing",
+        default=None,
+        choices=["fail", "drop"],
+        help="what to do about annotated videos without features (None: drop on ActivityNet and HACS, else fail)",
+    )
     group.add_argument("--model_path", default="./models/BaSnet", help="folder for checkpoints")
     group.add_argument("--output_path", default="./outputs/BaSnet", help="folder for records, detections and logs")
     group.add_argument("--log_path", default="./logs/BaSnet", help="folder for TensorBoard")
@@ -83,6 +106,11 @@ def _add_training(group: Group) -> None:
     group.add_argument("--batch_size", type=positive_integer, help="videos per iteration")
     group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
     group.add_argument("--weight_decay", type=not_negative_number, help="L2 term added to the gradient by Adam")
+    group.add_argument(
+        "--bce_reduction",
+        choices=["mean", "classsum"],
+        help="classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)",
+    )
     group.add_argument("--dropout", type=share, help="dropout before the classifier")
     group.add_argument("--seed", type=seed, default=-1, help="seed of everything random; -1 draws one and reports it")
     group.add_argument(
@@ -106,6 +134,7 @@ def _add_network(group: Group) -> None:
         default=None,
         help="features per row, all streams together (None: the dataset's width, 1024 a stream for I3D)",
     )
+    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
     group.add_argument("--hidden", type=positive_integer, help="channels of the classifier; the filter has a quarter of them")
 
 
@@ -116,6 +145,12 @@ def _add_localization(group: Group) -> None:
     group.add_argument("--outer", type=not_negative_number, help="contrast region on each side of a proposal, in its lengths")
     group.add_argument("--class_weight", type=not_negative_number, help="weight of the class term in a proposal's score")
     group.add_argument("--nms_th", type=share, help="temporal IoU from which a worse detection is suppressed")
+    group.add_argument(
+        "--whole_video",
+        type=optional(not_negative_number),
+        metavar="SCORE",
+        help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
+    )
     group.add_argument(
         "--compat",
         default="official",
@@ -134,12 +169,6 @@ def _add_scoring(group: Group) -> None:
         default=None,
         metavar="NAMES",
         help="with --result: ground truths to score against, such as thumos-210,thumos-kit, or all (docs/evaluation.md)",
-    )
-    group.add_argument(
-        "--ground_truth",
-        default=None,
-        metavar="PATH",
-        help="with --result: a gt.json, or the folder of the official annotation files (None: gt.json of --data_path)",
     )
     group.add_argument("--subset", default=None, help="with --result: subset of the ground truth (None: the one for testing)")
     group.add_argument("--ties", default="official", choices=["official", "stable"], help="order of equal scores and overlaps")
@@ -160,8 +189,37 @@ def _add_scoring(group: Group) -> None:
 def _add_running(group: Group) -> None:
     group.add_argument("--device", default="auto", type=device, help="auto, cpu, cuda or cuda:N")
     group.add_argument("--num_workers", type=int, default=8, help="threads that read feature files, at least one")
+    group.add_argument(
+        "--cache",
+        default="auto",
+        choices=["auto", "ram", "device", "off"],
+        help="where features are during a run: in memory, on the GPU, or read from their files at each use; auto: the "
+        "fastest of these that fits",
+    )
+    group.add_argument(
+        "--cache_budget", type=not_negative_number, default=16.0, metavar="GIB", help="what auto may take for features"
+    )
+    group.add_argument(
+        "--cache_path",
+        default="auto",
+        metavar="FOLDER",
+        help="folder of one packed copy of the features, which makes the next start fast; auto: packed/ in --data_path; none",
+    )
+    group.add_argument(
+        "--cache_dtype", default="float32", choices=["float32", "float16"], help="numbers in memory; float16 takes half"
+    )
     group.add_argument("--quiet", action="store_true", help="print the final report only")
     group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")
+
+
+def dataset(text: str) -> str:
+    if text in KNOWN or text.endswith(".json"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}, and no dataset.json")
+
+
+def optional(kind: Callable[[str], float]) -> Callable[[str], float | None]:
+    return lambda text: None if text == "none" else kind(text)
 
 
 def positive_integer(text: str) -> int:

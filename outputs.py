@@ -12,29 +12,35 @@ from typing import Any
 
 from checkpoint import TrainingState, save_file
 from config import Config
+from eval.eval_detection import DetectionScore
 from eval.report import best_record_text, report
 from eval.table import size
 from test import Evaluation
 from utils import UserError, append_line, atomic_write, remove_halves, say_now, write_json
 
 
-def record_of(evaluation: Evaluation, config: Config, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
+def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
     """One line of log.jsonl."""
-    thresholds = [f"{tiou:g}" for tiou in config.tiou_thresholds]
-    score = evaluation.score
     return {
         "iteration": iteration,
         **losses,
         "test_acc": evaluation.test_acc,
         "classification_mAP": evaluation.classification_mAP,
         "top1": evaluation.top1,
-        "mAP": dict(zip(thresholds, score.mAP.tolist(), strict=True)),
-        "averages": score.averages,
-        "average_mAP": score.average_mAP,
+        **_scores(evaluation.score),
+        "average_mAP": evaluation.average_mAP,
         "average_recall": evaluation.average_recall,
         "num_detections": evaluation.num_detections,
         "protocol": evaluation.protocol,
+        "with_features": evaluation.score_of_found and _scores(evaluation.score_of_found),
+    }
+
+
+def _scores(score: DetectionScore) -> dict[str, Any]:
+    return {
         "ground_truth": "{} videos, {} instances, {}".format(*size(score.truth), score.ground_truth),
+        "mAP": {f"{tiou:g}": value for tiou, value in zip(score.tiou, score.mAP.tolist(), strict=True)},
+        "averages": score.averages,
     }
 
 

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,7 +17,9 @@ from dataset.make_demo import ensure_demo
 from localize import Detections, localize
 from methods import Arrays, Method, build_method
 from options import parse_args
-from thumos_features import Video, load_database, load_videos, test_features
+from store import Files
+from test import compute_activations
+from thumos_features import Video, load_data, test_features
 from utils import UserError, atomic_write, run_command
 
 SHOWN = 60  # best detections of a class
@@ -28,23 +31,23 @@ def main() -> None:
     own.add_argument("--figure", type=Path, default=Path("video.png"))
     chosen, rest = own.parse_known_args()
     args = parse_args(rest)
-    run_command(lambda: draw_video(make_config(args), chosen.video, chosen.figure), args.debug)
+    run_command(lambda: draw_video(args, chosen.video, chosen.figure), args.debug)
 
 
-def draw_video(config: Config, name: str | None, figure_file: Path) -> None:
-    ensure_demo(config)
-    database = load_database(config)
-    videos = {video.name: video for video in load_videos(config, database, "test")}
+def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) -> None:
+    ensure_demo(args.dataset, args.data_path)
+    config = make_config(args)
+    videos = {video.name: video for video in load_data(config, ["test"]).test}
     if config.model_file is None or (name or next(iter(videos))) not in videos:
         raise UserError(f"--video {name}, --model_file {config.model_file}: expected a test video's name and a checkpoint.")
     video = videos[name or next(iter(videos))]
     method = build_method(config)
     load_network(method.network, config.model_file, config)
     method.network.eval()
-    features = test_features([video], config)
-    arrays = {key: array[0] for key, array in method.activations(features).items()}
+    features = test_features([video], Files(1), config)
+    arrays = compute_activations(method, [video], Files(1), config, torch.device("cpu"))[video.name]
     sequences = {key: array[0] for key, array in method.sequences(features).items()}
-    figure = draw(config, method, video, arrays, sequences, database[video.name]["annotations"])
+    figure = draw(config, method, video, arrays, sequences, video.annotations)
     with atomic_write(figure_file, "wb") as stream:
         figure.savefig(stream, dpi=110, format=figure_file.suffix.lstrip(".") or "png")
     print(figure_file)
@@ -52,13 +55,13 @@ def draw_video(config: Config, name: str | None, figure_file: Path) -> None:
 
 def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences: Arrays, truth: list) -> Figure:
     """One panel a sequence, then the time lines of detections and truth of every class localized or annotated."""
-    detections = localize(method.curves(arrays, video.num_seg))
+    detections = localize(method.curves(arrays))
     classes = sorted({*detections.classes.tolist(), *(config.classes.index(row["label"]) for row in truth)})
     colours = {number: f"C{place}" for place, number in enumerate(classes)}
     heights = [1.0] * len(sequences) + [0.8 * len(classes)]
     figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    time = np.arange(config.num_segments) * config.seconds(video.num_seg) / config.num_segments
+    time = np.arange(config.num_segments) * video.seconds / config.num_segments
     for panel, (title, values) in zip(panels, sequences.items(), strict=False):
         for number in classes if values.ndim == 2 else [None]:
             line = values if number is None else values[:, number]
@@ -69,7 +72,7 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
     draw_time_lines(panels[-1], config, detections, truth, colours)
     panels[0].set_title(f"{video.name}: {', '.join(config.classes[number] for number in classes)} (truth shaded)")
     panels[-1].set_xlabel("seconds")
-    panels[-1].set_xlim(0, config.seconds(video.num_seg))
+    panels[-1].set_xlim(0, video.seconds)
     return figure
 
 

@@ -17,10 +17,10 @@ from eval.classification import classification_map, exact_accuracy, top1_accurac
 from eval.eval_detection import DetectionScore, detection_map
 from eval.proposals import average_recall
 from eval.protocols import name_of
-from eval.table import Table
+from eval.table import Table, rows_of
 from localize import Detections, localize_all
 from methods import Arrays, Method
-from thumos_features import Video, test_features
+from thumos_features import Data, Store, Video, test_features
 from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
@@ -34,6 +34,7 @@ class Evaluation:
     """All that is reported of one state of the network."""
 
     score: DetectionScore
+    score_of_found: DetectionScore | None  # against the test videos with features alone, if others were dropped
     protocol: str  # name of the ground truth
     test_acc: float
     classification_mAP: float
@@ -58,20 +59,21 @@ class Evaluation:
 
 def evaluate(
     method: Method,
-    videos: list[Video],
-    truth: Table,
+    data: Data,
+    store: Store,
     config: Config,
     device: torch.device,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    activations = compute_activations(method, videos, config, device, between)
-    labels = {video.name: video.label_c for video in videos}
-    return score(method, activations, detect(method, activations), labels, truth, config)
+    activations = compute_activations(method, data.test, store, config, device, between)
+    labels = {video.name: video.label_c for video in data.test}
+    return score(method, activations, detect(method, activations), labels, data.truth, config)
 
 
 def compute_activations(
     method: Method,
     videos: list[Video],
+    store: Store,
     config: Config,
     device: torch.device,
     between: Callable[[], None] = lambda: None,
@@ -81,7 +83,7 @@ def compute_activations(
     activations: dict[str, Arrays] = {}
     for start in range(0, len(videos), EVAL_BATCH):
         part = videos[start : start + EVAL_BATCH]
-        batch = method.activations(test_features(part, config).to(device))
+        batch = method.activations(test_features(part, store, config).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(
                 f"the network's scores of {part[0].name} and its neighbours are not finite: its weights have diverged. "
@@ -89,7 +91,9 @@ def compute_activations(
             )
         for row, video in enumerate(part):
             arrays = {key: array[row] for key, array in batch.items()}
-            activations[video.name] = arrays | {"num_seg": np.int64(video.num_seg)}
+            activations[video.name] = arrays | {"num_seg": np.array(video.num_seg)}
+            if video.timed and video.duration is not None:
+                activations[video.name]["duration"] = np.array(video.duration)
         between()
     return activations
 
@@ -120,7 +124,7 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
-        expected = method.activation_shapes() | {"num_seg": ()}
+        expected = method.activation_shapes() | {"num_seg": ()} | ({"duration": ()} if "duration" in arrays else {})
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
@@ -129,15 +133,14 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
                 found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
                 wanted = "an integer" if kind == "num_seg" else f"float32 {shape}"
                 raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
-            if not np.isfinite(array).all() or (kind == "num_seg" and array < 1):
+            if not np.isfinite(array).all() or (kind in ("num_seg", "duration") and array <= 0):
                 raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
     return activations
 
 
 def detect(method: Method, activations: dict[str, Arrays]) -> Found:
     """Detections of every video."""
-    curves = (method.curves(arrays, int(arrays["num_seg"])) for arrays in activations.values())
-    return dict(zip(activations, localize_all(curves), strict=True))
+    return dict(zip(activations, localize_all(map(method.curves, activations.values())), strict=True))
 
 
 def as_table(found: Found, classes: tuple[str, ...]) -> Table:
@@ -176,12 +179,14 @@ def score(
     """`labels` are those of the videos in `activations`."""
     table = as_table(found, config.classes)
     recall = average_recall(truth, table)
+    seen = np.isin(truth.videos, list(activations))[truth.video]
     label_vc = np.stack([labels[name] for name in activations])
     score_vc = np.stack([arrays["score"][: config.num_classes] for arrays in activations.values()])
     predicted_vc = np.stack([method.predicted(row) for row in score_vc])
     return Evaluation(
         score=detection_map(truth, table, config.tiou_thresholds, ties=config.ties),
-        protocol=name_of(truth),
+        score_of_found=None if seen.all() else detection_map(rows_of(truth, seen), table, config.tiou_thresholds, config.ties),
+        protocol=name if (name := name_of(truth)) != "unnamed" else config.protocol,
         test_acc=exact_accuracy(predicted_vc, label_vc),
         classification_mAP=classification_map(score_vc, label_vc),
         top1=top1_accuracy(score_vc, label_vc),

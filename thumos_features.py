@@ -1,37 +1,52 @@
-"""Videos on disk -> checked records in memory -> batches of T rows each.
+"""Videos on disk -> records -> batches of T rows each.
 
 Shapes: B batch, L feature rows of a video, T rows given to the network, F features, C classes.
 """
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from config import Config
-from dataset.present import where_to_get
-from utils import UserError, listing, read_json, read_text
+from config import Config, where_to_get
+from dataset.annotations import Database, check_labels, duration_of, read_database, subset_name
+from dataset.feature_files import inspect, read_features
+from dataset.layouts import Layout, find_layout, spelled, split_names
+from eval.table import Table, digest, read_ground_truth
+from utils import UserError, listing
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Video:
-    name: str
-    features_lf: Floats
+    """One video of any layout. `read` takes its features from disk, every value checked."""
+
+    name: str  # as the annotations spell it
+    num_seg: int  # L
     label_c: Floats
+    annotations: list[dict[str, Any]]
+    fps: float
+    snippet_frames: int
+    duration: float | None
+    timed: bool  # whether its duration says how long it is, and not its rows
+    width: int  # of one stream
+    files: tuple[Path, ...]
+    read: Callable[[], Floats]  # (L, F)
 
     @property
-    def num_seg(self) -> int:
-        return len(self.features_lf)
+    def seconds(self) -> float:
+        return self.duration if self.timed and self.duration else self.num_seg * self.snippet_frames / self.fps
 
 
 class Batch(NamedTuple):
@@ -64,9 +79,14 @@ def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> In
 SHUFFLE, ROWS = 1, 2  # what a generator is for is part of its key, so that no two uses share a stream
 
 
-def random_state(*key: int) -> np.random.RandomState:
-    """numpy's legacy generator keyed by integers such as (ROWS, seed, iteration, video): no state to carry or to save."""
-    return np.random.RandomState(np.random.SeedSequence(key).generate_state(8))
+def random_state(*key: int, again: np.random.RandomState | None = None) -> np.random.RandomState:
+    """numpy's legacy generator keyed by integers such as (ROWS, seed, iteration, video): no state to carry or to save.
+
+    Making one takes ten times as long as giving `again` one a new key.
+    """
+    state = again or np.random.RandomState(0)
+    state.seed(np.random.SeedSequence(key).generate_state(8))
+    return state
 
 
 def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, official: bool) -> Indices:
@@ -83,151 +103,179 @@ def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, of
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def training_batch(videos: list[Video], config: Config, seed: int, iteration: int) -> Batch:
+class Store(Protocol):
+    """Features of all videos of a run (store.py)."""
+
+    def rows(self, videos: list[Video], rows: list[Indices]) -> Tensor:
+        """The named rows of each video, (B, T, F) in single precision."""
+
+
+def training_batch(videos: list[Video], store: Store, config: Config, seed: int, iteration: int) -> Batch:
     """The batch of one iteration; the same whatever ran before it."""
     chosen = batch_videos(len(videos), config.batch_size, iteration, seed, "B6" not in config.repaired)
-    features = [
-        videos[v].features_lf[random_indices(videos[v].num_seg, config.num_segments, random_state(ROWS, seed, iteration, v))]
+    random = random_state(0)
+    rows = [
+        random_indices(videos[v].num_seg, config.num_segments, random_state(ROWS, seed, iteration, v, again=random))
         for v in chosen
     ]
-    return Batch(torch.from_numpy(np.stack(features)), torch.from_numpy(np.stack([videos[v].label_c for v in chosen])))
+    labels = torch.from_numpy(np.stack([videos[v].label_c for v in chosen]))
+    return Batch(store.rows([videos[v] for v in chosen], rows), labels)
 
 
-def test_features(videos: list[Video], config: Config) -> Tensor:
+def test_features(videos: list[Video], store: Store, config: Config) -> Tensor:
     """Uniformly sampled features (B, T, F) of whole videos."""
-    rows = [video.features_lf[uniform_indices(video.num_seg, config.num_segments)] for video in videos]
-    return torch.from_numpy(np.stack(rows))
+    return store.rows(videos, [uniform_indices(video.num_seg, config.num_segments) for video in videos])
 
 
 # ----------------------------------------------------------------------------------------------------- reading
 
 
-def load_database(config: Config) -> dict[str, Any]:
-    """gt.json's videos, each checked for what the rest relies on."""
-    path = Path(config.data_path) / "gt.json"
-    content = read_json(path, "the ground truth of all videos", where_to_get(config))
-    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
-        raise UserError(
-            f'{path}: no "database" object in it; expected {{"database": {{video: ...}}}}, as dataset/README.md shows.'
+@dataclass(frozen=True)
+class Data:
+    """What a run works on."""
+
+    train: list[Video]
+    test: list[Video]
+    truth: Table  # of the test videos, those without features included
+    summary: str
+
+
+def load_data(config: Config, subsets: Sequence[str] = ("train", "test")) -> Data:
+    """The videos of `subsets`, found in whatever layout, their files opened and their shapes checked."""
+    layout = find_layout(Path(config.data_path), config.facts, config.layout)
+    database = load_database(config)
+    lines = [f"{config.dataset}: layout {layout.name} in {layout.base}, annotations {config.annotation_file}"]
+    videos: dict[str, list[Video]] = {"train": [], "test": []}
+    tested: list[str] = []
+    for subset in subsets:
+        found = find_videos(layout, config, database, subset)
+        if found.missing and (config.missing == "fail" or not found.files):
+            remedy = where_to_get(config.facts, config.data_path) + (REMEDY if config.missing == "fail" else "")
+            raise UserError(f"{found.what_is_missing(layout)} {remedy}")
+        with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
+            opened = partial(open_video, layout=layout, config=config, database=database)
+            videos[subset] = list(pool.map(opened, *zip(*found.files.items(), strict=True)))
+        lines.append(found.summary(layout, videos[subset]))
+        tested = [*found.files, *found.missing]
+    truth = test_truth(database, config, tested)
+    return Data(videos["train"], videos["test"], truth, "\n".join(lines))
+
+
+REMEDY = " Or work without these videos: --missing drop."
+
+
+def load_database(config: Config) -> Database:
+    """The annotations of all videos, every label one of the dataset."""
+    database = read_database(config.annotation_file, where_to_get(config.facts, config.data_path))
+    check_labels(database, config.annotation_file, config.classes, config.dataset)
+    return database
+
+
+def test_truth(database: Database, config: Config, videos: Sequence[str]) -> Table:
+    """What is scored against: the test subset, or the annotations of `videos` where the file names no subsets."""
+    own, names = subset_name(database, config.facts.test, config.annotation_file), set(videos)
+    marked = {
+        name: video | {"subset": "test" if (video.get("subset") == own if own else name in names) else "other"}
+        for name, video in database.items()
+    }
+    return read_ground_truth({"database": marked}, "test")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The videos of a subset by annotation, and their files."""
+
+    subset: str
+    files: dict[str, tuple[Path, ...]]
+    missing: list[str]
+    unannotated: list[str]
+
+    def what_is_missing(self, layout: Layout) -> str:
+        return (
+            f"{len(self.missing)} of {len(self.files) + len(self.missing)} annotated {self.subset} videos have no features: "
+            f"{listing(self.missing)}. Expected {layout.expected(self.subset)}."
         )
-    for name, video in content["database"].items():
-        try:
-            labels = _checked_labels(video)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise UserError(
-                f'{path}: video {name} is malformed; expected {{"subset": "test", "annotations": '
-                '[{"segment": ["18.6", "24.8"], "label": "HighJump"}]} with finite times.'
-            ) from None
-        unknown = sorted(labels - set(config.classes))
-        if unknown:
-            raise UserError(
-                f"{path}: video {name} has the unknown label {listing(unknown)}; the {len(config.classes)} classes of "
-                f"--dataset {config.dataset} are {', '.join(config.classes)}. Correct the label or the dataset."
-            )
-    return content["database"]
+
+    def summary(self, layout: Layout, videos: list[Video]) -> str:
+        size = sum(path.stat().st_size for video in videos for path in video.files) / 2**20
+        text = f"  {self.subset}: {len(videos)} videos, {sum(video.num_seg for video in videos):,} rows, {size:,.0f} MiB"
+        if self.unannotated:
+            text += f"; {len(self.unannotated)} files have no annotation and are not used: {listing(self.unannotated)}"
+        return text + (f"\n    dropped: {self.what_is_missing(layout)}" if self.missing else "")
 
 
-def _checked_labels(video: Any) -> set[str]:
-    """The labels of one video of gt.json, or an exception if anything in it has not the expected form."""
-    labels = {row["label"] for row in video["annotations"]}
-    segments = [row["segment"] for row in video["annotations"]]
-    times = [time for segment in segments for time in segment]
-    well_formed = (
-        all(isinstance(text, str) for text in [video["subset"], *labels])
-        and all(isinstance(segment, list) and len(segment) == 2 for segment in segments)
-        and all(isinstance(time, str | int | float) and not isinstance(time, bool) for time in times)
-        and all(math.isfinite(float(time)) for time in times)
-    )
-    if not well_formed:
-        raise ValueError
-    return labels
+def find_videos(layout: Layout, config: Config, database: Database, subset: str) -> Found:
+    """Which videos a subset has: those of its split file, else of the annotations' subset, else of the folder."""
+    places = layout.files(subset, config.streams)
+    present = set().union(*places)
+    names = getattr(config.facts, subset)
+    split = split_names(Path(config.data_path), layout, subset)
+    own = subset_name(database, names, config.annotation_file)
+    if split:
+        wanted = split[1]
+        _check_split(*split, database, own)
+    elif own:
+        wanted = [name for name, video in database.items() if video.get("subset") == own and video["annotations"]]
+    else:
+        wanted = [name for name in database if spelled(name, places[0]) and database[name]["annotations"]]
+    if not wanted:
+        subsets = sorted({str(video.get("subset")) for video in database.values()})
+        raise UserError(
+            f"{config.annotation_file}: no annotated video of the {subset} subset; expected subset {' or '.join(names)}, found "
+            f"{listing(subsets) or 'no video'}."
+        )
+    files, missing = {}, []
+    for name in wanted:
+        keys = [spelled(name, place) for place in places]
+        if None in keys:
+            missing.append(name)
+        else:
+            files[name] = tuple(place[key] for place, key in zip(places, keys, strict=True) if key)
+            present -= set(keys)
+    known = {key for name in database for key in (name, f"v_{name}", name.removeprefix("v_"))}
+    return Found(subset, files, missing, sorted(present - known))
 
 
-def load_videos(config: Config, database: dict[str, Any], subset: str) -> list[Video]:
-    """All videos of split_{subset}.txt, features in memory, every file checked."""
-    split = Path(config.data_path) / f"split_{subset}.txt"
-    lines = read_text(split, f"the {subset} videos, one name a line", where_to_get(config)).splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise UserError(f"{split}: lists no video; expected one name a line.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"{split}: {listing(repeated)} listed more than once; expected every video once.")
-    bare = [name for name in names if not database.get(name, {}).get("annotations")]
+def _check_split(path: Path, wanted: list[str], database: Database, own: str | None) -> None:
+    bare = [name for name in wanted if not database.get(name, {}).get("annotations")]
     if bare:
         raise UserError(
-            f"{split}: {len(bare)} of {len(names)} videos have no annotation in gt.json: {listing(bare)}. "
+            f"{path}: {len(bare)} of {len(wanted)} videos have no annotation in gt.json: {listing(bare)}. "
             "Add their annotations or take them out of the split."
         )
-    misplaced = [name for name in names if database[name]["subset"] != subset]
+    misplaced = [name for name in wanted if database[name].get("subset") != own]
     if misplaced:
         raise UserError(
-            f"{split}: {len(misplaced)} videos are of another subset in gt.json: {listing(misplaced)}; expected "
-            f'"subset": "{subset}". Correct whichever of the two is wrong.'
+            f"{path}: {len(misplaced)} videos are of another subset in gt.json: {listing(misplaced)}; expected "
+            f'"subset": "{own}". Correct whichever of the two is wrong.'
         )
-    _report_missing(config, subset, names)
-    with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
-        features = list(pool.map(lambda name: _read_features(config, subset, name), names))
-    return [
-        Video(name, rows, multi_hot([a["label"] for a in database[name]["annotations"]], config.classes))
-        for name, rows in zip(names, features, strict=True)
-    ]
 
 
-def fingerprint(videos: list[Video]) -> str:
-    """Changes with the names, lengths, labels or order of videos, on which every batch depends."""
-    rows = [(video.name, video.num_seg, video.label_c.tolist()) for video in videos]
+def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Config, database: Database) -> Video:
+    annotations = database[name]["annotations"]
+    width = config.len_feature // len(config.streams)
+    num_seg, duration = inspect(files, layout, config.streams, width)
+    return Video(
+        name=name,
+        num_seg=num_seg,
+        label_c=multi_hot([row["label"] for row in annotations], config.classes),
+        annotations=annotations,
+        fps=config.fps,
+        snippet_frames=config.snippet_frames,
+        duration=duration_of(database[name]) or duration,
+        timed=config.facts.timing == "duration" or layout.stretched,
+        width=width,
+        files=files,
+        read=lambda: read_features(files, layout, config.streams, width),
+    )
+
+
+def fingerprint(videos: list[Video], truth: Table) -> str:
+    """Changes with the names, lengths, labels or order of videos, on which every batch depends, and with the ground truth."""
+    rows = [digest(truth), *((video.name, video.num_seg, video.label_c.tolist()) for video in videos)]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 def multi_hot(labels: list[str], classes: tuple[str, ...]) -> Floats:
     present = set(labels)
     return np.array([name in present for name in classes], dtype=np.float32)
-
-
-def _feature_file(config: Config, subset: str, stream: str, name: str) -> Path:
-    return Path(config.data_path) / "features" / subset / stream / f"{name}.npy"
-
-
-def _report_missing(config: Config, subset: str, names: list[str]) -> None:
-    paths = [_feature_file(config, subset, stream, name) for stream in config.streams for name in names]
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(paths)} feature files of the {subset} videos are missing: {listing(missing, 3)}. "
-            f"Expected one (L, {config.len_feature // len(config.streams)}) array a video in "
-            f"{paths[0].parent}. {where_to_get(config)}"
-        )
-
-
-def _read_features(config: Config, subset: str, name: str) -> Floats:
-    """One video's streams side by side, (L, F) float32."""
-    width = config.len_feature // len(config.streams)
-    paths = [_feature_file(config, subset, stream, name) for stream in config.streams]
-    arrays = [_read_stream(path, width) for path in paths]
-    if len({len(array) for array in arrays}) > 1:
-        found = ", ".join(f"{path}: {len(array)}" for path, array in zip(paths, arrays, strict=True))
-        raise UserError(f"the streams of {name} differ in their number of rows ({found}); extract them again together.")
-    return np.concatenate(arrays, axis=1)
-
-
-def _read_stream(path: Path, width: int) -> Floats:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except Exception as error:  # bytes that are no array make numpy raise almost anything
-        raise UserError(f"{path}: cannot be read ({error}); the file is truncated or no .npy array. Copy it again.") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: holds {getattr(array, 'dtype', type(array).__name__)}; expected an array of real numbers.")
-    if array.ndim != 2 or array.shape[1] != width or len(array) == 0:
-        raise UserError(
-            f"{path}: shape {array.shape}; expected (L, {width}) with at least one row. "
-            "Features of another width need --len_feature (all streams together)."
-        )
-    with np.errstate(over="ignore"):  # what overflows is reported below
-        array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        raise UserError(
-            f"{path}: {array[row, column]} at row {row}, column {column}; expected finite numbers. Extract it again."
-        )
-    return array

@@ -17,7 +17,7 @@ from checkpoint import TrainingState
 from config import Config
 from outputs import RunFiles, record_of
 from test import Evaluation
-from thumos_features import Batch, Video, training_batch
+from thumos_features import Batch, Store, Video, training_batch
 from utils import Stopped, StopSignal, UserError, naming
 
 CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints that nothing but a later resume needs
@@ -26,9 +26,9 @@ CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints that nothing but 
 class BaS_Net_loss(nn.Module):
     """Both branches' video classification and the filter's L1 norm (docs/basnet.md, section 3)."""
 
-    def __init__(self, alpha: float):
+    def __init__(self, alpha: float, reduction: str = "mean"):
         super().__init__()
-        self.alpha = alpha
+        self.alpha, self.reduction = alpha, reduction
 
     def forward(
         self, score_base: Tensor | None, score_supp: Tensor | None, fore_weights: Tensor | None, label: Tensor
@@ -41,14 +41,14 @@ class BaS_Net_loss(nn.Module):
         total = loss_base + loss_supp + self.alpha * loss_norm
         return total, {"loss_base": loss_base, "loss_supp": loss_supp, "loss_norm": loss_norm, "loss_total": total}
 
-    @staticmethod
-    def _classification(score: Tensor, label: Tensor, background: float | None) -> Tensor:
+    def _classification(self, score: Tensor, label: Tensor, background: float | None) -> Tensor:
         """Binary cross-entropy with the label normalised to sum 1, background class included where there is one."""
         if background is not None:
             label = torch.cat([label, label.new_full((len(label), 1), background)], dim=1)
         target = label / label.sum(dim=1, keepdim=True)
         # torch's function raises on NaN, on a GPU for good; the added zero shows a NaN in the loss instead
-        return F.binary_cross_entropy(score.nan_to_num(nan=0.5), target) + 0 * score.sum()
+        mean = F.binary_cross_entropy(score.nan_to_num(nan=0.5), target) + 0 * score.sum()
+        return mean * score.shape[1] if self.reduction == "classsum" else mean
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -79,6 +79,7 @@ def fit(
     loss: Callable[[Batch], dict[str, Tensor]],
     state: TrainingState,
     videos: list[Video],
+    store: Store,
     evaluate: Callable[[Callable[[], None]], Evaluation],
     files: RunFiles,
     config: Config,
@@ -118,7 +119,7 @@ def fit(
         while True:
             if due():
                 evaluation = evaluate(stop_if_asked)
-                record = record_of(evaluation, config, state.iteration, state.losses)
+                record = record_of(evaluation, state.iteration, state.losses)
                 best, end = state.is_best(record), state.iteration == config.num_iters
                 if best or end or time.monotonic() - saved_at > save_cost / CHECKPOINT_SHARE:
                     save()
@@ -131,7 +132,7 @@ def fit(
                 log_scalars(board, scalars, state.iteration)
             if state.iteration >= config.num_iters:
                 break
-            batch = training_batch(videos, config, state.seed, state.iteration)
+            batch = training_batch(videos, store, config, state.seed, state.iteration)
             rate = config.learning_rates[state.iteration]
             state.losses = train_step(loss, state, Batch(*(part.to(device) for part in batch)), rate)
             log_scalars(board, state.losses, state.iteration)

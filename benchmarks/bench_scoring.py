@@ -18,6 +18,7 @@ from eval.eval_detection import TIOU_THUMOS, detection_map
 from eval.proposals import average_recall
 from eval.table import read_ground_truth, read_predictions
 from localize import localize, localize_all
+from methods import Arrays
 from methods.basnet import BaSNet
 from options import parse_args
 from tests import oracles
@@ -96,18 +97,18 @@ def bench_growth() -> None:
 def bench_localization() -> None:
     method = BaSNet(make_config(parse_args(["--hidden", "8", "--len_feature", "2"])))
     r = np.random.default_rng(0)
-    videos = []
+    videos: list[Arrays] = []
     for number in range(210):
         rows = np.arange(750)[:, None]
         cas = np.sin(rows / r.uniform(5, 40, (1, 21)) + r.uniform(0, 6, (1, 21))) * 3 + 0.3 * r.standard_normal((750, 21))
         score = (r.random(21) * 0.1).astype(np.float32)
         score[r.choice(20, 1 + (number % 6 == 0), replace=False)] = 0.5
-        videos.append(({"cas": cas.astype(np.float32), "score": score}, int(r.integers(100, 1500))))
+        videos.append({"cas": cas.astype(np.float32), "score": score, "num_seg": np.array(r.integers(100, 1500))})
 
     def run(part: list[Any]) -> int:
-        return sum(len(localize(method.curves(*video)).scores) for video in part)
+        return sum(len(localize(method.curves(video)).scores) for video in part)
 
-    plain, expected = once(lambda: sum(len(oracles.localize(method.curves(*video))) for video in videos))
+    plain, expected = once(lambda: sum(len(oracles.localize(method.curves(video))) for video in videos))
     assert run(videos) == expected
     fast = median(lambda: run(videos))
     print(
@@ -116,7 +117,7 @@ def bench_localization() -> None:
     cores, many, alone = sorted(os.sched_getaffinity(0)), videos * 8, 0.0
     for count in sorted({1, *(2**i for i in range(1, 10) if 2**i < len(cores)), len(cores)}):
         os.sched_setaffinity(0, cores[:count])
-        seconds = median(lambda: localize_all(method.curves(*video) for video in many))
+        seconds = median(lambda: localize_all(method.curves(video) for video in many))
         alone = alone or seconds
         print(f"localization of 1,680 videos on {count} cores: {seconds:.2f} s = {alone / seconds:.2f}x one core")
     os.sched_setaffinity(0, cores)

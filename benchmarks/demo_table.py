@@ -1,6 +1,6 @@
-"""The tables of docs/demo.md and docs/quirks.md: ablations and quirks on the demo data over several seeds.
+"""The tables of docs/demo.md and docs/quirks.md, on the demo data over several seeds.
 
-`python -m benchmarks.demo_table` trains what is not there yet (each run resumes) and prints both tables.
+`python -m benchmarks.demo_table [TABLE ...]` trains what is not there yet (each run resumes) and prints the tables.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from eval.report import table
 from quirks import REPAIRABLE
@@ -42,9 +43,14 @@ def _run(script: str, *flags: str) -> None:
     subprocess.run([sys.executable, script, "--dataset=demo", "--quiet", *flags], check=True, stdout=subprocess.DEVNULL)
 
 
-def curve(place: Path) -> list[float]:
+def records(place: Path) -> list[dict[str, Any]]:
+    """The record of each evaluation of a run."""
+    return [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
+
+
+def curve(place: Path, average: str = AVERAGE) -> list[float]:
     """Average mAP in percent at each evaluation of a run."""
-    return [100 * json.loads(line)["averages"][AVERAGE] for line in (place / "log.jsonl").read_text().splitlines()]
+    return [100 * record["averages"][average] for record in records(place)]
 
 
 def spread(values: list[float]) -> str:
@@ -87,11 +93,34 @@ def quirk_table(folder: Path, seeds: list[int]) -> str:
     return table(["repaired", "last", "difference"], rows)
 
 
+def storage_table(folder: Path, seeds: list[int]) -> str:
+    """What half precision in memory does to the demo."""
+    rows = []
+    for dtype, flags in (("float32", ["--ablation=full"]), ("float16", ["--cache_dtype=float16"])):
+        last = [curve(train(folder, seed, *flags))[-1] for seed in seeds]
+        rows.append([dtype, spread(last), " ".join(f"{value:.2f}" for value in last)])
+    return table(["--cache_dtype", "last", "last of each seed"], rows)
+
+
+def class_table(folder: Path, seeds: list[int]) -> str:
+    """What the reduction of the classification loss does to a hundred classes."""
+    rows = []
+    for reduction in ("mean", "classsum"):
+        runs = [train(folder, seed, "--dataset=demo-activitynet", f"--bce_reduction={reduction}") for seed in seeds]
+        last = [records(run)[-1] for run in runs]
+        values = [[100 * record["top1"] for record in last], [100 * record["averages"]["0.5:0.95"] for record in last]]
+        rows.append([reduction, *map(spread, values), " ".join(f"{value:.2f}" for value in values[1])])
+    return table(["--bce_reduction", "top-1", "avg mAP 0.5:0.95", "of each seed"], rows)
+
+
+TABLES = {"ablations": ablation_table, "quirks": quirk_table, "storage": storage_table, "classes": class_table}
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; none: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--folder", type=Path, default=Path("outputs/demo_table"), help="where the runs are kept")
     args = parser.parse_args()
-    print(f"mAP in %, averaged over tIoU {AVERAGE}; mean ± standard deviation over seeds {args.seeds}; SE: standard error\n")
-    print(ablation_table(args.folder, args.seeds))
-    print(quirk_table(args.folder, args.seeds), end="")
+    print(f"mAP in %, averaged over tIoU {AVERAGE}; mean ± standard deviation over seeds {args.seeds}; SE: standard error")
+    for name in args.tables or TABLES:
+        print(f"\n{name}\n{TABLES[name](args.folder, args.seeds)}", end="")

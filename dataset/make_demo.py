@@ -1,6 +1,6 @@
-"""The built-in data set: small, deterministic, and with THUMOS'14's difficulties (docs/demo.md says what is in it).
+"""The built-in data sets: small, deterministic, one with THUMOS'14's difficulties, one of ActivityNet's shape (docs/demo.md).
 
-`python -m dataset.make_demo FOLDER` writes it in the layout of THUMOS14; main.py makes it on first use.
+`python -m dataset.make_demo FOLDER [--dataset NAME]` writes one; main.py makes it on first use.
 Shapes: L feature rows of a video, W features of one stream, C classes.
 """
 
@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from config import DATASETS, Config
+from dataset.facts import KNOWN
 from utils import write_json
 
 Floats = NDArray[np.float64]
 
 SEED = 14
-CLASSES = DATASETS["demo"].classes
-WIDTH = DATASETS["demo"].stream_width
-VIDEOS = {"train": 120, "test": 60}
-WIDTH = 64
-SECONDS_PER_ROW = DATASETS["demo"].snippet_frames / DATASETS["demo"].fps
+WIDTH = KNOWN["demo"].stream_width
+SECONDS_PER_ROW = KNOWN["demo"].snippet_frames / KNOWN["demo"].fps
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a demo is like. Spans are rows, (lowest, highest + 1)."""
+
+    classes: tuple[str, ...]
+    videos: dict[str, int]  # by folder
+    length: tuple[float, float, int, int]  # of a video: mean and deviation of the logarithm, least, most
+    second_class: float  # probability
+    before: tuple[int, int]  # context of an instance
+    after: tuple[int, int]
+    gap: tuple[int, int]
+    action: tuple[int, float, float, int]  # least length; shape and scale of a gamma distribution added to it, and its most
+    lost: float = 0.0  # share of the videos that are annotated and have no features
+
+
+KINDS = {
+    "demo": Kind(
+        classes=KNOWN["demo"].classes,
+        videos={"train": 120, "test": 60},
+        length=(4.9, 0.45, 60, 400),
+        second_class=0.18,
+        before=(0, 10),
+        after=(2, 18),
+        gap=(2, 26),
+        action=(5, 1.5, 4.0, 35),  # mostly 3 to 11 seconds
+    ),
+    "demo-activitynet": Kind(
+        classes=tuple(f"Activity {number:03d}" for number in range(100)),
+        videos={"train": 1000, "val": 300},
+        length=(5.1, 0.4, 60, 300),
+        second_class=0.0,
+        before=(5, 40),
+        after=(5, 40),
+        gap=(5, 60),
+        action=(10, 1.5, 25.0, 150),  # mostly 15 to 50 seconds: one or two a video
+        lost=0.03,
+    ),
+}
 SURROUNDINGS = 4  # kinds of footage that belong to no class: crowd, talk, replay, titles
 
 # How strongly each stream shows what happens. RGB sees places and things, flow sees movement.
@@ -57,22 +95,26 @@ class Timeline:
     lull_l: Floats  # what footage without action has in common in all videos: people standing, wide shots
 
 
-def draw_timeline(random: np.random.Generator, number: int) -> Timeline:
+def draw_timeline(random: np.random.Generator, number: int, kind: Kind) -> Timeline:
     """Instances with context of their class before and after, which often leaves no unrelated footage between them."""
-    rows = int(np.clip(random.lognormal(4.9, 0.45), 60, 400))
-    classes = [number % len(CLASSES)]
-    if random.random() < 0.18:
-        classes.append(int((classes[0] + random.integers(1, len(CLASSES))) % len(CLASSES)))
-    action, context = np.zeros((rows, len(CLASSES))), np.zeros((rows, len(CLASSES)))
+    num_classes = len(kind.classes)
+    rows = int(np.clip(random.lognormal(*kind.length[:2]), *kind.length[2:]))
+    classes = [number % num_classes]
+    if random.random() < kind.second_class:
+        classes.append(int((classes[0] + random.integers(1, num_classes)) % num_classes))
+    action, context = np.zeros((rows, num_classes)), np.zeros((rows, num_classes))
     surroundings = draw_surroundings(random, rows)
     lull = np.clip(1 + 0.3 * smooth(random, rows, 1)[:, 0], 0.2, None)
     instances: list[tuple[int, int, int]] = []
     row = int(random.integers(2, 12))
     while True:
         label = classes[len(instances)] if len(instances) < len(classes) else int(random.choice(classes))
-        before, after, gap = (int(random.integers(*span)) for span in ((0, 10), (2, 18), (2, 26)))
+        before, after, gap = (int(random.integers(*span)) for span in (kind.before, kind.after, kind.gap))
         first = row + before
-        end = first + 5 + min(int(random.gamma(1.5, 4.0)), 35)  # mostly 3 to 11 seconds
+        least, shape, scale, most = kind.action
+        end = first + least + min(int(random.gamma(shape, scale)), most)
+        if not instances and end + 2 > rows:
+            end = rows - 2  # only where instances are long can the first be too long; no video is without
         if end + 2 > rows:
             return Timeline(classes, instances, action, context, surroundings, lull)
         instances.append((label, first, end))
@@ -99,10 +141,10 @@ def draw_surroundings(random: np.random.Generator, rows: int) -> Floats:
 class World:
     """How one stream shows each thing that can happen: patterns of features, drawn once."""
 
-    def __init__(self, random: np.random.Generator, stream: str):
+    def __init__(self, random: np.random.Generator, stream: str, num_classes: int):
         self.strength, self.texture = STRENGTH[stream], TEXTURE[stream]
         self.level = self.texture["level"] * random.gamma(1.0, 1.0, WIDTH)
-        self.scene, self.action, own = (patterns(random, len(CLASSES)) for _ in range(3))
+        self.scene, self.action, own = (patterns(random, num_classes) for _ in range(3))
         self.context = (1 - LEAK) * own + LEAK * self.action
         self.motion, self.lull = patterns(random, 1), patterns(random, 1)
         self.surroundings = patterns(random, SURROUNDINGS)
@@ -137,51 +179,82 @@ def smooth(random: np.random.Generator, rows: int, width: int, persistence: floa
     return noise[20:]
 
 
-def make_demo(folder: Path) -> None:
+def make_demo(folder: Path, name: str = "demo") -> None:
     """Write the whole data set to `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
-        _write(part)
+        (_write_thumos if name == "demo" else _write_activitynet)(part, KINDS[name])
         part.chmod(0o755)
         os.rename(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # only what this call made and did not finish
 
 
-def _write(folder: Path) -> None:
-    random = np.random.default_rng(SEED)
-    worlds = {stream: World(random, stream) for stream in STRENGTH}
+def _write_thumos(folder: Path, kind: Kind) -> None:
+    """BaS-Net's layout and files."""
     database: dict[str, Any] = {}
-    for subset, count in VIDEOS.items():
+    for subset, number, timeline, features in videos(kind):
+        name = f"demo_{subset}_{number:04d}"
+        database[name] = {"subset": subset, "annotations": annotations(timeline, kind)}
+        save_features(folder / "features" / subset, name, features)
+    for subset, count in kind.videos.items():
         names = [f"demo_{subset}_{number:04d}" for number in range(count)]
         (folder / f"split_{subset}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        for number, name in enumerate(names):
-            timeline = draw_timeline(random, number)
-            database[name] = {"subset": subset, "annotations": annotations(timeline)}
-            for stream, world in worlds.items():
-                path = folder / "features" / subset / stream / f"{name}.npy"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(path, world.show(random, timeline))
     write_json(folder / "gt.json", {"database": database})
 
 
-def annotations(timeline: Timeline) -> list[dict[str, Any]]:
+def _write_activitynet(folder: Path, kind: Kind) -> None:
+    """The official file's form: ids without the `v_` of the feature files, numbers for times, some features missing."""
+    random = np.random.default_rng(SEED)
+    database: dict[str, Any] = {}
+    for subset, number, timeline, features in videos(kind):
+        name = f"{subset}{number:06d}xx"
+        rows = [row | {"segment": [float(time) for time in row["segment"]]} for row in annotations(timeline, kind)]
+        duration = round(len(timeline.lull_l) * SECONDS_PER_ROW, 2)
+        official = {"train": "training", "val": "validation"}[subset]
+        database[name] = {"duration": duration, "subset": official, "resolution": "", "url": "", "annotations": rows}
+        if random.random() >= kind.lost:
+            save_features(folder / "features" / subset, f"v_{name}", features)
+    content = {"version": "VERSION demo", "taxonomy": [], "database": database}
+    write_json(folder / KNOWN["demo-activitynet"].annotations[0], content)
+
+
+def videos(kind: Kind) -> Iterator[tuple[str, int, Timeline, dict[str, NDArray[np.float32]]]]:
+    """Folder, number, timeline and features of each video."""
+    random = np.random.default_rng(SEED)
+    worlds = {stream: World(random, stream, len(kind.classes)) for stream in STRENGTH}
+    for subset, count in kind.videos.items():
+        for number in range(count):
+            timeline = draw_timeline(random, number, kind)
+            yield subset, number, timeline, {stream: world.show(random, timeline) for stream, world in worlds.items()}
+
+
+def save_features(folder: Path, name: str, features: dict[str, NDArray[np.float32]]) -> None:
+    for stream, rows in features.items():
+        (folder / stream).mkdir(parents=True, exist_ok=True)
+        np.save(folder / stream / f"{name}.npy", rows)
+
+
+def annotations(timeline: Timeline, kind: Kind) -> list[dict[str, Any]]:
     return [
-        {"segment": [f"{first * SECONDS_PER_ROW:.2f}", f"{end * SECONDS_PER_ROW:.2f}"], "label": CLASSES[number]}
+        {"segment": [f"{first * SECONDS_PER_ROW:.2f}", f"{end * SECONDS_PER_ROW:.2f}"], "label": kind.classes[number]}
         for number, first, end in timeline.instances
     ]
 
 
-def ensure_demo(config: Config) -> None:
-    """Make the demo data where a run with --dataset demo looks for it, unless something is there already."""
-    folder = Path(config.data_path)
-    if config.dataset == "demo" and not folder.exists():
-        print(f"making the demo data in {folder}", flush=True)
-        make_demo(folder)
+def ensure_demo(dataset: str, data_path: str | None) -> None:
+    """Make a demo's data where a run looks for it, unless something is there already."""
+    if dataset in KINDS:
+        folder = Path(data_path or KNOWN[dataset].data_path)
+        if not folder.exists():
+            print(f"making the demo data in {folder}", flush=True)
+            make_demo(folder, dataset)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Write the demo data set.")
+    parser = argparse.ArgumentParser(description="Write a demo data set.")
     parser.add_argument("folder", type=Path)
-    make_demo(parser.parse_args().folder)
+    parser.add_argument("--dataset", default="demo", choices=list(KINDS))
+    given = parser.parse_args()
+    make_demo(given.folder, given.dataset)

@@ -6,32 +6,30 @@
 import sys
 from pathlib import Path
 
-from config import Config, make_config
+from config import Config, make_config, where_to_get
+from dataset.facts import DEMOS
+from dataset.layouts import find_layout, split_names
 from options import parse_args
-from utils import UserError, listing, run_command
-
-
-def where_to_get(config: Config) -> str:
-    return (
-        f"Put the data of --dataset {config.dataset} in {config.data_path} as dataset/README.md shows, name their place "
-        "with --data_path, or try the built-in data: bash run.sh --dataset demo"
-    )
+from utils import UserError, run_command
 
 
 def require_data(config: Config, subsets: list[str]) -> None:
-    """Refuse a folder that lacks a file or a folder of features altogether; the demo makes itself."""
-    root = Path(config.data_path)
-    if config.dataset == "demo" and not root.exists():
-        return
-    wanted = ["gt.json", *(f"split_{subset}.txt" for subset in subsets)]
-    wanted += [f"features/{subset}/{stream}" for subset in subsets for stream in config.streams]
-    missing = [name for name in wanted if not (root / name).exists()]
+    """Refuse a folder that lacks annotations, or the folder of a subset altogether; the demo makes itself."""
+    root, facts = Path(config.data_path), config.facts
+    layout = find_layout(root, facts, config.layout)
+    missing = [] if config.annotation_file.exists() else [str(config.annotation_file)]
+    for subset in subsets:
+        if subset not in layout.folders:
+            missing.append(layout.expected(subset))
+        elif layout.streams_apart:
+            folders = [layout.folders[subset] / stream for stream in config.streams]
+            missing += [str(folder) for folder in folders if not folder.is_dir()]
+        split_names(root, layout, subset)
     if missing:
-        raise UserError(
-            f"{root}: {len(missing)} of the {len(wanted)} files and folders of the data are missing: "
-            f"{listing(missing, len(wanted))}. {where_to_get(config)}"
-        )
+        raise UserError(f"{root}: missing {' and '.join(missing)}. {where_to_get(facts, config.data_path)}")
 
 
 if __name__ == "__main__":
-    run_command(lambda: require_data(make_config(parse_args(sys.argv[2:])), sys.argv[1].split(",")))
+    arguments = parse_args(sys.argv[2:])
+    if arguments.dataset not in DEMOS:
+        run_command(lambda: require_data(make_config(arguments), sys.argv[1].split(",")))

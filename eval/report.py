@@ -28,11 +28,20 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
         values = [*record["mAP"].values(), *record["averages"].values()]
         values += [record["test_acc"], record["top1"], record["classification_mAP"], *record["average_recall"].values()]
         rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
+        if record["with_features"]:
+            found = [*record["with_features"]["mAP"].values(), *record["with_features"]["averages"].values()]
+            cells = [f"{100 * value:.2f}" for value in found]
+            rows.append([f"{name} *", str(record["iteration"]), *cells, *[""] * (len(values) - len(cells))])
     notes = [
         f"{config.method} ({config.ablation}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {seed}. "
         f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
         f"quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
+    if first["with_features"]:
+        notes.append(
+            "Some annotated test videos have no features. They count in the first row of each model; the row "
+            f"marked * leaves them out ({first['with_features']['ground_truth']})."
+        )
     if "best" in records:
         notes.append(
             f"`best` is the best of {evaluations} evaluations on the test videos, as the official code chooses it (quirk B9); "

@@ -44,11 +44,11 @@ class Table:
 SUBSETS = ("test", "testing", "validation", "val")
 
 
-def read_ground_truth(source: Source, subset: str | None = None) -> Table:
+def read_ground_truth(source: Source, subset: str | None = None, names: Sequence[str] = ()) -> Table:
     """An ActivityNet JSON file or its content, or a table of columns (`columns` says which).
 
-    `subset` None: the first of test, testing, validation and val, however capitalised, that has annotations; all videos if
-    none names a subset.
+    `subset` None: the first of `names`, test, testing, validation and val, however capitalised, that has annotations; all
+    videos if none names a subset.
     """
     if isinstance(source, Table):
         return source
@@ -56,7 +56,7 @@ def read_ground_truth(source: Source, subset: str | None = None) -> Table:
     if not (isinstance(content, Mapping) and "database" in content):
         table = columns(content, where, scored=False)
     else:
-        table = _annotations(content["database"], subset, where)
+        table = _annotations(content["database"], subset, where, (*names, *SUBSETS))
     if not len(table):
         raise InputError(
             f"{where}: no annotation{f' in subset {subset!r}' if subset else ''}; expected segments to score against."
@@ -135,7 +135,7 @@ def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
     return f"{where}: malformed detections; expected lists of {_ONE_DETECTION}."
 
 
-def _annotations(database: Any, subset: str | None, where: str) -> Table:
+def _annotations(database: Any, subset: str | None, where: str, names: Sequence[str]) -> Table:
     if not isinstance(database, Mapping):
         raise InputError(f'{where}: "database" is no object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
     for name, video in database.items():
@@ -143,7 +143,7 @@ def _annotations(database: Any, subset: str | None, where: str) -> Table:
             raise InputError(f'{where}: video {name} is {short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
     annotated = {str(video.get("subset")) for video in database.values() if video.get("annotations")}
     if subset is None:
-        subset = next((name for wanted in SUBSETS for name in sorted(annotated) if name.lower() == wanted), None)
+        subset = next((name for wanted in names for name in sorted(annotated) if name.lower() == wanted.lower()), None)
         if subset is None and annotated - {"None"}:
             raise InputError(f"{where}: its subsets are {', '.join(sorted(annotated))}; say which one is to be scored.")
     elif not isinstance(subset, str) or subset not in annotated:

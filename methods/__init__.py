@@ -6,7 +6,7 @@ A method holds `network` and offers
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
   sequences(features_btf) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
-  curves(arrays, num_seg) -> localize.Curves of one video, from numpy arrays alone.
+  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where timing needs it, `duration`.
 """
 
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ class Method(Protocol):
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]: ...
     def sequences(self, features_btf: Tensor) -> Arrays: ...
     def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]: ...
-    def curves(self, arrays: Arrays, num_seg: int) -> Curves: ...
+    def curves(self, arrays: Arrays) -> Curves: ...
 
 
 def build_method(config: Config) -> Method:

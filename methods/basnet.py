@@ -20,9 +20,15 @@ class BaSNet:
     def __init__(self, config: Config):
         self.config = config
         self.network = BaS_Net(
-            config.len_feature, config.num_classes, config.num_segments, config.hidden, config.dropout, config.ablation
+            config.len_feature,
+            config.num_classes,
+            config.num_segments,
+            config.hidden,
+            config.dropout,
+            config.ablation,
+            config.topk,
         )
-        self.criterion = BaS_Net_loss(config.alpha)
+        self.criterion = BaS_Net_loss(config.alpha, config.bce_reduction)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         score_base, _, score_supp, _, fore_weights = self.network(batch.features_btf)
@@ -46,9 +52,10 @@ class BaSNet:
     def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]:
         return score_c[: self.config.num_classes] >= np.float32(self.config.class_th)
 
-    def curves(self, arrays: Arrays, num_seg: int) -> Curves:
+    def curves(self, arrays: Arrays) -> Curves:
         config = self.config
         cas, score = arrays["cas"], arrays["score"][: config.num_classes]
+        seconds = config.seconds(int(arrays["num_seg"]), float(arrays["duration"]) if "duration" in arrays else None)
         classes = self.localized_classes(score)
         term = score[classes].astype(np.float64) if "B3" in config.repaired else np.ones(len(classes))
         return Curves(
@@ -56,10 +63,11 @@ class BaSNet:
             activation=min_max(cas[:, classes]),
             sweeps=[Sweep(config.cas_thresholds, config.class_weight * term)],
             points=config.scale * len(cas),
-            seconds_per_point=config.seconds(num_seg) / (config.scale * len(cas)),
+            seconds_per_point=seconds / (config.scale * len(cas)),
             outer_width=config.outer,
             nms_threshold=config.nms_th,
             nms_pad=0.0 if "B4" in config.repaired else 1.0,
+            whole_video_score=config.whole_video,
         )
 
     def localized_classes(self, score_c: NDArray[np.floating]) -> NDArray[np.integer]:

@@ -72,6 +72,14 @@ def make_tiny(folder: Path, train: int = 5, test: int = 4) -> Path:
     return folder
 
 
+def edit_gt(tiny: Path, change: Callable[[dict], object]) -> None:
+    """Change the annotations of a data set."""
+    path = tiny / "gt.json"
+    content = json.loads(path.read_text())
+    change(content["database"])
+    path.write_text(json.dumps(content))
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     return make_tiny(tmp_path / "data")
@@ -101,7 +109,7 @@ def cli(tiny: Path, places: list[str]) -> Cli:
 
 
 def command(script: str, data: Path, places: list[str], *flags: str) -> list[str]:
-    return [sys.executable, script, f"--data_path={data}", *TINY, *places, *flags]
+    return [sys.executable, script, f"--data_path={data}", "--cache_path=none", *TINY, *places, *flags]
 
 
 def one_thread() -> dict[str, str]:

@@ -5,25 +5,24 @@ import json
 import numpy as np
 import pytest
 
-from config import DATASETS, make_config
-from dataset.make_demo import CLASSES, SECONDS_PER_ROW, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
+from config import make_config
+from dataset.facts import KNOWN
+from dataset.make_demo import KINDS, SECONDS_PER_ROW, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
 from options import parse_args
-from thumos_features import load_database, load_videos
-
-FLAGS = ["--dataset", "demo"]
+from thumos_features import load_data
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "demo"
-    ensure_demo(make_config(parse_args([*FLAGS, f"--data_path={folder}"])))
+    ensure_demo("demo", str(folder))
     return folder
 
 
 @pytest.fixture(scope="module")
 def videos(demo):
-    config = make_config(parse_args([*FLAGS, f"--data_path={demo}"]))
-    return {subset: load_videos(config, load_database(config), subset) for subset in ("train", "test")}
+    data = load_data(make_config(parse_args(["--dataset", "demo", f"--data_path={demo}"])))
+    return {"train": data.train, "test": data.test}
 
 
 def test_it_is_the_same_every_time(demo, tmp_path):
@@ -35,12 +34,12 @@ def test_it_is_the_same_every_time(demo, tmp_path):
 
 def test_what_is_there_is_left_alone(demo):
     before = (demo / "gt.json").stat().st_mtime_ns
-    ensure_demo(make_config(parse_args([*FLAGS, f"--data_path={demo}"])))
+    ensure_demo("demo", str(demo))
     assert (demo / "gt.json").stat().st_mtime_ns == before
 
 
 def test_labels_are_those_of_the_problem(videos):
-    assert DATASETS["demo"].classes == CLASSES and "BaseballPitch" in CLASSES
+    assert "BaseballPitch" in KNOWN["demo"].classes
     for subset, count in (("train", 120), ("test", 60)):
         label_vc = np.stack([video.label_c for video in videos[subset]])
         assert len(label_vc) == count and set(label_vc.sum(axis=1)) == {1, 2} and label_vc.any(axis=0).all()
@@ -66,7 +65,7 @@ def test_videos_are_untrimmed_and_instances_short(demo, videos):
 @pytest.mark.parametrize(("stream", "mean", "zero"), [("rgb", 0.27, 0.03), ("flow", 0.18, 0.11)])
 def test_statistics_are_near_those_of_real_features(videos, stream, mean, zero):
     half = slice(0, 64) if stream == "rgb" else slice(64, 128)
-    rows = np.concatenate([video.features_lf[:, half] for video in videos["train"]])
+    rows = np.concatenate([video.read()[:, half] for video in videos["train"]])
     assert rows.min() == 0
     assert np.mean(rows) == pytest.approx(mean, rel=0.3)
     assert np.mean(rows < 1e-3) == pytest.approx(zero, abs=0.04)
@@ -76,7 +75,7 @@ def test_statistics_are_near_those_of_real_features(videos, stream, mean, zero):
 def test_context_goes_with_the_class_and_never_with_the_action():
     random = np.random.default_rng(0)
     for number in range(40):
-        timeline = draw_timeline(random, number)
+        timeline = draw_timeline(random, number, KINDS["demo"])
         acting, context = timeline.action_lc > 0, timeline.context_lc > 0
         assert not (acting & context).any() and not (timeline.surroundings_ls[acting.any(axis=1)] > 0).any()
         assert set(np.flatnonzero(context.any(axis=0))) <= {label for label, _, _ in timeline.instances}

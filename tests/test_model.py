@@ -147,3 +147,20 @@ def test_ablated_loss_terms():
         [third * np.log(p) + (1 - third) * np.log(1 - p) for p in (0.2, 0.4, 0.1)] + [np.log(0.7)]
     )  # base: classes and background share the target
     assert terms["loss_base"].item() == pytest.approx(expected)
+
+
+def test_the_sum_over_classes_is_the_mean_times_their_number():
+    random = torch.Generator().manual_seed(0)
+    score = torch.rand(3, 5, generator=random).softmax(dim=1)
+    label = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]])
+    weights = torch.rand(3, 7, 1, generator=random)
+    _, mean = BaS_Net_loss(0.1)(score, score, weights, label)
+    _, summed = BaS_Net_loss(0.1, "classsum")(score, score, weights, label)
+    for name in ("loss_base", "loss_supp"):
+        torch.testing.assert_close(summed[name], 5 * mean[name])
+    assert summed["loss_norm"] == mean["loss_norm"]
+
+
+@pytest.mark.parametrize(("rows", "share", "k"), [(750, 0.125, 93), (100, 0.6, 60), (200, 0.6, 120), (4, 0.125, 1)])
+def test_how_many_rows_make_a_score(rows, share, k):
+    assert BaS_Net(4, 3, rows, 8, topk=share).k == k

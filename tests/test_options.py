@@ -49,6 +49,15 @@ OURS = {
     "save_kit": None,
     "activations": None,
     "save_activations": None,
+    "layout": "auto",
+    "missing": None,
+    "bce_reduction": "mean",
+    "topk": 0.125,
+    "whole_video": None,
+    "cache": "auto",
+    "cache_budget": 16.0,
+    "cache_path": "auto",
+    "cache_dtype": "float32",
 }
 
 
@@ -79,6 +88,8 @@ def test_help_says_default_and_origin_of_every_flag():
     assert text.count("(default: ") == len(OFFICIAL | OURS)
     assert "(default: 0.0001; published)" in text and "(default: none; ours)" in text
     assert "recipe of demo" in build_parser(dataset="demo").format_help()
+    activitynet = " ".join(build_parser(dataset="activitynet1.3").format_help().split())
+    assert activitynet.count("; derived, unpublished)") == 12 and "(default: 20.0; derived, unpublished)" in activitynet
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Annotation files in ActivityNet's form, official or of any code base, checked for what the rest relies on.
+
+Standard library only. `database` is {video: {"subset", "annotations": [{"segment", "label"}], "duration"?}}.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from utils import UserError, listing, read_json
+
+Database = dict[str, Any]
+
+
+def read_database(path: Path, remedy: str) -> Database:
+    """The videos of an annotation file. The same object for the same file: it is not to be changed."""
+    try:
+        state = path.stat()
+        return _read(path, remedy, state.st_size, state.st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        return _read(path, remedy, 0, 0)
+
+
+@lru_cache(maxsize=2)  # asked for its classes, then for its videos
+def _read(path: Path, remedy: str, _size: int, _time: int) -> Database:
+    content = read_json(path, "the annotations of all videos", remedy)
+    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+        raise UserError(
+            f'{path}: no "database" object in it; expected {{"database": {{video: ...}}}}, as dataset/README.md shows.'
+        )
+    database = content["database"]
+    subsets = any(isinstance(video, dict) and "subset" in video for video in database.values())
+    for name, video in database.items():
+        try:
+            _check(video, subsets)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise UserError(
+                f'{path}: video {name} is malformed; expected {{"subset": "test", "annotations": '
+                '[{"segment": ["18.6", "24.8"], "label": "HighJump"}]} with finite times.'
+            ) from None
+    return database
+
+
+def _check(video: Any, subsets: bool) -> None:
+    """An exception if anything in one video has not the expected form."""
+    labels = {row["label"] for row in video["annotations"]}
+    segments = [row["segment"] for row in video["annotations"]]
+    times = [time for segment in segments for time in segment]
+    well_formed = (
+        all(isinstance(text, str) for text in [*labels, *([video["subset"]] if subsets else [])])
+        and all(isinstance(segment, list) and len(segment) == 2 for segment in segments)
+        and all(isinstance(time, str | int | float) and not isinstance(time, bool) for time in times)
+        and all(math.isfinite(float(time)) for time in times)
+        and not isinstance(video.get("duration"), bool)
+        and float(video.get("duration") or 1) > 0
+        and math.isfinite(float(video.get("duration") or 1))
+    )
+    if not well_formed:
+        raise ValueError
+
+
+def classes_of(database: Database) -> tuple[str, ...]:
+    """The labels of all annotations, sorted: the class order of every code base of the family."""
+    return tuple(sorted({row["label"] for video in database.values() for row in video["annotations"]}))
+
+
+def subset_name(database: Database, names: tuple[str, ...], path: Path) -> str | None:
+    """Which of `names`, however capitalised, the annotated videos of a subset bear; None: the file names no subsets."""
+    annotated = sorted({video["subset"] for video in database.values() if video["annotations"] and "subset" in video})
+    own = next((name for wanted in names for name in annotated if name.lower() == wanted.lower()), None)
+    if annotated and own is None:
+        raise UserError(
+            f"{path}: no annotated video of subset {' or '.join(names)}; its subsets are {listing(annotated)}. Choose the "
+            "dataset that the file is of, or say in a dataset.json what the subsets are called (docs/own-dataset.md)."
+        )
+    return own
+
+
+def check_labels(database: Database, path: Path, classes: tuple[str, ...], dataset: str) -> None:
+    known = set(classes)
+    for name, video in database.items():
+        unknown = sorted({row["label"] for row in video["annotations"]} - known)
+        if unknown:
+            raise UserError(
+                f"{path}: video {name} has the unknown label {listing(unknown)}; the {len(classes)} classes of "
+                f"--dataset {dataset} are {listing(list(classes), 20)}. Correct the label or the dataset."
+            )
+
+
+def duration_of(video: dict[str, Any]) -> float | None:
+    return float(video["duration"]) if video.get("duration") else None

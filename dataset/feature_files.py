@@ -1,0 +1,119 @@
+"""The features of one video, from the files of any layout, every value checked.
+
+Shapes: L feature rows, W features of one stream, F features of all streams.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from dataset.layouts import STREAMS, Layout
+from utils import UserError
+
+Floats = NDArray[np.float32]
+Array = NDArray[Any]
+
+NPZ_KEYS = {"rgb": "feat_spa", "flow": "feat_tem"}
+
+
+def inspect(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> tuple[int, float | None]:
+    """Rows of a video, and its duration if a file tells; opens files without reading their features."""
+    arrays, duration = _arrays(files, layout, streams, width, headers_only=True)
+    return len(arrays[0]), duration
+
+
+def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> Floats:
+    """Streams side by side, (L, F)."""
+    arrays, _ = _arrays(files, layout, streams, width)
+    features = np.empty((len(arrays[0]), width * len(streams)), dtype=np.float32)
+    for number, array in enumerate(arrays):
+        path = files[min(number, len(files) - 1)]
+        part = features[:, number * width : (number + 1) * width]
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below
+            try:
+                part[:] = array
+            except OSError as error:  # of a memory map
+                raise _unreadable(path, error) from None
+        if not np.isfinite(part).all():
+            row, column = np.argwhere(~np.isfinite(part))[0]
+            raise UserError(
+                f"{path}: {part[row, column]} at row {row}, column {column}; expected finite numbers. Extract it again."
+            )
+    return features
+
+
+def _arrays(
+    files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int, headers_only: bool = False
+) -> tuple[list[Array], float | None]:
+    """One (L, W) array a stream, mapped where the file allows it; `headers_only`: where not, arrays without their numbers."""
+    duration = None
+    if layout.suffix == ".npz":
+        arrays, duration = _from_npz(files[0], streams, width, headers_only)
+    elif layout.streams_apart:
+        arrays = [_checked(_map(path), path, width) for path in files]
+    else:
+        joined = _checked(_map(files[0]), files[0], len(STREAMS) * width)
+        arrays = [joined[:, STREAMS.index(stream) * width :][:, :width] for stream in streams]
+    if len({len(array) for array in arrays}) > 1:
+        found = ", ".join(f"{stream} {len(array)}" for stream, array in zip(streams, arrays, strict=True))
+        raise UserError(f"{files[0]}: the streams differ in their number of rows ({found}); extract them again together.")
+    return arrays, duration
+
+
+def _map(path: Path) -> Array:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # bytes that are no array make numpy raise almost anything
+        raise _unreadable(path, error) from None
+    if not isinstance(array, np.ndarray):
+        raise _unreadable(path, f"it holds a {type(array).__name__}")
+    return array
+
+
+def _unreadable(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"{path}: cannot be read ({reason}); the file is truncated or no {path.suffix} file of numbers. Copy it again."
+    )
+
+
+def _checked(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Array:
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{path}: holds {array.dtype}; expected an array of real numbers.")
+    if array.ndim != 2 or array.shape[1] != width or len(array) == 0:
+        found = array.shape if shown == "(L, {})" else array.shape[::-1]
+        raise UserError(
+            f"{path}: shape {found}; expected {shown.format(width)} with at least one row. "
+            "Features of another width need --len_feature (all streams together)."
+        )
+    return array
+
+
+def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], float | None]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            lacking = [NPZ_KEYS[stream] for stream in streams if NPZ_KEYS[stream] not in file.files]
+            if lacking:
+                raise UserError(f"{path}: has no {lacking[0]}, only {', '.join(file.files)}; expected BackTAL's keys.")
+            keys = [NPZ_KEYS[stream] for stream in streams]
+            arrays = [_header(file, key) if headers_only else file[key] for key in keys]
+            duration = float(file["duration"]) if "duration" in file.files else None
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    if duration is not None and not 0 < duration < np.inf:
+        raise UserError(f"{path}: duration is {duration}; expected seconds, more than none. Extract it again.")
+    return [_checked(array.T, path, width, "({}, L)") for array in arrays], duration
+
+
+def _header(file: NpzFile, key: str) -> Array:
+    """An array of the type and shape that is announced, without memory of its own: the whole file need not be read."""
+    assert file.zip is not None
+    with file.zip.open(f"{key}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return np.broadcast_to(np.zeros((), dtype=dtype), shape)

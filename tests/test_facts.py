@@ -1,0 +1,85 @@
+"""One's own data set, described by a file: docs/own-dataset.md, whose example is run here, and what a wrong file is told."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY
+
+from config import make_config
+from dataset.facts import KNOWN, TIOU_ACTIVITYNET, TIOU_THUMOS, dataset_facts
+from options import parse_args
+from thumos_features import load_data
+from utils import UserError
+
+
+def test_thresholds_are_numpys():
+    assert np.linspace(0.1, 0.9, 9).tolist() == list(TIOU_THUMOS)
+    assert np.linspace(0.5, 0.95, 10).tolist() == list(TIOU_ACTIVITYNET)
+
+
+def test_the_example_of_the_documentation_works(cli, tmp_path):
+    """Its JSON blocks are written to the files they name, its features are made by its Python block."""
+    text = (ROOT / "docs" / "own-dataset.md").read_text(encoding="utf-8")
+    for name, block in re.findall(r"`([\w./]+\.json)`:\n```json\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code.replace("kitchen/", f"{tmp_path}/kitchen/"), "example", "exec"), {})
+    description = tmp_path / "kitchen" / "dataset.json"
+    assert len(json.loads(description.read_text())) == 10, "ten lines, as the text says"
+    config = make_config(parse_args([f"--dataset={description}"]))
+    assert (config.classes, config.fps, config.len_feature) == (("chop", "pour"), 30.0, 32)
+    data = load_data(config)
+    assert len(data.train) == 4 and len(data.test) == 2
+    done = cli("main.py", f"--dataset={description}", f"--data_path={tmp_path}/kitchen", "--len_feature=32", "--num_iters=1")
+    assert "protocol kitchen-test (2 videos" in done.stdout
+
+
+def write(tmp_path, content):
+    path = tmp_path / "dataset.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_what_is_left_out_is_as_on_thumos(tmp_path):
+    facts = dataset_facts(write(tmp_path, {}))
+    assert facts.classes == () and facts.fps == 25 and facts.data_path == str(tmp_path) and facts.name == tmp_path.name
+    assert facts.train == KNOWN["thumos14"].train
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "holds a list"),
+        ({"clases": ["a"]}, "unknown key clases"),
+        ({"classes": ["a", "a"]}, "list of different names"),
+        ({"classes": [1]}, "list of different names"),
+        ({"train": ""}, "a name"),
+        ({"fps": 0}, "fps is 0"),
+        ({"fps": True}, "fps is True"),
+        ({"snippet_frames": 1.5}, "snippet_frames is 1.5"),
+        ({"tiou_thresholds": []}, "tiou_thresholds"),
+        ({"tiou_thresholds": [2]}, "tiou_thresholds"),
+        ({"timing": "frames"}, "rows or duration"),
+        ({"missing": 3}, "fail or drop"),
+        ({"data_path": None}, "expected text"),
+        ({"data_path": "a\0b"}, "expected text"),
+        ({"annotations": "a\0b"}, "a name"),
+    ],
+)
+def test_a_wrong_description_is_named(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as error:
+        dataset_facts(path)
+    assert str(error.value).startswith(path)
+
+
+def test_a_wrong_name_is_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        parse_args(["--dataset", "thumos15"])
+    assert "thumos14, activitynet1.2" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no such file"):
+        make_config(parse_args(["--dataset", f"{tmp_path}/nowhere.json", *TINY]))
