@@ -24,7 +24,7 @@ from store import open_store
 from tests import oracles
 from thumos_features import load_data, training_batch
 
-ITERATIONS = 40
+ITERATIONS = 60
 
 
 def main() -> None:
@@ -61,6 +61,10 @@ def bench(folder: str) -> None:
     videos = data.train
     plain = per_second(lambda i: oracles.per_item_batch(videos, config, i), 3)
     print(f"plain per-item loader: {plain:.2f} iterations of {config.batch_size} videos a second")
+    filled = per_second(
+        lambda _: np.zeros((config.batch_size * config.num_segments, config.len_feature), np.float32).fill(1), 20
+    )
+    print(f"nothing but filling the memory of a batch, one thread: {filled:.1f} a second = {filled / plain:.0f}x")
     for name, flags in (
         ("first start: read, check and pack", ["--cache=ram"]),
         ("second start: from the packed copy", ["--cache=ram"]),

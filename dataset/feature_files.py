@@ -93,7 +93,7 @@ def _checked(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Ar
 
 def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], float | None]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             lacking = [NPZ_KEYS[stream] for stream in streams if NPZ_KEYS[stream] not in file.files]
             if lacking:
                 raise UserError(f"{path}: has no {lacking[0]}, only {', '.join(file.files)}; expected BackTAL's keys.")

@@ -250,7 +250,11 @@ def prepare_fetch(args: Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataset.prepare", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset.prepare",
+        description=__doc__.replace("`python -m dataset.prepare --help`", ""),
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     thumos = commands.add_parser("thumos14", help="gt.json and split files from the official text files")

@@ -49,6 +49,15 @@ def thumos_gt() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def official() -> Path:
+    """The folder of the official annotation files."""
+    folder = SHARED / "data" / "thumos14_official"
+    if not folder.exists():
+        pytest.skip("the official annotations are not here")
+    return folder
+
+
 def make_tiny(folder: Path, train: int = 5, test: int = 4) -> Path:
     """A THUMOS-shaped data set whose classes are easy to tell apart; returns its folder."""
     random = np.random.default_rng(0)

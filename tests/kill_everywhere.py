@@ -31,6 +31,7 @@ FLAGS = [
     "--lr=[0.01]*6",
     "--eval_every=2",
     "--quiet",
+    "--cache_path=none",
     "--model_path=model",
     "--output_path=output",
     "--log_path=log",

@@ -11,9 +11,11 @@ from config import make_config
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS, find_layout
 from dataset.prepare import main as prepare
+from methods import build_method
 from options import parse_args
-from store import open_store
-from thumos_features import load_data
+from store import Files, open_store
+from test import compute_activations, detect, read_activations, save_activations
+from thumos_features import load_data, load_database
 from utils import UserError
 
 
@@ -163,6 +165,30 @@ def test_annotations_without_subsets(tiny):
     (tiny / "features" / "test" / "flow" / "video_test_3.npy").unlink()
     data = load(tiny)
     assert len(data.test) == len(data.truth) == 3
+
+
+def test_asm_locs_ground_truth_has_more_videos_than_its_split(laid_out):
+    """Its subsets are validation and test, and some annotated test videos are in no split: they count nevertheless."""
+    folder = laid_out("asm_loc")
+    extra = {"subset": "test", "annotations": [{"label": "HighJump", "segment": ["1", "2"]}]}
+    edit_gt(folder, lambda db: [v.update(subset="validation") for v in db.values() if v["subset"] == "train"])
+    edit_gt(folder, lambda db: db.update(video_test_9=extra))
+    data = load(folder)
+    assert len(data.test) == 4 and len(data.truth) == 5 and len(data.train) == 5
+
+
+def test_saved_activations_know_durations(activitynet, tmp_path):
+    config = make_config(parse_args([f"--data_path={activitynet}", *TINY, "--dataset=activitynet1.2", "--class_th=0"]))
+    data, method = load_data(config), build_method(config)
+    live = compute_activations(method, data.test, Files(1), config, torch.device("cpu"))
+    save_activations(tmp_path / "a.npz", live)
+    read = read_activations(tmp_path / "a.npz", method, load_database(config))
+    for one, other in zip(detect(method, live).values(), detect(method, read).values(), strict=True):
+        np.testing.assert_array_equal(one.segments, other.segments)
+        np.testing.assert_array_equal(one.scores, other.scores)
+    assert [float(arrays["duration"]) for arrays in read.values()] == [21, 22, 23]
+    whole = detect(method, live)["val--1"]
+    assert whole.segments.max() == 21 and 0.6 in whole.scores, "the whole video is a proposal of the recipe"
 
 
 def test_backtals_annotations_are_found_where_its_repository_has_them(laid_out, tmp_path):

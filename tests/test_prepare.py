@@ -8,20 +8,12 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import SHARED, TINY
+from conftest import TINY
 
 from dataset.prepare import DOWNLOADS, main
 from eval.protocols import PROTOCOLS, name_of
 from eval.table import read_ground_truth, size
 from utils import UserError
-
-
-@pytest.fixture(scope="module")
-def official():
-    folder = SHARED / "data" / "thumos14_official"
-    if not folder.exists():
-        pytest.skip("the official annotations are not here")
-    return folder
 
 
 def by_video(path):

@@ -18,14 +18,6 @@ SIZES = {"thumos-210": (210, 3311), "thumos-211": (211, 3329)} | dict.fromkeys(
 GOOD = {"label": "HighJump", "score": 0.5, "segment": [1.5, 4.5]}
 
 
-@pytest.fixture(scope="module")
-def official():
-    folder = SHARED / "data" / "thumos14_official"
-    if not folder.exists():
-        pytest.skip("the official annotations are not here")
-    return folder
-
-
 def rows_of(text):
     """The cells of the table that main_eval.py prints."""
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
