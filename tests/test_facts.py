@@ -49,6 +49,13 @@ def test_what_is_left_out_is_as_on_thumos(tmp_path):
     assert facts.train == KNOWN["thumos14"].train
 
 
+def test_a_description_is_known_by_its_place_however_spelt(tmp_path, monkeypatch):
+    path = write(tmp_path, {"classes": ["a"]})
+    monkeypatch.chdir(tmp_path)
+    spelt = [make_config(parse_args(["--dataset", name, *TINY])).dataset for name in (path, "dataset.json", "./dataset.json")]
+    assert set(spelt) == {path}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

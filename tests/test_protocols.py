@@ -164,3 +164,17 @@ def test_the_demo_goes_by_its_name(cli, tmp_path):
     path.write_text(json.dumps({"results": {}}))
     done = cli("main_eval.py", f"--result={path}", "--dataset=demo", f"--data_path={tmp_path}/demo")
     assert rows_of(done.stdout)[0][:4] == ["demo-v1", "60", "243", "539eb93b037b"]
+
+
+def test_the_dataset_says_which_subset_is_scored(cli, tmp_path):
+    """Its validation subset here, though the file has one called test as well."""
+    row = {"label": "a", "segment": [0, 10]}
+    database = {"v": {"subset": "val", "annotations": [row]}, "t": {"subset": "test", "annotations": [row, row]}}
+    (tmp_path / "gt.json").write_text(json.dumps({"database": database}))
+    (tmp_path / "dataset.json").write_text(json.dumps({"annotations": "gt.json", "test": "val"}))
+    (tmp_path / "found.json").write_text(json.dumps({"results": {"v": [row | {"score": 1}]}}))
+    flags = [f"--dataset={tmp_path}/dataset.json", f"--data_path={tmp_path}"]
+    done = cli("main_eval.py", f"--result={tmp_path}/found.json", *flags)
+    assert rows_of(done.stdout)[0][1:5:3] == ["1", "100.00"]
+    done = cli("main_eval.py", f"--result={tmp_path}/found.json", *flags, "--subset=test")
+    assert rows_of(done.stdout)[0][1:5:3] == ["1", "0.00"]

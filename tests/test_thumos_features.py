@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from config import make_config
 from options import parse_args
 from store import Files, open_store
-from thumos_features import batch_videos, load_data, random_indices, training_batch, uniform_indices
+from thumos_features import batch_videos, fingerprint, load_data, random_indices, training_batch, uniform_indices
 from utils import UserError
 
 
@@ -199,3 +199,14 @@ def test_byte_order_marks_and_integers_are_fine(load, tiny):
     rows = len(np.load(feature_file(tiny)))
     np.save(feature_file(tiny), np.ones((rows, WIDTH), dtype=np.uint8))
     assert [video.name for video in load()] == [f"video_train_{n}" for n in range(5)]
+
+
+def test_the_fingerprint_changes_with_annotations_of_test_videos(tiny):
+    def now():
+        data = load_data(make_config(parse_args([f"--data_path={tiny}", *TINY])))
+        return fingerprint([*data.train, *data.test], data.truth)
+
+    before = now()
+    assert now() == before
+    edit_gt(tiny, lambda db: db["video_test_0"]["annotations"][0].update(segment=["1.5", "5"]))
+    assert now() != before
