@@ -11,6 +11,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from joblib import Parallel, delayed
 
 from config import Config, make_config, where_to_get
 from dataset.annotations import Database, classes_of, read_database
+from dataset.feature_files import patiently
 from dataset.layouts import Layout, find_layout
 from dataset.make_demo import ensure_demo
 from options import parse_args
@@ -230,7 +232,7 @@ def content(video: Video) -> Content:
     except UserError as error:
         return Content("", [Finding(True, "unusable file", video.name, str(error))])
     findings = []
-    kinds = {str(np.load(path, mmap_mode="r").dtype) for path in video.files if path.suffix == ".npy"}
+    kinds = {str(patiently(partial(np.load, path, mmap_mode="r")).dtype) for path in video.files if path.suffix == ".npy"}
     if any(np.dtype(kind).kind != "f" for kind in kinds):
         findings.append(Finding(False, "features of integers", video.name, f"{', '.join(kinds)}; I3D features are fractions"))
     if len(features) > 1 and (features[1] == features[0]).all() and (features == features[0]).all():

@@ -3,8 +3,11 @@
 Shapes: L feature rows, W features of one stream, F features of all streams.
 """
 
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -16,6 +19,7 @@ from utils import UserError
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
 
+T = TypeVar("T")
 NPZ_KEYS = {"rgb": "feat_spa", "flow": "feat_tem"}
 
 
@@ -65,12 +69,26 @@ def _arrays(
 
 def _map(path: Path) -> Array:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = patiently(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # bytes that are no array make numpy raise almost anything
         raise _unreadable(path, error) from None
     if not isinstance(array, np.ndarray):
         raise _unreadable(path, f"it holds a {type(array).__name__}")
     return array
+
+
+def patiently(load: Callable[[], T]) -> T:
+    """What `load` returns, tried again where threads are in each other's way.
+
+    numpy has Python parse a file's header, and Python 3.11 counts the depth of what it parses for all threads together: a
+    thread that finds it miscounted gets a SystemError, now and then, about a file that is perfectly good.
+    """
+    for _ in range(20):
+        try:
+            return load()
+        except SystemError:
+            time.sleep(0.001)
+    return load()
 
 
 def _unreadable(path: Path, reason: object) -> UserError:
@@ -93,13 +111,14 @@ def _checked(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Ar
 
 def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], float | None]:
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open(path, "rb") as stream, patiently(lambda: np.load(stream, allow_pickle=False)) as file:
             lacking = [NPZ_KEYS[stream] for stream in streams if NPZ_KEYS[stream] not in file.files]
             if lacking:
                 raise UserError(f"{path}: has no {lacking[0]}, only {', '.join(file.files)}; expected BackTAL's keys.")
             keys = [NPZ_KEYS[stream] for stream in streams]
-            arrays = [_header(file, key) if headers_only else file[key] for key in keys]
-            duration = float(file["duration"]) if "duration" in file.files else None
+            read = partial(_header, file) if headers_only else file.__getitem__
+            arrays = [patiently(partial(read, key)) for key in keys]
+            duration = float(patiently(lambda: file["duration"])) if "duration" in file.files else None
     except UserError:
         raise
     except Exception as error:

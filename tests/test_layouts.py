@@ -9,6 +9,7 @@ from conftest import TINY, WIDTH, edit_gt
 
 from config import make_config
 from dataset.facts import KNOWN
+from dataset.feature_files import patiently
 from dataset.layouts import LAYOUTS, find_layout
 from dataset.prepare import main as prepare
 from methods import build_method
@@ -178,7 +179,9 @@ def test_asm_locs_ground_truth_has_more_videos_than_its_split(laid_out):
 
 
 def test_saved_activations_know_durations(activitynet, tmp_path):
-    config = make_config(parse_args([f"--data_path={activitynet}", *TINY, "--dataset=activitynet1.2", "--class_th=0"]))
+    config = make_config(
+        parse_args([f"--data_path={activitynet}", *TINY, "--dataset=activitynet1.2", "--class_th=0", "--nms_th=1"])
+    )
     data, method = load_data(config), build_method(config)
     live = compute_activations(method, data.test, Files(1), config, torch.device("cpu"))
     save_activations(tmp_path / "a.npz", live)
@@ -187,8 +190,9 @@ def test_saved_activations_know_durations(activitynet, tmp_path):
         np.testing.assert_array_equal(one.segments, other.segments)
         np.testing.assert_array_equal(one.scores, other.scores)
     assert [float(arrays["duration"]) for arrays in read.values()] == [21, 22, 23]
-    whole = detect(method, live)["val--1"]
-    assert whole.segments.max() == 21 and 0.6 in whole.scores, "the whole video is a proposal of the recipe"
+    found = detect(method, live)["val--1"]
+    whole = found.segments[found.scores == 0.6].tolist()
+    assert [0.0, 21.0] in whole, "the whole video is a proposal of the recipe"
 
 
 def test_backtals_annotations_are_found_where_its_repository_has_them(laid_out, tmp_path):
@@ -242,3 +246,17 @@ def test_a_bad_npz_is_named(case, laid_out):
         data = load(path.parent.parent)
         config = make_config(parse_args(TINY))
         open_store([*data.train, *data.test], config, torch.device("cpu"), lambda _: None)
+
+
+def test_threads_that_parse_headers_are_in_nobodys_way():
+    calls = []
+
+    def now_and_then():
+        calls.append(1)
+        if len(calls) < 4:
+            raise SystemError("AST constructor recursion depth mismatch (before=63, after=60)")
+        return "read"
+
+    assert patiently(now_and_then) == "read"
+    with pytest.raises(SystemError):
+        patiently(lambda: calls.clear() or now_and_then())
