@@ -22,7 +22,7 @@ from dataset.annotations import Database, check_labels, duration_of, read_databa
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
 from eval.table import Table, digest, read_ground_truth
-from utils import UserError, listing
+from utils import UserError, listing, spellings
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -232,7 +232,7 @@ def find_videos(layout: Layout, config: Config, database: Database, subset: str)
         else:
             files[name] = tuple(place[key] for place, key in zip(places, keys, strict=True) if key)
             present -= set(keys)
-    known = {key for name in database for key in (name, f"v_{name}", name.removeprefix("v_"))}
+    known = {key for name in database for key in spellings(name)}
     return Found(subset, files, missing, sorted(present - known))
 
 

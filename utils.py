@@ -175,6 +175,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def spellings(video: str) -> tuple[str, str, str]:
+    """A video's name, with and without the `v_` that ActivityNet's files begin with and its annotations leave out."""
+    return video, f"v_{video}", video.removeprefix("v_")
+
+
 def listing(names: list[str], most: int = 5) -> str:
     """`a, b, c and 7 more`: names for a message that stays one screen long."""
     shown = ", ".join(names[:most])

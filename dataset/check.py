@@ -76,10 +76,7 @@ def quick_check(data: Data, config: Config) -> list[Finding]:
     videos = {"train": data.train, "test": data.test}
     everything = [*data.train, *data.test]
     findings = overlaps(videos) + rows_per_second(everything, config) + durations(everything) + annotation_times(everything)
-    findings += [
-        Finding(False, "label without training video", label, "no training video has it, so it is never found")
-        for label in unseen(data.train, config)
-    ]
+    findings += untrained(unseen(data.train, config))
     first = list({finding.kind: finding for finding in reversed(findings)}.values())[::-1]
     errors = [finding for finding in first if finding.error]
     if errors:
@@ -153,8 +150,12 @@ def labels(videos: dict[str, list[Video]], database: Database, config: Config) -
     absent = sorted(set(config.classes) - set(classes_of(database)))
     findings = [Finding(False, "label absent", label, "a class of the dataset that no video has") for label in absent]
     lost = [label for label in unseen(videos.get("train", []), config) if label not in absent]
+    return findings + untrained(lost)
+
+
+def untrained(labels: list[str]) -> list[Finding]:
     text = "no training video has it, so it is never found"
-    return findings + [Finding(False, "label without training video", label, text) for label in lost]
+    return [Finding(False, "label without training video", label, text) for label in labels]
 
 
 def unseen(train: list[Video], config: Config) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from dataset.facts import Dataset
-from utils import UserError, listing, read_text
+from utils import UserError, listing, read_text, spellings
 
 STREAMS = ("rgb", "flow")
 
@@ -147,4 +147,4 @@ def split_names(root: Path, layout: Layout, subset: str) -> tuple[Path, list[str
 
 def spelled(name: str, among: dict[str, Path]) -> str | None:
     """How a file spells the name of a video: ActivityNet's annotations leave out the `v_` that its files begin with."""
-    return next((other for other in (name, f"v_{name}", name.removeprefix("v_")) if other in among), None)
+    return next((other for other in spellings(name) if other in among), None)

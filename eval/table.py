@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils import spellings
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Source = str | Path | Mapping[str, Any] | NDArray[Any] | Any  # Any: a pandas DataFrame, which is not imported here
@@ -280,8 +282,8 @@ def places(names: Sequence[str], among: Sequence[str]) -> Codes:
 def video_places(names: Sequence[str], among: Sequence[str]) -> Codes:
     """`places` of videos, whose names ActivityNet's annotations write without the `v_` of its feature files."""
     place = {name: number for number, name in enumerate(among)}
-    spellings = ((name, f"v_{name}", name.removeprefix("v_")) for name in names)
-    return np.array([next((place[name] for name in trio if name in place), -1) for trio in spellings], dtype=np.int64)
+    numbers = [next((place[other] for other in spellings(name) if other in place), -1) for name in names]
+    return np.array(numbers, dtype=np.int64)
 
 
 def known(found: Table, truth: Table) -> Table:
