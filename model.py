@@ -1,22 +1,44 @@
 """BaS-Net: a filter that weighs time steps and a classifier shared by the base and the suppression branch.
 
-Shapes: B batch, T time, F features, C action classes; class C, where there is one, is the background.
+Both branches convolve the same rows, one of them weighted, so the first layer's products are computed once, and where a
+video repeats a row, once for the row (rows.convolve_rows; docs/performance.md, section 1). So the layers hold weights under
+the official names, and rows.py applies them.
+
+Shapes: B batch, T time, N distinct rows of the batch, F features, H hidden channels, C action classes; class C, where there
+is one, is the background.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rows import Rows, convolve, convolve_rows
+
+Output = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+def weights(layer: nn.Sequential, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution in `layer`; no bias is zero."""
+    convolution = layer[0]
+    assert isinstance(convolution, nn.Conv1d)
+    bias = convolution.weight.new_zeros(1) if convolution.bias is None else convolution.bias
+    return convolution.weight.to(dtype), bias.to(dtype)
 
 
 class Filter_Module(nn.Module):
-    """Foreground weight of every time step, from its own features alone."""
+    """Foreground weight of every row, from its own features alone."""
 
     def __init__(self, len_feature: int, hidden: int = 512):
         super().__init__()
         self.conv_1 = nn.Sequential(nn.Conv1d(len_feature, hidden, 1), nn.LeakyReLU())
         self.conv_2 = nn.Sequential(nn.Conv1d(hidden, 1, 1), nn.Sigmoid())
 
-    def forward(self, x_btf: Tensor) -> Tensor:
-        return self.conv_2(self.conv_1(x_btf.transpose(1, 2))).transpose(1, 2)
+    def forward(self, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """(N, 1) in single precision."""
+        weight_hf1, bias_h = weights(self.conv_1, dtype)
+        hidden_nh = F.leaky_relu(rows.times(weight_hf1.squeeze(2).t()) + bias_h)
+        weight_1h1, bias_1 = weights(self.conv_2)
+        return F.linear(hidden_nh.float(), weight_1h1.squeeze(2), bias_1).sigmoid()
 
 
 class CAS_Module(nn.Module):
@@ -27,11 +49,38 @@ class CAS_Module(nn.Module):
         self.conv_1 = nn.Sequential(nn.Conv1d(len_feature, hidden, 3, padding=1), nn.LeakyReLU())
         self.conv_2 = nn.Sequential(nn.Conv1d(hidden, hidden, 3, padding=1), nn.LeakyReLU())
         self.conv_3 = nn.Sequential(nn.Conv1d(hidden, num_classes, 1, bias=False))
-        self.drop_out = nn.Dropout(dropout)
+        self.drop_out = SharedDropout(dropout)
 
-    def forward(self, x_btf: Tensor) -> Tensor:
-        hidden_bht = self.conv_2(self.conv_1(x_btf.transpose(1, 2)))
-        return self.conv_3(self.drop_out(hidden_bht)).transpose(1, 2)
+    def products(self, rows: Rows, dtype: torch.dtype) -> Tensor:
+        """Rows by the taps of conv_1: (N, 3, H), all that the branches share."""
+        weight_f3h = weights(self.conv_1, dtype)[0].permute(1, 2, 0)
+        return rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])
+
+    def forward(self, products_n3h: Tensor, weight_bt: Tensor, rows: Rows) -> Tensor:
+        """Activations (B, T, C) in single precision of rows times their weights."""
+        dtype = products_n3h.dtype
+        _, bias_h = weights(self.conv_1, dtype)
+        x_bth = F.leaky_relu_(convolve_rows(products_n3h, rows.index_bt, weight_bt.to(dtype)) + bias_h)
+        weight_hh3, bias_h = weights(self.conv_2, dtype)
+        x_bth = F.leaky_relu_(convolve(x_bth, weight_hh3.permute(2, 1, 0)) + bias_h)
+        weight_ch1, _ = weights(self.conv_3, dtype)
+        return F.linear(self.drop_out(x_bth, rows), weight_ch1.squeeze(2)).float()
+
+
+class SharedDropout(nn.Module):
+    """Dropout that draws for the whole batch, channels before time as in the official code, whoever computes a part of it."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x_bth: Tensor, rows: Rows) -> Tensor:
+        if not self.training or self.p == 0:
+            return x_bth
+        size_b, size_t, size_h = x_bth.shape
+        kept_bht = torch.empty(rows.of or size_b, size_h, size_t, dtype=torch.bool, device=x_bth.device).bernoulli_(1 - self.p)
+        scale = 1 / (1 - self.p) if self.p < 1 else 0.0
+        return torch.where(kept_bht[rows.first : rows.first + size_b].transpose(1, 2), x_bth * scale, 0)
 
 
 class BaS_Net(nn.Module):
@@ -39,6 +88,7 @@ class BaS_Net(nn.Module):
 
     `ablation`: `full` both branches; `base` the base branch alone; `supp` the suppression branch alone;
     `baseline` the base branch without a background class. What is left out is None in the output.
+    `dtype` is that of the large products; weights, scores and losses are in single precision.
     """
 
     def __init__(
@@ -50,6 +100,7 @@ class BaS_Net(nn.Module):
         dropout: float = 0.7,
         ablation: str = "full",
         topk: float = 0.125,
+        dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
         self.has_base = ablation != "supp"
@@ -58,25 +109,31 @@ class BaS_Net(nn.Module):
             self.filter_module = Filter_Module(len_feature, max(1, hidden // 4))
         self.cas_module = CAS_Module(len_feature, num_classes + (ablation != "baseline"), hidden, dropout)
         self.k = max(1, int(num_segments * topk))
+        self.dtype = dtype
 
     def video_score(self, cas_btc: Tensor) -> Tensor:
         """Softmax over classes of the mean of each class's k largest activations."""
         return cas_btc.topk(min(self.k, cas_btc.shape[1]), dim=1).values.mean(dim=1).softmax(dim=1)
 
-    def forward(self, x_btf: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    def forward(self, x: Tensor | Rows, localized_only: bool = False) -> Output:
+        """Scores and activations of both branches, and foreground weights (B, T, 1), of features (B, T, F) or `Rows`.
+
+        `localized_only` leaves out the base branch where there is another: localization does not use it.
+        """
+        rows = Rows.shown(x)
         score_base = cas_base = score_supp = cas_supp = fore_weights = None
-        if self.has_supp:
-            fore_weights = self.filter_module(x_btf)
-        if self.has_base:
-            cas_base = self.cas_module(x_btf)
+        products_n3h = self.cas_module.products(rows, self.dtype)
+        if self.has_base and not (localized_only and self.has_supp):
+            cas_base = self.cas_module(products_n3h, torch.ones_like(rows.index_bt, dtype=self.dtype), rows)
             score_base = self.video_score(cas_base)
-        if fore_weights is not None:
-            cas_supp = self.cas_module(fore_weights * x_btf)
+        if self.has_supp:
+            fore_weights = F.embedding(rows.index_bt, self.filter_module(rows, self.dtype))
+            cas_supp = self.cas_module(products_n3h, fore_weights.squeeze(2), rows)
             score_supp = self.video_score(cas_supp)
         return score_base, cas_base, score_supp, cas_supp, fore_weights
 
 
-def evaluated_branch(output: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
+def evaluated_branch(output: Output) -> tuple[Tensor, Tensor]:
     """The score and the activations that localization uses: the suppression branch's where there is one."""
     score_base, cas_base, score_supp, cas_supp, _ = output
     score, cas = (score_base, cas_base) if score_supp is None else (score_supp, cas_supp)

@@ -1,12 +1,12 @@
 """Where features are during a run: all in one matrix, in memory or on the GPU, or left in their files.
 
-Shapes: N rows of all videos, F features, B videos of a batch, T rows of each.
+Shapes: N rows of all videos, F features, L rows of one video, T times at which it is shown.
 """
 
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from config import Config
+from rows import Rows
 from thumos_features import Indices, Store, Video
 from utils import UserError, atomic_write
 
@@ -29,18 +30,17 @@ class Matrix:
         first = np.cumsum([0, *(video.num_seg for video in videos)])
         self.first = dict(zip(videos, first[:-1].tolist(), strict=True))
 
-    def rows(self, videos: list[Video], rows: list[Indices]) -> Tensor:
-        chosen = np.stack([self.first[video] + index for video, index in zip(videos, rows, strict=True)])
-        flat = torch.from_numpy(chosen.ravel()).to(self.rows_nf.device)
-        out = self.rows_nf.index_select(0, flat) if self.rows_nf.is_cuda else self._gather(flat)
-        return out.float().view(*chosen.shape, -1)
-
-    def _gather(self, flat: Tensor) -> Tensor:
-        """Into memory from numpy, which asks for large pages: that saves half of the time."""
-        dtype = np.float16 if self.rows_nf.dtype == torch.float16 else np.float32
-        out = torch.from_numpy(np.empty((len(flat), self.rows_nf.shape[1]), dtype=dtype))
-        torch.index_select(self.rows_nf, 0, flat, out=out)
-        return out if dtype == np.float32 else torch.from_numpy(np.empty(out.shape, dtype=np.float32)).copy_(out)
+    def rows(self, videos: list[Video], index: list[Indices]) -> Rows:
+        """On the CPU a video shown whole is not copied; a GPU gathers the rows of all videos at once."""
+        wanted, places = zip(*map(distinct, videos, index), strict=True)
+        first = [self.first[video] for video in videos]
+        if self.rows_nf.is_cuda:
+            flat = np.concatenate([start + rows for start, rows in zip(first, wanted, strict=True)])
+            parts = [self.rows_nf.index_select(0, torch.from_numpy(flat).to(self.rows_nf.device))]
+        else:
+            ends = [start + video.num_seg for start, video in zip(first, videos, strict=True)]
+            parts = [pick(self.rows_nf[a:b], rows) for a, b, rows in zip(first, ends, wanted, strict=True)]
+        return Rows(tuple(parts), show(wanted, places)).to(self.rows_nf.device)
 
 
 class Files:
@@ -49,9 +49,27 @@ class Files:
     def __init__(self, workers: int):
         self.pool = ThreadPoolExecutor(max(1, workers))
 
-    def rows(self, videos: list[Video], rows: list[Indices]) -> Tensor:
-        parts = self.pool.map(lambda video, index: torch.from_numpy(video.read()[index]), videos, rows)
-        return torch.stack(list(parts))
+    def rows(self, videos: list[Video], index: list[Indices]) -> Rows:
+        wanted, places = zip(*map(distinct, videos, index), strict=True)
+        parts = self.pool.map(lambda video, rows: pick(torch.from_numpy(video.read()), rows), videos, wanted)
+        return Rows(tuple(parts), show(wanted, places))
+
+
+def distinct(video: Video, index: Indices) -> tuple[Indices, Indices]:
+    """The rows that have to be there to show `index`, and where among them each of it is: all of a short video's rows."""
+    if video.num_seg <= len(index):
+        return np.arange(video.num_seg), index
+    return index, np.arange(len(index))
+
+
+def pick(rows_lf: Tensor, wanted: Indices) -> Tensor:
+    return rows_lf if len(rows_lf) == len(wanted) else rows_lf.index_select(0, torch.from_numpy(wanted))
+
+
+def show(wanted: Sequence[Indices], places: Sequence[Indices]) -> Tensor:
+    """Places in the rows of all videos, laid end to end."""
+    first = np.cumsum([0, *map(len, wanted[:-1])])
+    return torch.from_numpy(np.stack(places) + first[:, None])
 
 
 def open_store(videos: list[Video], config: Config, device: torch.device, say: Callable[[str], None] = print) -> Store:

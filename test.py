@@ -20,7 +20,7 @@ from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
 from methods import Arrays, Method
-from thumos_features import Data, Store, Video, test_features
+from thumos_features import Data, Store, Video, test_rows
 from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
@@ -83,7 +83,7 @@ def compute_activations(
     activations: dict[str, Arrays] = {}
     for start in range(0, len(videos), EVAL_BATCH):
         part = videos[start : start + EVAL_BATCH]
-        batch = method.activations(test_features(part, store, config).to(device))
+        batch = method.activations(test_rows(part, store, config).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(
                 f"the network's scores of {part[0].name} and its neighbours are not finite: its weights have diverged. "

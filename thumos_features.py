@@ -1,6 +1,6 @@
-"""Videos on disk -> records -> batches of T rows each.
+"""Videos on disk -> records -> batches that show T rows of each.
 
-Shapes: B batch, L feature rows of a video, T rows given to the network, F features, C classes.
+Shapes: B batch, L feature rows of a video, T times at which the network is shown one, F features, C classes.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from dataset.annotations import Database, check_labels, duration_of, read_databa
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
 from eval.table import Table, digest, read_ground_truth
+from rows import Rows
 from utils import UserError, listing, spellings
 
 Floats = NDArray[np.float32]
@@ -50,8 +51,11 @@ class Video:
 
 
 class Batch(NamedTuple):
-    features_btf: Tensor
+    rows: Rows
     label_bc: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.rows.to(device), self.label_bc.to(device))
 
 
 # ---------------------------------------------------------------------------------------------------- sampling
@@ -69,10 +73,11 @@ def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> In
     """
     if num_seg == rows:
         return np.arange(rows, dtype=np.int64)
-    first = (np.arange(rows) * num_seg / rows).astype(np.int64)
-    last = np.append(first[1:], max(num_seg - 1, first[-1]))
-    drawn = last > first
-    first[drawn] += random.randint(0, (last - first + 1)[drawn])
+    ends = (np.arange(rows + 1) * num_seg / rows).astype(np.int64)
+    first, ends[-1] = ends[:-1].copy(), max(num_seg - 1, ends[-2])
+    pool = ends[1:] - first + 1
+    drawn = pool > 1
+    first[drawn] += random.randint(0, pool[drawn])
     return first
 
 
@@ -85,7 +90,7 @@ def random_state(*key: int, again: np.random.RandomState | None = None) -> np.ra
     Making one takes ten times as long as giving `again` one a new key.
     """
     state = again or np.random.RandomState(0)
-    state.seed(np.random.SeedSequence(key).generate_state(8))
+    state.seed(key)
     return state
 
 
@@ -106,8 +111,8 @@ def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, of
 class Store(Protocol):
     """Features of all videos of a run (store.py)."""
 
-    def rows(self, videos: list[Video], rows: list[Indices]) -> Tensor:
-        """The named rows of each video, (B, T, F) in single precision."""
+    def rows(self, videos: list[Video], index: list[Indices]) -> Rows:
+        """What shows row `index[b][t]` of video b at time t."""
 
 
 def training_batch(videos: list[Video], store: Store, config: Config, seed: int, iteration: int) -> Batch:
@@ -122,8 +127,8 @@ def training_batch(videos: list[Video], store: Store, config: Config, seed: int,
     return Batch(store.rows([videos[v] for v in chosen], rows), labels)
 
 
-def test_features(videos: list[Video], store: Store, config: Config) -> Tensor:
-    """Uniformly sampled features (B, T, F) of whole videos."""
+def test_rows(videos: list[Video], store: Store, config: Config) -> Rows:
+    """Whole videos, uniformly sampled."""
     return store.rows(videos, [uniform_indices(video.num_seg, config.num_segments) for video in videos])
 
 

@@ -134,7 +134,7 @@ def fit(
                 break
             batch = training_batch(videos, store, config, state.seed, state.iteration)
             rate = config.learning_rates[state.iteration]
-            state.losses = train_step(loss, state, Batch(*(part.to(device) for part in batch)), rate)
+            state.losses = train_step(loss, state, batch.to(device), rate)
             log_scalars(board, state.losses, state.iteration)
             bar.update()
             stop_if_asked()

@@ -2,10 +2,10 @@
 
 A method holds `network` and offers
   loss(batch) -> dict of named scalar terms, `loss_total` among them;
-  activations(features_btf) -> dict of arrays (B, ...), all that localization needs;
+  activations(rows) -> dict of arrays (B, ...), all that localization needs;
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
-  sequences(features_btf) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
+  sequences(rows) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
   curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where timing needs it, `duration`.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from config import Config
 from localize import Curves
+from rows import Rows
 from thumos_features import Batch
 
 Arrays = dict[str, NDArray[Any]]
@@ -26,9 +27,9 @@ class Method(Protocol):
     @property
     def network(self) -> nn.Module: ...
     def loss(self, batch: Batch) -> dict[str, Tensor]: ...
-    def activations(self, features_btf: Tensor) -> Arrays: ...
+    def activations(self, rows: Rows) -> Arrays: ...
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]: ...
-    def sequences(self, features_btf: Tensor) -> Arrays: ...
+    def sequences(self, rows: Rows) -> Arrays: ...
     def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]: ...
     def curves(self, arrays: Arrays) -> Curves: ...
 

@@ -12,6 +12,7 @@ from config import Config
 from localize import Curves, Sweep, min_max
 from methods import Arrays
 from model import BaS_Net, evaluated_branch
+from rows import Rows
 from thumos_features import Batch
 from train import BaS_Net_loss
 
@@ -31,12 +32,12 @@ class BaSNet:
         self.criterion = BaS_Net_loss(config.alpha, config.bce_reduction)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        score_base, _, score_supp, _, fore_weights = self.network(batch.features_btf)
+        score_base, _, score_supp, _, fore_weights = self.network(batch.rows)
         return self.criterion(score_base, score_supp, fore_weights, batch.label_bc)[1]
 
     @torch.no_grad()
-    def activations(self, features_btf: Tensor) -> Arrays:
-        score, cas = evaluated_branch(self.network(features_btf))
+    def activations(self, rows: Rows) -> Arrays:
+        score, cas = evaluated_branch(self.network(rows, localized_only=True))
         return {"cas": cas.cpu().numpy(), "score": score.cpu().numpy()}
 
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -44,8 +45,8 @@ class BaSNet:
         return {"cas": (None, channels), "score": (channels,)}
 
     @torch.no_grad()
-    def sequences(self, features_btf: Tensor) -> Arrays:
-        _, cas_base, _, cas_supp, fore_weights = self.network(features_btf)
+    def sequences(self, rows: Rows) -> Arrays:
+        _, cas_base, _, cas_supp, fore_weights = self.network(rows)
         named = {"base branch": cas_base, "suppressed branch": cas_supp, "foreground\nweight": fore_weights}
         return {name: value.squeeze(2).cpu().numpy() for name, value in named.items() if value is not None}
 

@@ -125,9 +125,9 @@ def work(folder, cache):
     quick_check(data, config)
     store = open_store([*data.train, *data.test], config, torch.device("cpu"), lambda _: None)
     batch = training_batch(data.train, store, config, 0, 0)
-    features = store.rows(data.test, [uniform_indices(video.num_seg, config.num_segments) for video in data.test])
-    assert torch.isfinite(batch.features_btf).all() and torch.isfinite(features).all()
-    assert batch.features_btf.shape[1:] == features.shape[1:] == (16, 12)
+    shown = store.rows(data.test, [uniform_indices(video.num_seg, config.num_segments) for video in data.test])
+    assert torch.isfinite(batch.rows.dense()).all() and torch.isfinite(shown.dense()).all()
+    assert batch.rows.dense().shape[1:] == shown.dense().shape[1:] == (16, 12)
     assert len(data.train) <= 5 and (batch.label_bc.sum(dim=1) >= 1).all() and len(data.truth)
 
 

@@ -63,8 +63,8 @@ def test_a_batch_depends_on_seed_and_iteration_only(load):
     videos, config = load(), make_config(parse_args([*TINY, "--batch_size", "3"]))
     first, again = (training_batch(videos, Files(1), config, 7, 4) for _ in range(2))
     other = training_batch(videos, Files(1), config, 8, 4)
-    assert first.features_btf.shape == (3, 16, 2 * WIDTH) and first.label_bc.shape == (3, 20)
-    assert (first.features_btf == again.features_btf).all() and not (first.features_btf == other.features_btf).all()
+    assert first.rows.dense().shape == (3, 16, 2 * WIDTH) and first.label_bc.shape == (3, 20)
+    assert (first.rows.dense() == again.rows.dense()).all() and not torch.equal(first.rows.dense(), other.rows.dense())
 
 
 def feature_file(tiny, name="video_train_1", stream="rgb"):

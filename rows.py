@@ -1,0 +1,118 @@
+"""What a network is given: the feature rows of a batch's videos, each once, and the times at which they are shown.
+
+A short video is shown at T times but has fewer rows, so that what is computed row by row is computed on the rows.
+
+Shapes: B videos, T times, N rows of all videos, F features, K products of a row.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """At time t, video b shows row `index_bt[b, t]` of all `parts` laid end to end."""
+
+    parts: tuple[Tensor, ...]  # (n, F) each, N rows in all; any kind of float
+    index_bt: Tensor
+    first: int = 0  # these videos are number `first` and following
+    of: int = 0  # of so many, where a batch is shared by processes; 0: they are the batch
+
+    @classmethod
+    def shown(cls, x: "Tensor | Rows") -> "Rows":
+        """Rows as they are, or those of a (B, T, F) tensor."""
+        if isinstance(x, Rows):
+            return x
+        size_b, size_t, _ = x.shape
+        return cls((x.flatten(0, 1),), torch.arange(size_b * size_t, device=x.device).view(size_b, size_t))
+
+    def to(self, device: torch.device) -> "Rows":
+        if self.index_bt.device == device:
+            return self
+        parts = self.parts if self.parts[0].device == device else (torch.cat(self.parts).to(device),)
+        return self._replace(parts=parts, index_bt=self.index_bt.to(device))
+
+    def dense(self) -> Tensor:
+        """(B, T, F) in single precision."""
+        return torch.cat(self.parts).float()[self.index_bt]
+
+    def times(self, weight_fk: Tensor) -> Tensor:
+        """Every row by a matrix: (N, K)."""
+        return _Product.apply(weight_fk, *self.parts)
+
+
+class _Product(torch.autograd.Function):
+    """Parts are multiplied where they lie: joining them first would take longer than finding them did."""
+
+    @staticmethod
+    def forward(ctx: Any, weight_fk: Tensor, *parts: Tensor) -> Tensor:
+        ctx.save_for_backward(weight_fk, *parts)
+        out = weight_fk.new_empty(sum(map(len, parts)), weight_fk.shape[1])
+        for part, place in zip(parts, out.split(list(map(len, parts))), strict=True):
+            torch.mm(part.to(weight_fk.dtype), weight_fk, out=place)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_nk: Tensor) -> tuple[Tensor | None, ...]:
+        weight_fk, *parts = ctx.saved_tensors
+        grad_fk = torch.cat(parts).to(grad_nk.dtype).t() @ grad_nk
+        grads = grad_nk.split(list(map(len, parts)))
+        wanted = ctx.needs_input_grad[1:]  # features have a gradient if the caller asks for one, to see what mattered
+        return grad_fk, *(
+            (grad @ weight_fk.t()).to(part.dtype) if need else None
+            for part, grad, need in zip(parts, grads, wanted, strict=True)
+        )
+
+
+class _Conv3(torch.autograd.Function):
+    """A convolution over three times as three matrix products, each of the same padded rows moved on by one."""
+
+    @staticmethod
+    def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor) -> Tensor:
+        size_b, size_t, _ = x_bth.shape
+        padded = F.pad(x_bth, (0, 0, 1, 1)).flatten(0, 1)
+        ctx.save_for_backward(padded, weight_3hk)
+        count = len(padded) - 2
+        out = padded.new_empty(len(padded), weight_3hk.shape[2])  # two rows a video are of no use, and cut off
+        torch.mm(padded[:count], weight_3hk[0], out=out[:count])
+        for tap in (1, 2):
+            out[:count].addmm_(padded[tap : tap + count], weight_3hk[tap])
+        return out.view(size_b, size_t + 2, -1)[:, :size_t]
+
+    @staticmethod
+    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor, Tensor]:
+        padded, weight_3hk = ctx.saved_tensors
+        size_b, size_t, _ = grad_btk.shape
+        count = len(padded) - 2
+        grad = F.pad(grad_btk, (0, 0, 0, 2)).flatten(0, 1)[:count]
+        grad_x, grad_weight = torch.zeros_like(padded), torch.empty_like(weight_3hk)
+        for tap in range(3):
+            grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
+            torch.mm(padded[tap : tap + count].t(), grad, out=grad_weight[tap])
+        return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight
+
+
+def convolve(x_bth: Tensor, weight_3hk: Tensor) -> Tensor:
+    """Kernel 3, padding 1, time before channels: (B, T, K)."""
+    return _Conv3.apply(x_bth, weight_3hk)
+
+
+def convolve_rows(products_n3k: Tensor, index_bt: Tensor, weight_bt: Tensor) -> Tensor:
+    """The same of `weight x rows`, from each row's products with the three taps: (B, T, K).
+
+    conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): the weight of a whole row commutes with the matrices, so branches that
+    differ in w alone share the products. The sum is an embedding bag of three; past a video's ends weights are zero.
+    """
+    size_n, _, size_k = products_n3k.shape
+    tap = torch.arange(3, device=index_bt.device)
+    bags = (3 * _neighbours(index_bt) + tap).flatten(0, 1)
+    weights = _neighbours(weight_bt).flatten(0, 1)
+    table = products_n3k.view(3 * size_n, size_k)
+    return F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights).view(*index_bt.shape, size_k)
+
+
+def _neighbours(values_bt: Tensor) -> Tensor:
+    """(B, T, 3): values at t-1, t and t+1, zero past the ends."""
+    return F.pad(values_bt, (1, 1)).unfold(1, 3, 1)
