@@ -56,13 +56,13 @@ class CAS_Module(nn.Module):
         weight_f3h = weights(self.conv_1, dtype)[0].permute(1, 2, 0)
         return rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])
 
-    def forward(self, products_n3h: Tensor, weight_bt: Tensor, rows: Rows) -> Tensor:
+    def forward(self, products_n3h: Tensor, weight_n: Tensor, rows: Rows) -> Tensor:
         """Activations (B, T, C) in single precision of rows times their weights."""
         dtype = products_n3h.dtype
         _, bias_h = weights(self.conv_1, dtype)
-        x_bth = F.leaky_relu_(convolve_rows(products_n3h, rows.index_bt, weight_bt.to(dtype)) + bias_h)
+        x_bth = F.leaky_relu(convolve_rows(products_n3h, weight_n.to(dtype), bias_h, rows.index_bt))
         weight_hh3, bias_h = weights(self.conv_2, dtype)
-        x_bth = F.leaky_relu_(convolve(x_bth, weight_hh3.permute(2, 1, 0)) + bias_h)
+        x_bth = F.leaky_relu(convolve(x_bth, weight_hh3.permute(2, 1, 0).contiguous(), bias_h))
         weight_ch1, _ = weights(self.conv_3, dtype)
         return F.linear(self.drop_out(x_bth, rows), weight_ch1.squeeze(2)).float()
 
@@ -79,8 +79,8 @@ class SharedDropout(nn.Module):
             return x_bth
         size_b, size_t, size_h = x_bth.shape
         kept_bht = torch.empty(rows.of or size_b, size_h, size_t, dtype=torch.bool, device=x_bth.device).bernoulli_(1 - self.p)
-        scale = 1 / (1 - self.p) if self.p < 1 else 0.0
-        return torch.where(kept_bht[rows.first : rows.first + size_b].transpose(1, 2), x_bth * scale, 0)
+        kept_bth = kept_bht[rows.first : rows.first + size_b].transpose(1, 2).contiguous().to(x_bth.dtype)
+        return x_bth * kept_bth.div_(1 - self.p if self.p < 1 else 1)
 
 
 class BaS_Net(nn.Module):
@@ -124,11 +124,12 @@ class BaS_Net(nn.Module):
         score_base = cas_base = score_supp = cas_supp = fore_weights = None
         products_n3h = self.cas_module.products(rows, self.dtype)
         if self.has_base and not (localized_only and self.has_supp):
-            cas_base = self.cas_module(products_n3h, torch.ones_like(rows.index_bt, dtype=self.dtype), rows)
+            cas_base = self.cas_module(products_n3h, products_n3h.new_ones(len(products_n3h)), rows)
             score_base = self.video_score(cas_base)
         if self.has_supp:
-            fore_weights = F.embedding(rows.index_bt, self.filter_module(rows, self.dtype))
-            cas_supp = self.cas_module(products_n3h, fore_weights.squeeze(2), rows)
+            weight_n1 = self.filter_module(rows, self.dtype)
+            fore_weights = F.embedding(rows.index_bt, weight_n1)
+            cas_supp = self.cas_module(products_n3h, weight_n1.squeeze(1), rows)
             score_supp = self.video_score(cas_supp)
         return score_base, cas_base, score_supp, cas_supp, fore_weights
 

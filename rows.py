@@ -16,7 +16,7 @@ class Rows(NamedTuple):
     """At time t, video b shows row `index_bt[b, t]` of all `parts` laid end to end."""
 
     parts: tuple[Tensor, ...]  # (n, F) each, N rows in all; any kind of float
-    index_bt: Tensor
+    index_bt: Tensor  # never less than at the time before, the video before included
     first: int = 0  # these videos are number `first` and following
     of: int = 0  # of so many, where a batch is shared by processes; 0: they are the batch
 
@@ -70,47 +70,78 @@ class _Conv3(torch.autograd.Function):
     """A convolution over three times as three matrix products, each of the same padded rows moved on by one."""
 
     @staticmethod
-    def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor) -> Tensor:
+    def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
         size_b, size_t, _ = x_bth.shape
         padded = F.pad(x_bth, (0, 0, 1, 1)).flatten(0, 1)
         ctx.save_for_backward(padded, weight_3hk)
         count = len(padded) - 2
-        out = padded.new_empty(len(padded), weight_3hk.shape[2])  # two rows a video are of no use, and cut off
+        out = padded.new_empty(len(padded), weight_3hk.shape[2])  # two rows a video are of no use, and left out
         torch.mm(padded[:count], weight_3hk[0], out=out[:count])
         for tap in (1, 2):
             out[:count].addmm_(padded[tap : tap + count], weight_3hk[tap])
-        return out.view(size_b, size_t + 2, -1)[:, :size_t]
+        return out.add_(bias_k).view(size_b, size_t + 2, -1)[:, :size_t]
 
     @staticmethod
-    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         padded, weight_3hk = ctx.saved_tensors
         size_b, size_t, _ = grad_btk.shape
         count = len(padded) - 2
         grad = F.pad(grad_btk, (0, 0, 0, 2)).flatten(0, 1)[:count]
-        grad_x, grad_weight = torch.zeros_like(padded), torch.empty_like(weight_3hk)
-        for tap in range(3):
+        grad_x, grad_weight = torch.empty_like(padded), torch.empty_like(weight_3hk)
+        torch.mm(grad, weight_3hk[0].t(), out=grad_x[:count])
+        grad_x[count:] = 0
+        for tap in (1, 2):
             grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
+        for tap in range(3):
             torch.mm(padded[tap : tap + count].t(), grad, out=grad_weight[tap])
-        return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight
+        return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight, grad_btk.sum((0, 1))
 
 
-def convolve(x_bth: Tensor, weight_3hk: Tensor) -> Tensor:
+class _RowConv3(torch.autograd.Function):
+    """Sums of products as embedding bags: of three products a time, and backwards of all the times of a row."""
+
+    @staticmethod
+    def forward(ctx: Any, products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor) -> Tensor:
+        ctx.save_for_backward(products_n3k, weight_n, index_bt)
+        rows = _neighbours(index_bt)
+        bags = 3 * rows + torch.arange(3, device=rows.device)
+        weights = weight_n[rows] * _neighbours(torch.ones_like(index_bt, dtype=weight_n.dtype))
+        out = _bags(products_n3k.flatten(0, 1), bags.flatten(0, 1), weights.flatten(0, 1))
+        return out.add_(bias_k).view(*index_bt.shape, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, ...]:
+        products_n3k, weight_n, index_bt = ctx.saved_tensors
+        grad = grad_btk.flatten(0, 1)
+        times = torch.arange(len(grad), device=grad.device).view_as(index_bt)
+        first = torch.searchsorted(index_bt.flatten(), torch.arange(len(weight_n), device=grad.device))
+        inside = _neighbours(torch.ones_like(index_bt, dtype=grad.dtype))
+        grad_products, grad_weight = torch.empty_like(products_n3k), torch.zeros_like(weight_n)
+        for tap in range(3):  # a time's middle row is the left one of the next time, and the right one of the time before
+            shown = _bags(grad, _neighbours(times)[:, :, 2 - tap].flatten(), inside[:, :, 2 - tap].flatten(), first)
+            torch.mul(shown, weight_n[:, None], out=grad_products[:, tap])
+            if ctx.needs_input_grad[1]:
+                grad_weight += torch.linalg.vecdot(shown, products_n3k[:, tap])
+        return grad_products, grad_weight if ctx.needs_input_grad[1] else None, grad.sum(0), None
+
+
+def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = None) -> Tensor:
+    """Weighted sums of rows of a table."""
+    return F.embedding_bag(bags, table, first, mode="sum", per_sample_weights=weights)
+
+
+def convolve(x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
     """Kernel 3, padding 1, time before channels: (B, T, K)."""
-    return _Conv3.apply(x_bth, weight_3hk)
+    return _Conv3.apply(x_bth, weight_3hk, bias_k)
 
 
-def convolve_rows(products_n3k: Tensor, index_bt: Tensor, weight_bt: Tensor) -> Tensor:
-    """The same of `weight x rows`, from each row's products with the three taps: (B, T, K).
+def convolve_rows(products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor) -> Tensor:
+    """The same of rows times their weights, from every row's products with the three taps.
 
     conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): the weight of a whole row commutes with the matrices, so branches that
-    differ in w alone share the products. The sum is an embedding bag of three; past a video's ends weights are zero.
+    differ in w alone share the products.
     """
-    size_n, _, size_k = products_n3k.shape
-    tap = torch.arange(3, device=index_bt.device)
-    bags = (3 * _neighbours(index_bt) + tap).flatten(0, 1)
-    weights = _neighbours(weight_bt).flatten(0, 1)
-    table = products_n3k.view(3 * size_n, size_k)
-    return F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights).view(*index_bt.shape, size_k)
+    return _RowConv3.apply(products_n3k, weight_n, bias_k, index_bt)
 
 
 def _neighbours(values_bt: Tensor) -> Tensor:

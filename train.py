@@ -52,7 +52,7 @@ class BaS_Net_loss(nn.Module):
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), lr=config.learning_rates[0], weight_decay=config.weight_decay)
+    return torch.optim.Adam(network.parameters(), lr=config.learning_rates[0], weight_decay=config.weight_decay, fused=True)
 
 
 def train_step(loss: Callable[[Batch], dict[str, Tensor]], state: TrainingState, batch: Batch, lr: float) -> dict[str, float]:

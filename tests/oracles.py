@@ -3,6 +3,9 @@
 import math
 
 import numpy as np
+import torch
+
+from model import BaS_Net
 
 
 def sample_rows(num_seg, rows, choice):
@@ -208,3 +211,22 @@ def interpolated_precision(hit, count):
     for i in range(len(precision) - 2, -1, -1):
         precision[i] = max(precision[i], precision[i + 1])
     return sum((recall[i] - recall[i - 1]) * precision[i] for i in range(1, len(recall)) if recall[i] != recall[i - 1])
+
+
+class PlainBaSNet(BaS_Net):
+    """The same weights, applied as one would write it first: convolutions of every row shown, branch by branch."""
+
+    def forward(self, x_btf):
+        fore_weights = self.plain_filter(x_btf)
+        cas_base, cas_supp = self.plain_cas(x_btf), self.plain_cas(fore_weights * x_btf)
+        return self.video_score(cas_base), cas_base, self.video_score(cas_supp), cas_supp, fore_weights
+
+    def plain_filter(self, x_btf):
+        module = self.filter_module
+        return module.conv_2(module.conv_1(x_btf.transpose(1, 2))).transpose(1, 2)
+
+    def plain_cas(self, x_btf):
+        module = self.cas_module
+        hidden_bht = module.conv_2(module.conv_1(x_btf.transpose(1, 2)))
+        hidden_bht = torch.nn.functional.dropout(hidden_bht, module.drop_out.p, self.training)
+        return module.conv_3(hidden_bht).transpose(1, 2)
