@@ -3,7 +3,7 @@
 import io
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,17 @@ from utils import UserError, atomic_write
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
 MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "derived, unpublished"}
+MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they change numbers by rounding at most
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best model so far, and what it found."""
+
+    record: dict[str, Any]
+    weights: dict[str, Tensor]
+    detections: Callable[[], dict[str, Any]]  # in ActivityNet's form
 
 
 @dataclass
@@ -26,12 +36,14 @@ class TrainingState:
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of losses, for fp16, which has no small gradients
     seed: int  # the one in use: --seed, or what was drawn for -1
     data: str  # fingerprint of the videos
     run: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells this run's files from another's
     iteration: int = 0
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
+    best_model: Best | None = None
 
     KEPT = ("seed", "data", "run", "iteration", "losses", "records")
 
@@ -44,6 +56,7 @@ class TrainingState:
         return not self.records or record["average_mAP"] > self.best["average_mAP"]
 
     def save(self, path: Path, config: Config) -> None:
+        best = self.best_model
         if not all(torch.isfinite(weight).all() for weight in self.network.parameters()):
             raise UserError(
                 f"the weights have diverged after iteration {self.iteration}; {path} is left as it was. Lower --lr."
@@ -53,8 +66,8 @@ class TrainingState:
             "learning_rates": config.learning_rates,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "scaler": self.scaler.state_dict(),
+            "best_model": best and {"record": best.record, "weights": best.weights, "detections": best.detections()},
         }
         save_file(path, content)
 
@@ -81,11 +94,11 @@ class TrainingState:
             )
         load_weights(self.network, content["network"], path)
         self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
         for name in self.KEPT:
             setattr(self, name, content[name])
-        torch.set_rng_state(content["random"])
-        if torch.cuda.is_available() and len(content["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(content["random_cuda"])
+        if best := content["best_model"]:
+            self.best_model = Best(best["record"], best["weights"], lambda: best["detections"])
 
 
 def _plain(value: Any) -> Any:

@@ -135,6 +135,9 @@ class Config:
     cache_budget: float
     cache_path: str
     cache_dtype: str
+    precision: str
+    compile: bool
+    eval_workers: int | None
     classes: tuple[str, ...]
     fps: float
     snippet_frames: int

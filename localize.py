@@ -102,10 +102,10 @@ def localize(curves: Curves) -> Detections:
     return _run([curves])[0]
 
 
-def localize_all(videos: Iterable[Curves]) -> list[Detections]:
+def localize_all(videos: Iterable[Curves], threads: int | None = None) -> list[Detections]:
     """`localize` of each video. While this thread describes curves, others (one a core) localize those described."""
     videos = iter(videos)
-    pool = ThreadPoolExecutor(cores())
+    pool = ThreadPoolExecutor(threads or cores())
     try:
         parts = [pool.submit(_run, part) for part in iter(lambda: list(islice(videos, VIDEOS_AT_ONCE)), [])]
         return [detections for part in parts for detections in part.result()]

@@ -1,8 +1,9 @@
 """Train a method on a dataset, evaluating as it goes: python main.py --help."""
 
+import contextlib
+import dataclasses
 import random
 from argparse import Namespace
-from collections.abc import Callable
 
 import torch
 
@@ -10,14 +11,17 @@ from checkpoint import TrainingState, load_file, load_network
 from config import Config, make_config
 from dataset.check import quick_check
 from dataset.make_demo import ensure_demo
+from device import choose_device, choose_precision
 from methods import build_method
 from options import parse_args
 from outputs import RunFiles, locked
+from recorder import Recorder
 from store import open_store
-from test import Evaluation, evaluate
-from thumos_features import fingerprint, load_data
+from team import Team
+from test import Judge
+from thumos_features import Data, fingerprint, load_data
 from train import fit, make_optimizer
-from utils import UserError, run_command
+from utils import cores, run_command
 
 
 def main() -> None:
@@ -26,56 +30,71 @@ def main() -> None:
 
 
 def train(args: Namespace) -> None:
-    ensure_demo(args.dataset, args.data_path)
-    config = make_config(args)
-    device = choose_device(config.device)
-    torch.autograd.set_detect_anomaly(args.debug)
-    data = load_data(config)
+    team = Team()
+    device = choose_device(args.device, team.local_rank)
+    with team.joined(device):
+        if team.leads:
+            ensure_demo(args.dataset, args.data_path)
+        team.agreed(None)  # that it is there
+        config = make_config(args)
+        config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
+        with locked(config.output_path, config.model_path, config.log_path) if team.leads else contextlib.nullcontext():
+            train_in(team, config, device, args)
 
-    with locked(config.output_path, config.model_path, config.log_path):
-        files = RunFiles(config, args.quiet)
-        saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
-        seed = config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31)
-        torch.manual_seed(seed)
-        method = build_method(config)
-        method.network.to(device)
-        optimizer = make_optimizer(method.network, config)
-        state = TrainingState(method.network, optimizer, seed, fingerprint([*data.train, *data.test], data.truth))
-        if saved:
-            state.restore(files.checkpoint, saved, config)
-            files.say(f"resuming after iteration {state.iteration}")
-        elif config.model_file:
-            load_network(method.network, config.model_file, config)
-        files.say(data.summary)
+
+def train_in(team: Team, config: Config, device: torch.device, args: Namespace) -> None:
+    """One process's part of a run."""
+    torch.autograd.set_detect_anomaly(args.debug)
+    files = RunFiles(config, args.quiet or not team.leads)
+    data = load_data(config)
+    saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
+    seed = team.agreed(config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31))
+    torch.manual_seed(seed)
+    method = build_method(config)
+    method.network.to(device)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    videos = [*data.train, *data.test]
+    optimizer = make_optimizer(method.network, config)
+    state = TrainingState(method.network, optimizer, scaler, seed, fingerprint(videos, data.truth))
+    if saved:
+        state.restore(files.checkpoint, saved, config)
+        files.say(f"resuming after iteration {state.iteration}")
+    elif config.model_file:
+        load_network(method.network, config.model_file, config)
+    if config.compile:
+        method.network.compile()
+    files.say(data.summary)
+    if team.leads:
         for finding in quick_check(data, config):
             files.say(f"warning: {finding.kind}: {finding.where}: {finding.text}")
-        store = open_store([*data.train, *data.test], config, device, files.say)
-        files.say(describe(config, len(data.train), len(data.test), device, state.seed))
+        store = open_store(videos, config, device, files.say)
+    team.agreed(None)  # that the packed copy is there for the others
+    if not team.leads:
+        store = open_store(videos, config, device, files.say)
+    files.say(describe(config, data, device, state.seed, team.size))
+    recorder = None
+    if team.leads:
         files.start(state, resumed=saved is not None)
+        workers = eval_workers(config, device)
+        judge = Judge(config, {video.name: video.label_c for video in data.test}, data.truth, threads=1 if workers else None)
+        recorder = Recorder(state, files, config, judge, workers, config.eval_interval(len(data.train)))
+    fit(method, state, data, store, recorder, config, device, team)
 
-        def evaluate_now(between: Callable[[], None]) -> Evaluation:
-            return evaluate(method, data, store, config, device, between)
 
-        fit(method.loss, state, data.train, store, evaluate_now, files, config, device)
+def eval_workers(config: Config, device: torch.device) -> int:
+    """Processes that evaluate beside the training: of use where the training is on a GPU and leaves the cores idle."""
+    if config.eval_workers is not None:
+        return config.eval_workers
+    return min(8, max(1, cores() - 2)) if device.type == "cuda" else 0
 
 
-def describe(config: Config, num_train: int, num_test: int, device: torch.device, seed: int) -> str:
+def describe(config: Config, data: Data, device: torch.device, seed: int, processes: int) -> str:
+    videos = f"{len(data.train)} training and {len(data.test)} test videos"
     return (
-        f"{config.method} ({config.ablation}) on {config.dataset}: {num_train} training and {num_test} test videos, "
-        f"{config.num_iters} iterations of {config.batch_size}, {device}, seed {seed}"
+        f"{config.method} ({config.ablation}) on {config.dataset}: {videos}, "
+        f"{config.num_iters} iterations of {config.batch_size}, {device}, {config.precision}, seed {seed}"
+        + (f", {processes} processes" if processes > 1 else "")
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that --device names, with convolutions in full fp32 and deterministic kernels."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.")
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
-    return device
 
 
 if __name__ == "__main__":

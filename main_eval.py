@@ -4,6 +4,7 @@ Only a checkpoint or activations need torch, so what they need is imported once 
 """
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def evaluate_network(args: Namespace) -> None:
         for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)
-        write_json(paths[4], evaluation.detections)
+        write_json(paths[4], evaluation.as_json())
         write_json(paths[5], {"config": config.as_dict(), "record": record}, indent=1)
     print(text, end="")
 
@@ -103,19 +104,20 @@ def evaluate_network(args: Namespace) -> None:
 def evaluate_now(config: Config, saved: str | None, save: str | None) -> "Evaluation":
     """The evaluation of `saved` activations or of the config's checkpoint."""
     from checkpoint import load_network
-    from main import choose_device
+    from device import choose_device, choose_precision
     from methods import build_method
     from store import Files
     from test import compute_activations, detect, read_activations, save_activations, score
     from thumos_features import load_data, load_database, multi_hot, test_truth
 
+    device = choose_device(config.device)
+    config = replace(config, precision=choose_precision(config.precision, device))
     method = build_method(config)
     if saved:
         database = load_database(config)
         activations = read_activations(saved, method, database)
         truth = test_truth(database, config, list(activations))
     else:
-        device = choose_device(config.device)
         data = load_data(config, ["test"])
         load_network(method.network, config.model_file or "", config)
         method.network.to(device)

@@ -188,6 +188,20 @@ def _add_scoring(group: Group) -> None:
 
 def _add_running(group: Group) -> None:
     group.add_argument("--device", default="auto", type=device, help="auto, cpu, cuda or cuda:N")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "fp32", "tf32", "bf16", "fp16"],
+        help="of large products; weights, scores and losses are in single precision. auto: tf32 on GPUs, else fp32",
+    )
+    group.add_argument("--compile", action="store_true", help="let torch compile the network")
+    group.add_argument(
+        "--eval_workers",
+        type=not_negative_integer,
+        default=None,
+        metavar="N",
+        help="processes that evaluate beside the training (None: on a GPU two less than the cores, at most 8; else 0)",
+    )
     group.add_argument("--num_workers", type=int, default=8, help="threads that read feature files, at least one")
     group.add_argument(
         "--cache",
@@ -226,6 +240,13 @@ def positive_integer(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def not_negative_integer(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
     return value
 
 

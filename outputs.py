@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from checkpoint import TrainingState, save_file
+from checkpoint import Best, TrainingState, save_file
 from config import Config
 from eval.eval_detection import DetectionScore
 from eval.report import best_record_text, report
@@ -102,22 +102,23 @@ class RunFiles:
             if kept.exists():
                 os.replace(kept, path)
 
-    def write_evaluation(self, evaluation: Evaluation, record: dict[str, Any], best: bool, state: TrainingState) -> None:
-        if best:
-            save_file(self.best_model, state.network.state_dict())
-            write_json(self.best_detections, evaluation.detections)
-            with atomic_write(self.best_record) as stream:
-                stream.write(best_record_text(record))
+    def write_best(self, best: Best) -> None:
+        save_file(self.best_model, best.weights)
+        write_json(self.best_detections, best.detections())
+        with atomic_write(self.best_record) as stream:
+            stream.write(best_record_text(best.record))
+
+    def write_evaluation(self, record: dict[str, Any], best: bool) -> None:
         append_line(self.log, json.dumps(record))
         self.say(
-            f"iteration {state.iteration}/{self.config.num_iters}  loss {state.losses['loss_total']:.4f}  "
+            f"iteration {record['iteration']}/{self.config.num_iters}  loss {record['loss_total']:.4f}  "
             f"video accuracy {100 * record['test_acc']:.1f}  average mAP {100 * record['average_mAP']:.2f}"
             + ("  (best so far)" if best else "")
         )
 
     def write_last(self, evaluation: Evaluation, state: TrainingState) -> None:
         """What a finished run leaves, and the report on the screen."""
-        write_json(self.last_detections, evaluation.detections)
+        write_json(self.last_detections, evaluation.as_json())
         text = report({"best": state.best, "last": state.records[-1]}, len(state.records), self.config, state.seed)
         written = [path for path in self._all() if path.exists() and path != self.report]
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])

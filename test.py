@@ -3,7 +3,7 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
-from methods import Arrays, Method
-from thumos_features import Data, Store, Video, test_rows
+from methods import Arrays, Method, build_method
+from thumos_features import Store, Video, test_rows
 from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
 AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # of proposals a video, at which average recall is reported
 
-Found = dict[str, Detections]  # by video
+Activations = dict[str, Arrays]  # by video
+Found = dict[str, Detections]
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,20 @@ class Evaluation:
     def num_detections(self) -> int:
         return sum(len(found.scores) for found in self.found.values())
 
-    @property
-    def detections(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         return as_json(self.found, self.classes)
 
 
-def evaluate(
-    method: Method,
-    data: Data,
-    store: Store,
-    config: Config,
-    device: torch.device,
-    between: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    activations = compute_activations(method, data.test, store, config, device, between)
-    labels = {video.name: video.label_c for video in data.test}
-    return score(method, activations, detect(method, activations), labels, data.truth, config)
+class Judge:
+    """The part of an evaluation that needs no network, ready to be sent to another process."""
+
+    def __init__(self, config: Config, labels: Mapping[str, NDArray[np.float32]], truth: Table, threads: int | None = None):
+        self.config, self.labels, self.truth, self.threads = config, labels, truth, threads
+
+    def __call__(self, activations: Activations) -> Evaluation:
+        with torch.device("meta"):  # a method without the memory of its network
+            method = build_method(self.config)
+        return score(method, activations, detect(method, activations, self.threads), self.labels, self.truth, self.config)
 
 
 def compute_activations(
@@ -77,11 +76,12 @@ def compute_activations(
     config: Config,
     device: torch.device,
     between: Callable[[], None] = lambda: None,
-) -> dict[str, Arrays]:
-    """What localization needs of every video, computed in batches; `between` runs after each."""
+    share: slice = slice(None),
+) -> Activations:
+    """What localization needs of every video, computed in batches, of which `share` are to be; `between` runs after each."""
     method.network.eval()
-    activations: dict[str, Arrays] = {}
-    for start in range(0, len(videos), EVAL_BATCH):
+    activations: Activations = {}
+    for start in range(0, len(videos), EVAL_BATCH)[share]:
         part = videos[start : start + EVAL_BATCH]
         batch = method.activations(test_rows(part, store, config).to(device))
         if not np.isfinite(batch["score"]).all():
@@ -98,14 +98,14 @@ def compute_activations(
     return activations
 
 
-def save_activations(path: str | Path, activations: dict[str, Arrays]) -> None:
+def save_activations(path: str | Path, activations: Activations) -> None:
     """One .npz of all videos, keyed <video>/<array>."""
     arrays = {f"{name}/{key}": array for name, video in activations.items() for key, array in video.items()}
     with atomic_write(path, "wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
-def read_activations(path: str | Path, method: Method, database: dict[str, Any]) -> dict[str, Arrays]:
+def read_activations(path: str | Path, method: Method, database: dict[str, Any]) -> Activations:
     """What `save_activations` wrote, every array checked against what `method` makes."""
     remedy = "Write it again with main_eval.py --model_file FILE --save_activations, with the flags of the training run."
     try:
@@ -115,7 +115,7 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
         raise UserError(f"{path}: no such file; expected saved activations. {remedy}") from None
     except Exception as error:  # bytes that are no archive make numpy raise almost anything
         raise UserError(f"{path}: cannot be read as saved activations ({error}). {remedy}") from None
-    activations: dict[str, Arrays] = {}
+    activations: Activations = {}
     for key, array in content.items():
         name, _, kind = key.rpartition("/")
         activations.setdefault(name, {})[kind] = array
@@ -138,9 +138,9 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
     return activations
 
 
-def detect(method: Method, activations: dict[str, Arrays]) -> Found:
+def detect(method: Method, activations: Activations, threads: int | None = None) -> Found:
     """Detections of every video."""
-    return dict(zip(activations, localize_all(map(method.curves, activations.values())), strict=True))
+    return dict(zip(activations, localize_all(map(method.curves, activations.values()), threads), strict=True))
 
 
 def as_table(found: Found, classes: tuple[str, ...]) -> Table:
@@ -170,13 +170,13 @@ def as_json(found: Found, classes: tuple[str, ...]) -> dict[str, Any]:
 
 def score(
     method: Method,
-    activations: dict[str, Arrays],
+    activations: Activations,
     found: Found,
-    labels: dict[str, NDArray[np.float32]],
+    labels: Mapping[str, NDArray[np.float32]],
     truth: Table,
     config: Config,
 ) -> Evaluation:
-    """`labels` are those of the videos in `activations`."""
+    """`labels` are those of the videos in `activations` at least."""
     table = as_table(found, config.classes)
     recall = average_recall(truth, table)
     seen = np.isin(truth.videos, list(activations))[truth.video]

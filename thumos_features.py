@@ -53,9 +53,10 @@ class Video:
 class Batch(NamedTuple):
     rows: Rows
     label_bc: Tensor
+    share: float = 1.0  # of the batch, where processes share it
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.rows.to(device), self.label_bc.to(device))
+        return self._replace(rows=self.rows.to(device), label_bc=self.label_bc.to(device))
 
 
 # ---------------------------------------------------------------------------------------------------- sampling
@@ -81,7 +82,7 @@ def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> In
     return first
 
 
-SHUFFLE, ROWS = 1, 2  # what a generator is for is part of its key, so that no two uses share a stream
+SHUFFLE, ROWS, DROPOUT = 1, 2, 3  # what a generator is for is part of its key, so that no two uses share a stream
 
 
 def random_state(*key: int, again: np.random.RandomState | None = None) -> np.random.RandomState:
@@ -115,16 +116,24 @@ class Store(Protocol):
         """What shows row `index[b][t]` of video b at time t."""
 
 
-def training_batch(videos: list[Video], store: Store, config: Config, seed: int, iteration: int) -> Batch:
-    """The batch of one iteration; the same whatever ran before it."""
-    chosen = batch_videos(len(videos), config.batch_size, iteration, seed, "B6" not in config.repaired)
+def training_batch(
+    videos: list[Video], store: Store, config: Config, seed: int, iteration: int, share: Callable[[int], slice] = slice
+) -> Batch:
+    """The batch of one iteration, or a process's share of it; the same whatever ran before it."""
+    whole = batch_videos(len(videos), config.batch_size, iteration, seed, "B6" not in config.repaired)
+    first, end, _ = share(len(whole)).indices(len(whole))
+    counted = (end - first) / len(whole)
+    if not counted:  # who has none takes part with a video that counts nothing
+        first, end = 0, 1
+    chosen = whole[first:end]
     random = random_state(0)
     rows = [
         random_indices(videos[v].num_seg, config.num_segments, random_state(ROWS, seed, iteration, v, again=random))
         for v in chosen
     ]
     labels = torch.from_numpy(np.stack([videos[v].label_c for v in chosen]))
-    return Batch(store.rows([videos[v] for v in chosen], rows), labels)
+    shown = store.rows([videos[v] for v in chosen], rows)._replace(first=first, of=len(whole))
+    return Batch(shown, labels, counted)
 
 
 def test_rows(videos: list[Video], store: Store, config: Config) -> Rows:

@@ -3,24 +3,24 @@
 Shapes: B batch, T time, C action classes.
 """
 
+import signal
 import sys
-import time
-from collections.abc import Callable
+from contextlib import nullcontext
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from checkpoint import TrainingState
 from config import Config
-from outputs import RunFiles, record_of
-from test import Evaluation
-from thumos_features import Batch, Store, Video, training_batch
-from utils import Stopped, StopSignal, UserError, naming
-
-CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints that nothing but a later resume needs
+from methods import Method
+from recorder import Recorder, due
+from team import Team
+from test import compute_activations
+from thumos_features import DROPOUT, Batch, Data, Store, random_state, training_batch
+from utils import Stopped, StopSignal
 
 
 class BaS_Net_loss(nn.Module):
@@ -52,96 +52,87 @@ class BaS_Net_loss(nn.Module):
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), lr=config.learning_rates[0], weight_decay=config.weight_decay, fused=True)
+    rate, decay = config.learning_rates[0], config.weight_decay
+    return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
-def train_step(loss: Callable[[Batch], dict[str, Tensor]], state: TrainingState, batch: Batch, lr: float) -> dict[str, float]:
-    """One update; returns the loss terms from before it."""
-    state.network.train()
-    terms = loss(batch)
-    values = {name: term.item() for name, term in terms.items()}
-    if not torch.isfinite(terms["loss_total"]):
-        listed = ", ".join(f"{name} {value:g}" for name, value in values.items())
-        raise UserError(
-            f"the loss of iteration {state.iteration + 1} is not finite ({listed}). The last checkpoint is untouched; "
-            "a lower --lr usually helps."
-        )
+class Loss(nn.Module):
+    """A method's loss as a module, the form in which torch shares work among processes."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.network, self.terms = method.network, method.loss
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.terms(batch)
+
+
+def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, team: Team) -> dict[str, Tensor]:
+    """One update; returns the loss terms of the whole batch from before it, still on the device."""
+    loss.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
+    # what is random in an iteration depends on nothing before it, so that nothing of it has to be kept
+    torch.manual_seed(random_state(DROPOUT, state.seed, state.iteration).randint(2**63 - 1, dtype=np.int64))
+    terms = loss(batch)
     state.optimizer.zero_grad()
-    terms["loss_total"].backward()
-    state.optimizer.step()
+    state.scaler.scale(terms["loss_total"] * (batch.share * team.size)).backward()  # gradients become the team's means
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.iteration += 1
-    return values
+    values = team.total(torch.stack([term.detach() for term in terms.values()]) * batch.share)
+    return dict(zip(terms, values, strict=True))
 
 
 def fit(
-    loss: Callable[[Batch], dict[str, Tensor]],
+    method: Method,
     state: TrainingState,
-    videos: list[Video],
+    data: Data,
     store: Store,
-    evaluate: Callable[[Callable[[], None]], Evaluation],
-    files: RunFiles,
+    recorder: Recorder | None,
     config: Config,
     device: torch.device,
+    team: Team,
 ) -> None:
-    """Train from where `state` stands to the end, evaluating as it goes; all of it can be killed and resumed.
+    """Train from where `state` stands to the end, evaluating as it goes; number 0 of the team has the recorder."""
+    interval = config.eval_interval(len(data.train))
+    loss = team.training_together(Loss(method))
 
-    A checkpoint holds what was true just before an evaluation, and is written before anything that the evaluation
-    changes on disk. So a resumed run repeats that evaluation and arrives at the same files.
-    """
-    interval = config.eval_interval(len(videos))
-    saved_at, save_cost = -float("inf"), 0.0
-
-    def due() -> bool:
-        return state.iteration > 0 and (state.iteration % interval == 0 or state.iteration == config.num_iters)
-
-    def save() -> None:
-        nonlocal saved_at, save_cost
-        begun = time.monotonic()
-        state.save(files.checkpoint, config)
-        saved_at, save_cost = time.monotonic(), time.monotonic() - begun
+    def say_how_to_resume(what: str) -> None:
+        if recorder:
+            recorder.files.say_how_to_resume(what)
 
     def stop_if_asked() -> None:
-        if stop.received is not None:
-            save()
-            files.say_how_to_resume(f"stopped after iteration {state.iteration}")
-            raise Stopped(stop.received)
+        if team.any(stop.received is not None):
+            if recorder:
+                recorder.save()
+            say_how_to_resume(f"stopped after iteration {state.iteration}")
+            raise Stopped(stop.received or signal.SIGTERM)
 
-    if not due():
-        files.forget_the_end()
+    quiet = recorder is None or recorder.files.quiet or not sys.stderr.isatty()
     with (
-        StopSignal(lambda: files.say_how_to_resume("stopped at once")) as stop,
-        SummaryWriter(config.log_path, purge_step=state.iteration + (not due())) as board,
-        tqdm(total=config.num_iters, initial=state.iteration, disable=files.quiet or not sys.stderr.isatty()) as bar,
+        StopSignal(lambda: say_how_to_resume("stopped at once")) as stop,
+        recorder or nullcontext(),
+        tqdm(total=config.num_iters, initial=state.iteration, disable=quiet) as bar,
     ):
-        log_scalars(board, state.losses if due() else {}, state.iteration)
         while True:
-            if due():
-                evaluation = evaluate(stop_if_asked)
-                record = record_of(evaluation, state.iteration, state.losses)
-                best, end = state.is_best(record), state.iteration == config.num_iters
-                if best or end or time.monotonic() - saved_at > save_cost / CHECKPOINT_SHARE:
-                    save()
-                if best and state.iteration % interval:
-                    files.remember_before_the_end()
-                state.records.append(record)
-                files.write_evaluation(evaluation, record, best, state)
-                maps = {f"mAP@{name}": value for name, value in record["mAP"].items()}
-                scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": record["average_mAP"]}
-                log_scalars(board, scalars, state.iteration)
-            if state.iteration >= config.num_iters:
+            at_end = state.iteration == config.num_iters
+            if at_end and recorder:
+                recorder.save()
+            if due(state.iteration, interval, config.num_iters):
+                between = stop_if_asked if team.size == 1 else lambda: None
+                own = compute_activations(method, data.test, store, config, device, between, team.every())
+                found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
+                if recorder:
+                    recorder.evaluate({video.name: found[video.name] for video in data.test})
+            if at_end:
                 break
-            batch = training_batch(videos, store, config, state.seed, state.iteration)
+            batch = training_batch(data.train, store, config, state.seed, state.iteration, team.share)
             rate = config.learning_rates[state.iteration]
-            state.losses = train_step(loss, state, batch.to(device), rate)
-            log_scalars(board, state.losses, state.iteration)
+            terms = train_step(loss, state, batch.to(device), rate, team)
+            if recorder:
+                recorder.stepped(terms)
             bar.update()
             stop_if_asked()
-        files.write_last(evaluation, state)
-
-
-def log_scalars(board: SummaryWriter, scalars: dict[str, float], iteration: int) -> None:
-    with naming(board.log_dir):
-        for name, value in scalars.items():
-            board.add_scalar(name, value, iteration)
+        if recorder:
+            recorder.finish()

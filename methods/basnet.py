@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from config import Config
+from device import DTYPES
 from localize import Curves, Sweep, min_max
 from methods import Arrays
 from model import BaS_Net, evaluated_branch
@@ -28,6 +29,7 @@ class BaSNet:
             config.dropout,
             config.ablation,
             config.topk,
+            DTYPES[config.precision],
         )
         self.criterion = BaS_Net_loss(config.alpha, config.bce_reduction)
 

@@ -1,0 +1,31 @@
+"""Where a run computes, with what precision, and what that needs of torch."""
+
+import os
+
+import torch
+
+from utils import UserError
+
+DTYPES = {"auto": torch.float32, "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device that --device names, with deterministic kernels."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{local_rank}"
+    device = torch.device("cpu" if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.")
+    torch.backends.cudnn.deterministic = True
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for large pages, which saves half of filling memory
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """What --precision means on `device`; from here on, large products are computed so."""
+    if name == "auto":
+        name = "tf32" if device.type == "cuda" else "fp32"
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"--precision tf32: is a precision of CUDA devices, and this is {device}; expected fp32, bf16 or fp16.")
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    return name

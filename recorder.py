@@ -1,0 +1,138 @@
+"""What becomes of a run's numbers while it trains: losses, evaluations, the best model, checkpoints.
+
+A checkpoint holds what was true just before an evaluation that may be due then, and with it the best model, whose own files
+are written just after. So a run killed at any moment is resumed to the very same files: it writes the best model's again
+and repeats what it had evaluated since.
+"""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from beside import Beside
+from checkpoint import Best, TrainingState
+from config import Config
+from outputs import RunFiles, record_of
+from test import Activations, Evaluation, Judge
+from utils import UserError, naming
+
+CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints that nothing but a later resume needs
+LOSSES_AT_ONCE = 20  # are fetched from a GPU, which would have to be waited for
+
+
+def due(iteration: int, interval: int, num_iters: int) -> bool:
+    """Is there an evaluation after so many iterations?"""
+    return iteration > 0 and (iteration % interval == 0 or iteration == num_iters)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When an evaluation was begun."""
+
+    iteration: int
+    losses: dict[str, float]
+    weights: dict[str, Tensor]
+
+
+class Recorder:
+    def __init__(self, state: TrainingState, files: RunFiles, config: Config, judge: Judge, workers: int, interval: int):
+        self.state, self.files, self.config, self.interval = state, files, config, interval
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []  # iterations and losses that are still on the device
+        self.saved_at, self.save_cost = -float("inf"), 0.0
+        self.written: Best | None = None  # the model of which there are files of its own
+        self.beside: Beside[Moment, Activations, Evaluation] = Beside(judge, workers)
+
+    def __enter__(self) -> "Recorder":
+        state = self.state
+        repeated = due(state.iteration, self.interval, self.config.num_iters)
+        if not repeated:
+            self.files.forget_the_end()
+        self._write_best()
+        with ExitStack() as stack:
+            self.board = stack.enter_context(SummaryWriter(self.config.log_path, purge_step=state.iteration + (not repeated)))
+            stack.enter_context(self.beside)
+            self.stack = stack.pop_all()
+        self.log(state.losses if repeated else {}, state.iteration)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
+
+    def stepped(self, terms: dict[str, Tensor]) -> None:
+        self.pending.append((self.state.iteration, terms))
+        if len(self.pending) == LOSSES_AT_ONCE or terms["loss_total"].device.type == "cpu":
+            self.fetch_losses()
+        self.hear()
+
+    def fetch_losses(self) -> None:
+        if not self.pending:
+            return
+        rows = torch.stack([torch.stack(list(terms.values())) for _, terms in self.pending]).tolist()
+        for (iteration, terms), row in zip(self.pending, rows, strict=True):
+            losses = dict(zip(terms, row, strict=True))
+            if not abs(losses["loss_total"]) < float("inf"):
+                listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+                raise UserError(
+                    f"the loss of iteration {iteration} is not finite ({listed}). The last checkpoint is untouched; "
+                    "a lower --lr usually helps."
+                )
+            self.log(losses, iteration)
+            self.state.losses = losses
+        self.pending.clear()
+
+    def evaluate(self, activations: Activations) -> None:
+        """Begin what is left of an evaluation; its result is heard of later."""
+        self.fetch_losses()
+        if time.monotonic() - self.saved_at > self.save_cost / CHECKPOINT_SHARE:
+            self.save()
+        weights = {key: value.detach().clone() for key, value in self.state.network.state_dict().items()}
+        self.beside.begin(Moment(self.state.iteration, self.state.losses, weights), activations)
+        if self.state.iteration < self.config.num_iters:
+            self.hear()
+
+    def hear(self, wait_for_all: bool = False) -> Evaluation | None:
+        """Take note of evaluations that have ended; returns the last of them."""
+        evaluation = None
+        for moment, evaluation in self.beside.done(wait_for_all):
+            record = record_of(evaluation, moment.iteration, moment.losses)
+            best = self.state.is_best(record)
+            self.state.records.append(record)
+            if best:
+                self.state.best_model = Best(record, moment.weights, evaluation.as_json)
+            self.files.write_evaluation(record, best)
+            maps = {f"mAP@{name}": value for name, value in record["mAP"].items()}
+            scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": record["average_mAP"]}
+            self.log(scalars, moment.iteration)
+        return evaluation
+
+    def save(self) -> None:
+        begun = time.monotonic()
+        self.fetch_losses()
+        self.hear(wait_for_all=True)
+        self.state.save(self.files.checkpoint, self.config)
+        self._write_best()
+        self.saved_at, self.save_cost = time.monotonic(), time.monotonic() - begun
+
+    def _write_best(self) -> None:
+        if self.state.best_model and self.state.best_model is not self.written:
+            self.files.write_best(self.state.best_model)
+            self.written = self.state.best_model
+
+    def finish(self) -> None:
+        """The evaluation at the end; the checkpoint there is from before it, as everywhere."""
+        evaluation = self.hear(wait_for_all=True)
+        assert evaluation is not None
+        if self.state.best_model is not self.written and self.state.iteration % self.interval:
+            self.files.remember_before_the_end()
+        self._write_best()
+        self.files.write_last(evaluation, self.state)
+
+    def log(self, scalars: dict[str, float], iteration: int) -> None:
+        with naming(self.board.log_dir):
+            for name, value in scalars.items():
+                self.board.add_scalar(name, value, iteration)

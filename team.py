@@ -1,0 +1,91 @@
+"""Processes that train together: each takes its share of every batch and of the test videos; torchrun starts them.
+
+What a run computes does not depend on how many there are, beyond rounding. Number 0 alone writes files.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from utils import UserError
+
+T = TypeVar("T")
+PATIENCE = datetime.timedelta(minutes=30)  # for one that reads its features while the others wait
+
+
+class Team:
+    def __init__(self) -> None:
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+
+    @contextlib.contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Be part of the team; the end of another process ends this one with a message."""
+        if self.size == 1:
+            yield
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        self.talk = dist.new_group(backend="gloo", timeout=PATIENCE)  # of objects, without a wait for the GPU
+        try:
+            yield
+        except (dist.DistError, RuntimeError) as error:
+            if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "nccl" in str(error).lower():
+                raise UserError(
+                    f"process {self.rank} of {self.size} lost another one, whose own message says why. The last checkpoint is "
+                    "whole: go on with --resume, with any number of processes."
+                ) from None
+            raise
+        finally:
+            dist.destroy_process_group()
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` things in a row."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def every(self) -> slice:
+        """This process's part of things dealt out in turn."""
+        return slice(self.rank, None, self.size)
+
+    def agreed(self, value: T) -> T:
+        """What number 0 has."""
+        values: list[Any] = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, group=self.talk)
+        return values[0]
+
+    def any(self, flag: bool) -> bool:
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, group=self.talk)
+        return bool(flags)
+
+    def gathered(self, value: T) -> list[T]:
+        """Everybody's, for number 0; nothing for the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(value, values, group=self.talk)
+        return values or []
+
+    def total(self, values: Tensor) -> Tensor:
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def training_together(self, module: nn.Module) -> nn.Module:
+        """`module` with gradients that are means over the team."""
+        return DistributedDataParallel(module) if self.size > 1 else module
