@@ -1,0 +1,191 @@
+"""What training and evaluating cost, beside the plain network and beside bare matrix products: python -m benchmarks.bench_train
+
+Made-up videos of THUMOS'14's size in a temporary folder, or, in the rows named so, videos of exactly T rows, of which every
+one is shown. Ratios are of one run: what is compared takes turns, and the quickest turn of each counts.
+"""
+
+import argparse
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.bench_data import make_data
+from beside import Beside
+from checkpoint import TrainingState
+from config import Config, make_config
+from device import DTYPES, choose_device, choose_precision
+from methods.basnet import BaSNet
+from options import parse_args
+from rows import Rows
+from store import open_store
+from team import Team
+from test import Activations, Evaluation, Judge, compute_activations
+from tests.oracles import PlainBaSNet
+from thumos_features import Batch, load_data, training_batch
+from train import Loss, train_step
+from utils import cores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--videos", type=int, default=410, help="half of them to train on, half to evaluate on")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=None, help="that evaluate beside the training")
+    parser.add_argument("--scaling", action="store_true", help="also how a step grows with batch, times and classes")
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores()} cores of {processor()}"
+    print(f"torch {torch.__version__}, {name}, {precision}, batch {args.batch_size}\n")
+    with tempfile.TemporaryDirectory(prefix="bench_train_") as folder:
+        make_data(Path(folder), args.videos)
+        flags = [f"--data_path={folder}", "--cache_path=none", f"--batch_size={args.batch_size}", f"--precision={precision}"]
+        bench(make_config(parse_args(flags)), device, args)
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def bench(config: Config, device: torch.device, args: argparse.Namespace) -> None:
+    data = load_data(config)
+    store = open_store([*data.train, *data.test], config, device, lambda _: None)
+    batch = training_batch(data.train, store, config, 0, 0).to(device)
+    step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
+    times = Rows.shown(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
+    bench_step("every row shown is another", config, batch._replace(rows=times), device, args.turns)
+
+    method = BaSNet(config)
+    method.network.to(device)
+    labels = {video.name: video.label_c for video in data.test}
+    compute_activations(method, data.test[:8], store, config, device)
+    forward, activations = timed(lambda: compute_activations(method, data.test, store, config, device), device)
+    Judge(config, labels, data.truth)(activations)
+    judged, _ = timed(lambda: Judge(config, labels, data.truth)(activations), device)
+    print(f"\nevaluation of {len(data.test)} videos: forward {forward:.2f} s, all of it {forward + judged:.2f} s", end=" ")
+    print(f"= {(forward + judged) / forward:.2f}x")
+    workers = args.workers if args.workers is not None else max(1, cores() - 2)
+    beside: Beside[int, Activations, Evaluation] = Beside(Judge(config, labels, data.truth, 1), workers)
+    with beside:
+        for count in (workers, 4 * workers):  # the first round starts the processes
+            begun = time.perf_counter()
+            for number in range(count):
+                beside.begin(number, activations)
+                list(beside.done())
+            list(beside.done(wait_for_all=True))
+    each = (time.perf_counter() - begun) / count
+    print(f"beside the training, in {workers} processes: {each:.3f} s an evaluation, if the cores have nothing else to do")
+    beside_it = max(forward + step, each)
+    print(
+        f"projected run of {config.num_iters} iterations, an evaluation of {len(data.test)} videos after each: "
+        f"{config.num_iters * (step + forward + judged):,.0f} s; with {workers} processes beside it on idle cores "
+        f"{config.num_iters * beside_it:,.0f} s"
+    )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {memory:.1f} GiB", end="")
+    print(f", on the GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "")
+    if args.scaling:
+        bench_scaling(config, device)
+
+
+def bench_step(name: str, config: Config, batch: Batch, device: torch.device, turns: int) -> float:
+    """Seconds of our step, printed beside the plain network's and beside its own matrix products."""
+    dense: Any = batch.rows.dense()  # all that the plain network is given
+    ours, plain = BaSNet(config), BaSNet(config)
+    plain.network.__class__ = PlainBaSNet
+    bare = bare_products(config, batch.rows, device)
+    works = {
+        "plain": stepper(plain, batch._replace(rows=dense), device, fused=False),
+        "ours": stepper(ours, batch, device, fused=True),
+        "bare": bare,
+    }
+    best = dict.fromkeys(works, float("inf"))
+    for turn in range(turns + 1):
+        for key, work in works.items():
+            seconds, _ = timed(work, device)
+            best[key] = min(best[key], seconds) if turn else best[key]
+    distinct = sum(map(len, batch.rows.parts)) / batch.rows.index_bt.numel()
+    print(
+        f"train step, {name} ({100 * distinct:.0f}% distinct): {best['ours']:.3f} s; plain {best['plain']:.3f} s = "
+        f"{best['plain'] / best['ours']:.2f}x; bare matrix products {best['bare']:.3f} s, ours {best['ours'] / best['bare']:.2f}x",
+        flush=True,
+    )
+    return best["ours"]
+
+
+def stepper(method: BaSNet, batch: Batch, device: torch.device, fused: bool) -> Callable[[], object]:
+    network: nn.Module = method.network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=fused)
+    scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
+    state = TrainingState(network, optimizer, scaler, 0, "")
+    return lambda: train_step(Loss(method), state, batch, 1e-4, Team())
+
+
+def bare_products(config: Config, rows: Rows, device: torch.device) -> Callable[[], object]:
+    """The matrix products of a step and nothing else, into memory that is there."""
+    count, shown, dtype = sum(map(len, rows.parts)), rows.index_bt.numel(), DTYPES[config.precision]
+    width, hidden, classes = config.len_feature, config.hidden, config.num_classes + 1
+
+    def empty(*shape: int) -> Tensor:
+        return torch.rand(shape, device=device).to(dtype)
+
+    products = []
+    for height, depth, columns, times in (
+        (count, width, 3 * hidden, 1),  # first layer, shared
+        (count, width, hidden // 4, 1),  # filter
+        (shown, hidden, hidden, 2 * 3),  # second layer, three taps of two branches
+        (shown, hidden, classes, 2),
+    ):
+        x, weight, y = empty(height, depth), empty(depth, columns), empty(height, columns)
+        products += [(x, weight, y), (x.t(), y, weight)] * times
+        if height == shown and depth == hidden:
+            products += [(y, weight.t(), x)] * times
+
+    def run() -> None:
+        for left, right, out in products:
+            torch.mm(left, right, out=out)
+
+    return run
+
+
+def bench_scaling(config: Config, device: torch.device) -> None:
+    small = replace(config, batch_size=4)
+    print("\n| batch | times | classes | seconds a step | a video and time, in microseconds |\n| --- | --- | --- | --- | --- |")
+    sizes = ((4, 750, 20), (8, 750, 20), (16, 750, 20), (4, 100, 20), (4, 375, 20), (4, 750, 200))
+    for batch_size, times, classes in sizes:
+        names = tuple(map(str, range(classes)))
+        changed = replace(small, batch_size=batch_size, num_segments=times, classes=names)
+        features = torch.rand(batch_size, times, config.len_feature, device=device)
+        batch = Batch(Rows.shown(features), torch.eye(classes, device=device)[:batch_size])
+        work = stepper(BaSNet(changed), batch, device, fused=True)
+        seconds = min(timed(work, device)[0] for _ in range(3))
+        print(
+            f"| {batch_size} | {times} | {classes} | {seconds:.3f} | {1e6 * seconds / (batch_size * times):.0f} |", flush=True
+        )
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    begun = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun, result
+
+
+if __name__ == "__main__":
+    main()
