@@ -13,6 +13,7 @@ from dataset.make_demo import ensure_demo
 from methods import build_method
 from options import parse_args
 from outputs import RunFiles, locked
+from seeds import train_seeds
 from store import open_store
 from test import Evaluation, evaluate
 from thumos_features import fingerprint, load_data
@@ -22,7 +23,7 @@ from utils import UserError, run_command
 
 def main() -> None:
     args = parse_args()
-    run_command(lambda: train(args), args.debug)
+    run_command(lambda: train_seeds(args) if args.seeds else train(args), args.debug)
 
 
 def train(args: Namespace) -> None:
