@@ -208,7 +208,7 @@ def visible_devices(name: str) -> list[str]:
     import torch
 
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
-    return [f"cuda:{number}" for number in range(gpus)] or [name]
+    return [f"cuda:{number}" for number in range(gpus)] or ["cpu" if name == "auto" else name]
 
 
 @contextlib.contextmanager

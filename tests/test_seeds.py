@@ -157,7 +157,7 @@ def test_lists_of_seeds_as_text():
         (["--jobs", "4"], 2, 4, {"cuda:0", "cuda:1"}, 8),
         (["--device", "cuda:1", "--jobs", "2"], 2, 2, {"cuda:1"}, 8),
         (["--device", "cpu"], 2, 3, {"cpu"}, 16 / 3),
-        (["--jobs", "1"], 0, 1, {"auto"}, 16),
+        (["--jobs", "1"], 0, 1, {"cpu"}, 16),
     ],
 )
 def test_every_running_seed_has_its_share_of_the_machine(tmp_path, monkeypatch, flags, gpus, at_once, devices, budget):
