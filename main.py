@@ -16,6 +16,7 @@ from methods import build_method
 from options import parse_args
 from outputs import RunFiles, locked
 from recorder import Recorder
+from seeds import train_seeds
 from store import open_store
 from team import Team
 from test import Judge
@@ -26,7 +27,7 @@ from utils import cores, run_command
 
 def main() -> None:
     args = parse_args()
-    run_command(lambda: train(args), args.debug)
+    run_command(lambda: train_seeds(args) if args.seeds else train(args), args.debug)
 
 
 def train(args: Namespace) -> None:

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 def main() -> None:
     args = parse_args()
-    run_command(lambda: score_file(args) if args.result else evaluate_network(args), args.debug)
+    run_command(lambda: evaluate(args), args.debug)
+
+
+def evaluate(args: Namespace) -> None:
+    if args.seeds:
+        raise UserError("--seeds is for main.py, which trains and evaluates them; main_eval.py takes one checkpoint at a time.")
+    if args.result:
+        score_file(args)
+    else:
+        evaluate_network(args)
 
 
 def score_file(args: Namespace) -> None:

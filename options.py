@@ -4,6 +4,7 @@ Defaults depend on --dataset and --method (config.recipe), so those two are read
 """
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
@@ -18,7 +19,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_choice_of_work(first)
     chosen, _ = first.parse_known_args(argv)
-    return build_parser(chosen.method, chosen.dataset).parse_args(argv)
+    parser = build_parser(chosen.method, chosen.dataset)
+    args = parser.parse_args(argv)
+    if args.seeds and args.seed != parser.get_default("seed"):
+        parser.error("argument --seeds: --seed names one seed, --seeds many; give one of the two")
+    return args
+
+
+def flags_of(args: argparse.Namespace) -> list[str]:
+    """The command line that parse_args reads as `args`, without what is so by default."""
+    choice = [f"--method={args.method}", f"--dataset={args.dataset}"]
+    default = vars(parse_args(choice))
+    others = {name: value for name, value in vars(args).items() if value != default[name]}
+    return choice + [
+        f"--{name}" if value is True else f"--{name}={'none' if value is None else value}" for name, value in others.items()
+    ]
 
 
 def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.ArgumentParser:
@@ -222,6 +237,26 @@ def _add_running(group: Group) -> None:
     group.add_argument(
         "--cache_dtype", default="float32", choices=["float32", "float16"], help="numbers in memory; float16 takes half"
     )
+    group.add_argument(
+        "--seeds",
+        type=seed_list,
+        default=None,
+        metavar="LIST",
+        help="run many seeds, such as 0-9 or 0,3,7-9, each in folders of its own, and sum them up (docs/running.md)",
+    )
+    group.add_argument(
+        "--backend",
+        default="local",
+        choices=["local", "dask", "ray"],
+        help="with --seeds: where they run; this machine, or those of a Dask or Ray cluster",
+    )
+    group.add_argument(
+        "--jobs",
+        type=positive_integer,
+        default=None,
+        metavar="N",
+        help="with --seeds: how many run at once (None: one per GPU, or else per two cores; on a cluster all it takes)",
+    )
     group.add_argument("--quiet", action="store_true", help="print the final report only")
     group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")
 
@@ -269,6 +304,25 @@ def seed(text: str) -> int:
     if not -1 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not in -1..4294967295")
     return value
+
+
+MOST_SEEDS = 10_000
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """`0-9`, `0,3,7-9`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part, re.ASCII)
+        if match is None:
+            raise argparse.ArgumentTypeError(f"{part!r} is neither a seed nor a range of seeds such as 0-9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < min(2**32, first + MOST_SEEDS):
+            raise argparse.ArgumentTypeError(f"{part} is not in order, not in 0..4294967295, or more than {MOST_SEEDS} seeds")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text} names a seed twice")
+    return tuple(seeds)
 
 
 def interval(text: str) -> str:

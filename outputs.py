@@ -4,8 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shlex
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from eval.eval_detection import DetectionScore
 from eval.report import best_record_text, report
 from eval.table import size
 from test import Evaluation
-from utils import UserError, append_line, atomic_write, remove_halves, say_now, write_json
+from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
 
 
 def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
@@ -75,7 +73,7 @@ class RunFiles:
             moved = set_aside(self._in_the_way(resumed))
             if moved:
                 self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
-        settings = self.config.as_dict() | {"run": state.run, "seed_used": state.seed}
+        settings = self.config.as_dict() | {"run": state.run, "seed_used": state.seed, "data": state.data}
         write_json(self.config_file, settings, indent=1)
         with atomic_write(self.log) as stream:
             stream.writelines(json.dumps(record) + "\n" for record in state.records)
@@ -131,9 +129,8 @@ class RunFiles:
             print(text, flush=True)
 
     def say_how_to_resume(self, what: str) -> None:
-        words = [word for word in sys.argv if word != "--resume"] + ["--resume"]
         where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
-        say_now(f"{what}; {where}. To go on: python {shlex.join(words)}")
+        say_now(f"{what}; {where}. To go on: {command_to_go_on()}")
 
 
 def _run_of(config_file: Path) -> str | None:

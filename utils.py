@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -71,15 +72,20 @@ def say_now(text: str) -> None:
         os.write(2, f"{text}\n".encode())
 
 
+def command_to_go_on() -> str:
+    return f"python {shlex.join([word for word in sys.argv if word != '--resume'] + ['--resume'])}"
+
+
 class StopSignal:
     """Remembers SIGINT and SIGTERM so that the loop can stop where it is safe; a further Ctrl-C ends the process at once.
 
     At once means without any clean-up, which could wait or fail: files are whole at every moment, and `last_words` are said.
+    `when_asked` is called at the first signal, if something besides the loop has to know.
     """
 
-    def __init__(self, last_words: Callable[[], None]) -> None:
+    def __init__(self, last_words: Callable[[], None], when_asked: Callable[[], object] = lambda: None) -> None:
         self.received: int | None = None
-        self.last_words = last_words
+        self.last_words, self.when_asked = last_words, when_asked
 
     def _remember(self, number: int, _frame: object) -> None:
         if self.received is not None and number == signal.SIGINT:
@@ -88,6 +94,7 @@ class StopSignal:
         if self.received is None:
             self.received = number  # before anything is said: the next signal may come at any moment
             say_now("\nstopping after this step; Ctrl-C again stops at once")
+            self.when_asked()
 
     def __enter__(self) -> "StopSignal":
         self._previous = {s: signal.signal(s, self._remember) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -17,15 +17,14 @@ from quirks import REPAIRABLE
 AVERAGE = "0.1:0.7"
 
 
-def train(folder: Path, seed: int, *flags: str) -> Path:
-    """Train on the demo unless that has been done; returns the run's folder."""
+def train(folder: Path, seeds: list[int], *flags: str) -> list[Path]:
+    """Train on the demo unless that has been done; returns the folder of each seed."""
     name = "_".join(flag.strip("-") for flag in flags) or "published"
-    place = folder / name.replace(",", "") / f"seed_{seed}"
-    if not (place / f"report_seed_{seed}.md").exists():
-        print(f"training {place}", file=sys.stderr)
-        places = [f"--{kind}_path={place}" for kind in ("model", "output", "log")]
-        _run("main.py", f"--seed={seed}", *flags, *places, "--resume")
-    return place
+    place = folder / name.replace(",", "")
+    print(f"training {place}", file=sys.stderr)
+    places = [f"--{kind}_path={place}" for kind in ("model", "output", "log")]
+    _run("main.py", f"--seeds={','.join(map(str, seeds))}", *flags, *places, "--resume")
+    return [place / f"seed_{seed}" for seed in seeds]
 
 
 def evaluate(place: Path, seed: int, *flags: str) -> float:
@@ -66,7 +65,7 @@ def advantage(ours: list[float], theirs: list[float]) -> str:
 
 def ablation_table(folder: Path, seeds: list[int]) -> str:
     curves = {
-        name: [curve(train(folder, seed, f"--ablation={name}")) for seed in seeds]
+        name: [curve(place) for place in train(folder, seeds, f"--ablation={name}")]
         for name in ("full", "baseline", "base", "supp")
     }
     rows = []
@@ -80,15 +79,16 @@ def ablation_table(folder: Path, seeds: list[int]) -> str:
 
 
 def quirk_table(folder: Path, seeds: list[int]) -> str:
-    official = [curve(train(folder, seed, "--ablation=full"))[-1] for seed in seeds]
+    places = train(folder, seeds, "--ablation=full")
+    official = [curve(place)[-1] for place in places]
     rows = [["none (official)", spread(official), ""]]
     for name in (*REPAIRABLE, "all (fixed)"):
         flag = f"--fix={name}" if name in REPAIRABLE else "--compat=fixed"
         retrained = name in ("B6", "all (fixed)")  # B6 is a rule of training, the others are of localization
-        values = [
-            curve(train(folder, seed, flag))[-1] if retrained else evaluate(train(folder, seed, "--ablation=full"), seed, flag)
-            for seed in seeds
-        ]
+        if retrained:
+            values = [curve(place)[-1] for place in train(folder, seeds, flag)]
+        else:
+            values = [evaluate(place, seed, flag) for place, seed in zip(places, seeds, strict=True)]
         rows.append([name, spread(values), f"{statistics.mean(values) - statistics.mean(official):+.2f}"])
     return table(["repaired", "last", "difference"], rows)
 
@@ -97,7 +97,7 @@ def storage_table(folder: Path, seeds: list[int]) -> str:
     """What half precision in memory does to the demo."""
     rows = []
     for dtype, flags in (("float32", ["--ablation=full"]), ("float16", ["--cache_dtype=float16"])):
-        last = [curve(train(folder, seed, *flags))[-1] for seed in seeds]
+        last = [curve(place)[-1] for place in train(folder, seeds, *flags)]
         rows.append([dtype, spread(last), " ".join(f"{value:.2f}" for value in last)])
     return table(["--cache_dtype", "last", "last of each seed"], rows)
 
@@ -106,7 +106,7 @@ def class_table(folder: Path, seeds: list[int]) -> str:
     """What the reduction of the classification loss does to a hundred classes."""
     rows = []
     for reduction in ("mean", "classsum"):
-        runs = [train(folder, seed, "--dataset=demo-activitynet", f"--bce_reduction={reduction}") for seed in seeds]
+        runs = train(folder, seeds, "--dataset=demo-activitynet", f"--bce_reduction={reduction}")
         last = [records(run)[-1] for run in runs]
         values = [[100 * record["top1"] for record in last], [100 * record["averages"]["0.5:0.95"] for record in last]]
         rows.append([reduction, *map(spread, values), " ".join(f"{value:.2f}" for value in values[1])])

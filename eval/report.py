@@ -18,15 +18,20 @@ def best_record_text(record: Mapping[str, Any]) -> str:
     return "\n".join(lines + [f"mAP@{tiou}: {value:.4f}" for tiou, value in record["mAP"].items()]) + "\n"
 
 
+def figures(record: Mapping[str, Any]) -> dict[str, float]:
+    """What a report shows of a record, by the name of its column."""
+    averages = {f"avg {name}": value for name, value in record["averages"].items()}
+    accuracies = {"video acc": record["test_acc"], "top-1": record["top1"], "cls mAP": record["classification_mAP"]}
+    return record["mAP"] | averages | accuracies | record["average_recall"]
+
+
 def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "Config", seed: int) -> str:
     """A Markdown table of records by name, in percent, with what the numbers mean."""
     first = records[next(iter(records))]
-    header = ["model", "iteration", *first["mAP"], *(f"avg {name}" for name in first["averages"])]
-    header += ["video acc", "top-1", "cls mAP", *first["average_recall"]]
+    header = ["model", "iteration", *figures(first)]
     rows = []
     for name, record in records.items():
-        values = [*record["mAP"].values(), *record["averages"].values()]
-        values += [record["test_acc"], record["top1"], record["classification_mAP"], *record["average_recall"].values()]
+        values = figures(record).values()
         rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
         if record["with_features"]:
             found = [*record["with_features"]["mAP"].values(), *record["with_features"]["averages"].values()]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from options import build_parser, parse_args
+from options import build_parser, flags_of, parse_args
 
 OFFICIAL = {
     "data_path": "./dataset/THUMOS14",
@@ -58,6 +58,9 @@ OURS = {
     "cache_budget": 16.0,
     "cache_path": "auto",
     "cache_dtype": "float32",
+    "seeds": None,
+    "backend": "local",
+    "jobs": None,
 }
 
 
@@ -105,9 +108,34 @@ def test_help_says_default_and_origin_of_every_flag():
         "--num_iters 0",
         "--outer 1e300",
         "--device cuda:²",
-    ],
+        "--backend slurm",
+        "--jobs 0",
+    ]
+    + [f"--seeds {text}" for text in ("9-0", "0,0", "0-3,2", "1.5", "-1", "²", "0,", "0--2", "4294967296", "0-99999999")]
+    + ["--seeds 0-9 --seed 3"],
 )
 def test_refusals(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_args(flags.split())
     assert stop.value.code == 2 and flags.split()[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("7", (7,)), ("0-3", (0, 1, 2, 3)), ("5,0-1", (5, 0, 1)), ("4294967295", (4294967295,)), ("8-8", (8,))]
+)
+def test_lists_of_seeds(text, seeds):
+    assert parse_args(["--seeds", text]).seeds == seeds
+
+
+def test_many_seeds_go_with_the_seed_of_a_recipe():
+    assert parse_args(["--dataset", "demo", "--seeds", "4,5"]).seeds == (4, 5)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "--dataset demo --seed 3 --resume", "--dataset activitynet1.2 --whole_video none --outer 0.1", "--whole_video 0.25"]
+    + ["--lr [1e-4]*10+[0.00001]*5 --data_path=-odd --fix B1,B3 --debug", "--alpha 1e-07 --dataset a/b.json --cache_budget 0"],
+)
+def test_flags_of_what_was_parsed_are_parsed_to_the_same(line):
+    args = parse_args(line.split())
+    assert parse_args(flags_of(args)) == args

@@ -1,0 +1,444 @@
+"""Many seeds of one run: each is a run of its own, here or on many machines, and a summary sums them up.
+
+`python main.py --seeds 0-9 FLAGS` trains them; `python -m seeds OUTPUT_PATH` makes the summary anew from what is there.
+
+A seed runs in a process of its own: it is the very command that a user would type, and whatever becomes of it, the others go
+on. The machines of a cluster import this module too; what only the first one needs is imported where it is used.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import queue
+import shlex
+import site
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from options import flags_of
+from utils import Stopped, StopSignal, UserError, atomic_write, command_to_go_on, cores, listing, run_command, say_now
+
+if TYPE_CHECKING:
+    import pandas
+
+    from config import Config
+
+ROOT = Path(__file__).resolve().parent
+GAP = "best - last"
+STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
+
+
+def train_seeds(args: Namespace) -> None:
+    """Run the seeds that are not finished yet, then sum up all that are."""
+    from tqdm import tqdm
+
+    from config import make_config
+    from dataset.make_demo import ensure_demo
+    from outputs import locked
+
+    ensure_demo(args.dataset, args.data_path)  # once, before many would
+    config = make_config(args)  # a mistake in the flags is told once
+    places = {seed: own_places(args, seed) for seed in args.seeds}
+    folders = {seed: Path(places[seed]["output_path"]) for seed in args.seeds}
+    output = Path(args.output_path).absolute()
+    how_to_go_on = f"finished seeds are kept. To go on: {command_to_go_on()}"
+    failed: dict[int, str] = {}
+
+    def say(text: str) -> None:
+        if not args.quiet:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    with locked(args.output_path), kept(output / "seeds.running") as marker:
+        finished = [s for s in args.seeds if args.resume and is_finished(replace(config, **places[s]))]
+        if finished:
+            say(f"{seeds_text(finished)}: finished before")
+        todo = [Namespace(**(vars(args) | places[seed])) for seed in args.seeds if seed not in finished]
+        remove_marker = functools.partial(marker.unlink, missing_ok=True)
+        with (
+            StopSignal(lambda: say_now(how_to_go_on), remove_marker) as stop,
+            tqdm(total=len(places), initial=len(finished), unit="seed", disable=args.quiet or not sys.stderr.isatty()) as bar,
+        ):
+            for seed, code, last_words in run_seeds(todo, args, marker, say):
+                run = finished_run(folders[seed]) if code == 0 else None
+                if run:
+                    last, best = (100 * record["average_mAP"] for record in (run.last, run.best))
+                    say(f"seed {seed}: average mAP {last:.2f} last, {best:.2f} best")
+                    bar.update()
+                elif stop.received is None:
+                    failed[seed] = last_words.removeprefix("error: ") or f"exit code {code}"
+                    say(f"seed {seed}: failed: {failed[seed]}")
+        if stop.received is not None:
+            say_now(how_to_go_on)
+            raise Stopped(stop.received)
+        runs = [run for run in map(finished_run, folders.values()) if run and run.seed not in failed]
+        if runs:
+            print("\n" + write_summary(output, runs, asked=len(places)), end="")
+    if failed:
+        reasons = {reason: seeds_text([seed for seed in failed if failed[seed] == reason]) for reason in failed.values()}
+        raise UserError(
+            f"{len(failed)} of {len(places)} seeds failed. {' '.join(f'{who}: {why}' for why, who in reasons.items())} "
+            f"All that a seed said is in {output}/seed_N/run.log. Once that is mended: {command_to_go_on()}"
+        )
+
+
+def own_places(args: Namespace, seed: int) -> dict[str, Any]:
+    """The flags in which the run of one seed differs from that of another."""
+    folders = {name: str(Path(getattr(args, name)) / f"seed_{seed}") for name in ("model_path", "output_path", "log_path")}
+    return {"seed": seed, **folders}
+
+
+def seeds_text(seeds: list[int]) -> str:
+    """`seed 4`, `seeds 0-2,7`."""
+    starts = [seed for seed in sorted(seeds) if seed - 1 not in seeds]
+    ends = [seed for seed in sorted(seeds) if seed + 1 not in seeds]
+    listed = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+    return f"seed{'s' * (len(seeds) > 1)} {listed}"
+
+
+# ---------------------------------------------------------------------------------------------------- running
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed to run, in plain values that any machine understands."""
+
+    seed: int
+    flags: tuple[str, ...]
+    folder: str  # that paths in the flags start from
+    log: str
+    marker: str  # while this file is there, seeds run; without it they save and stop
+    threads: str
+
+
+Ended = tuple[int, int | None, str]  # seed, exit code if it was begun, the last line that it wrote
+
+
+def run_seed(job: Job) -> Ended:
+    """Run one seed, on whatever machine this is."""
+    try:
+        code, last_words = _run_seed(job)
+    except OSError as error:  # a folder that this machine does not see, or may not write to
+        return job.seed, None, str(error)
+    return job.seed, code, last_words
+
+
+def _run_seed(job: Job) -> tuple[int | None, str]:
+    log, marker = Path(job.log), Path(job.marker)
+    if not marker.exists():
+        return None, "not begun"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a+", encoding="utf-8", errors="replace") as stream:
+        stream.write(f"$ {shlex.join(['python', 'main.py', *job.flags])}\n")
+        stream.flush()
+        begin = stream.tell()
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), *job.flags],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            cwd=job.folder,
+            env=os.environ | {"OMP_NUM_THREADS": job.threads},
+        )
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(0.5)
+                break
+            if not marker.exists():
+                process.terminate()
+        stream.seek(begin)
+        lines = stream.read().split("\n")
+    return code, next((line for line in reversed(lines) if line), "")
+
+
+def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callable[[str], None]) -> Iterator[Ended]:
+    """Run each of `runs`; how they ended, in the order in which they did."""
+    if not runs:
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    names = seeds_text([run.seed for run in runs])
+    if args.backend != "local":
+        say(f"{names}: on {args.backend}")
+        jobs = [make_job(run, marker, threads=2) for run in runs]
+        with CLUSTERS[args.backend](args.jobs) as settings, parallel_config(**settings):
+            pool = Parallel(return_as="generator_unordered", pre_dispatch=args.jobs or "all", batch_size=1)
+            yield from pool(delayed(run_seed)(job) for job in jobs)
+        return
+
+    devices = visible_devices(args.device)
+    usual = len(devices) if devices[0].startswith("cuda") else max(1, cores() // 2)
+    number = min(len(runs), args.jobs or usual)
+    threads, on_a_device = max(1, cores() // number), -(-number // len(devices))
+    for run in runs:
+        run.cache_budget /= on_a_device  # it is what features may take, of however many seeds
+        run.device = "auto"  # the free one is named once it is known
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for slot in range(number):
+        free.put(devices[slot % len(devices)])
+
+    def run_on_free_device(job: Job) -> Ended:
+        device = free.get()
+        try:
+            return run_seed(replace(job, flags=(*job.flags, f"--device={device}")))
+        finally:
+            free.put(device)
+
+    say(f"{names}: {number} at a time on {', '.join(devices[:number])}")
+    # threads do, because all of their work is to wait for the processes of their seeds
+    pool = Parallel(number, backend="threading", return_as="generator_unordered")
+    yield from pool(delayed(run_on_free_device)(make_job(run, marker, threads)) for run in runs)
+
+
+def make_job(run: Namespace, marker: Path, threads: int) -> Job:
+    flags = flags_of(Namespace(**(vars(run) | {"seeds": None, "backend": "local", "jobs": None})))
+    log = Path(run.output_path).absolute() / "run.log"
+    return Job(run.seed, tuple(flags), os.getcwd(), str(log), str(marker), os.environ.get("OMP_NUM_THREADS", str(threads)))
+
+
+def visible_devices(name: str) -> list[str]:
+    """What `--device` leaves to choose from."""
+    import torch
+
+    gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return [f"cuda:{number}" for number in range(gpus)] or ["cpu" if name == "auto" else name]
+
+
+@contextlib.contextmanager
+def kept(marker: Path) -> Iterator[Path]:
+    marker.write_text("While this file is there, the seeds of this folder run; without it they save and stop.\n")
+    try:
+        yield marker
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
+    """What joblib needs for the cluster that DASK_SCHEDULER_ADDRESS names, or one started here."""
+    try:
+        import dask
+        import distributed
+        from joblib._dask import DaskDistributedBackend
+    except ImportError:
+        raise UserError("--backend dask needs a package that is not installed: pip install distributed") from None
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # of a cluster with one thread, joblib would make no use at all
+
+    address = dask.config.get("scheduler-address", None)
+    # in this process: a terminal sends Ctrl-C to all processes of a command, and Dask's would lose their tasks by it
+    here = {"processes": False, "threads_per_worker": jobs or max(1, cores() // 2), "dashboard_address": None}
+    try:
+        client = distributed.Client(address) if address else distributed.Client(**here)
+    except OSError as error:
+        raise UserError(f"no Dask scheduler answers at {address} (DASK_SCHEDULER_ADDRESS): {error}") from None
+    with client:
+        there = client.run(os.path.exists, __file__) | {address: client.run_on_scheduler(os.path.exists, __file__)}
+        blind = [str(name) for name, sees in there.items() if not sees]
+        if blind:
+            raise UserError(f"{__file__}: is not seen by {listing(blind)}; the project has to be at the same path everywhere.")
+        client.run_on_scheduler(site.addsitedir, str(ROOT))  # both import what they are sent
+        client.register_worker_callbacks(functools.partial(site.addsitedir, str(ROOT)))
+        yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
+
+
+@contextlib.contextmanager
+def ray_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
+    """What joblib needs for the cluster that RAY_ADDRESS names, or one started here."""
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise UserError("--backend ray needs a package that is not installed: pip install ray") from None
+    register_ray()
+    with ray.init(runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}):
+        there = ray.cluster_resources()
+        gpus, pairs = int(there.get("GPU", 0)), max(1, int(there["CPU"]) // 2)
+        yield {
+            "backend": "ray",
+            "n_jobs": jobs or gpus or pairs,
+            "ray_remote_args": {"num_gpus": 1} if gpus else {"num_cpus": 2},
+        }
+
+
+CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
+
+
+# ---------------------------------------------------------------------------------------------------- summing up
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left."""
+
+    config: dict[str, Any]
+    records: list[dict[str, Any]]  # of its evaluations
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.records[-1]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The evaluation that the official code chooses, on the test videos: the first of the highest average mAP."""
+        return max(self.records, key=lambda record: record["average_mAP"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its numbers depend on, but for the seed."""
+        from checkpoint import MAY_DIFFER
+
+        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run"}
+        return {name: value for name, value in self.config.items() if name not in free}
+
+
+def finished_run(folder: Path) -> Run | None:
+    """The run in `folder`, if it came to its end: its report is the last thing that a run writes."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        log, report = folder / "log.jsonl", folder / f"report_seed_{config['seed']}.md"
+        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        ended = records[-1]["iteration"] == config["num_iters"] and report.stat().st_mtime_ns >= log.stat().st_mtime_ns
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return Run(config, records) if ended else None
+
+
+def is_finished(config: "Config") -> bool:
+    """Whether this very run has come to its end."""
+    run = finished_run(Path(config.output_path))
+    wanted = Run(json.loads(json.dumps(config.as_dict())), []).settings
+    return run is not None and run.settings | wanted == run.settings
+
+
+def write_summary(output: Path, runs: list[Run], asked: int) -> str:
+    """Write the summary as Markdown, CSV and rows for LaTeX; returns the Markdown."""
+    from outputs import set_aside
+
+    for run in runs[1:]:
+        differ = [
+            f"{name} {runs[0].settings.get(name)!r} and {value!r}"
+            for name, value in run.settings.items()
+            if runs[0].settings.get(name) != value
+        ]
+        if differ:
+            raise UserError(
+                f"{output}: seeds {runs[0].seed} and {run.seed} are of runs with different settings: {'; '.join(differ)}. "
+                "Train one of them again, or keep them in different folders."
+            )
+    tables = tables_of(runs)
+    paths = [output / f"seeds.{kind}" for kind in ("md", "csv", "tex")]
+    text = markdown(runs, tables, asked) + "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
+    set_aside(paths)
+    for path, content in zip(paths, (text, long_table(tables).to_csv(index=False), latex(runs, tables)), strict=True):
+        with atomic_write(path) as stream:
+            stream.write(content)
+    return text
+
+
+def tables_of(runs: list[Run]) -> dict[str, "pandas.DataFrame"]:
+    """By model, a row a seed and a column a figure, all as in log.jsonl."""
+    import pandas
+
+    from eval.report import figures
+
+    last, best = (
+        pandas.DataFrame.from_dict({run.seed: figures(record) for run, record in chosen}, orient="index")
+        for chosen in ([(run, run.last) for run in runs], [(run, run.best) for run in runs])
+    )
+    return {"last": last, "best": best, GAP: best - last}
+
+
+def statistics_of(table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """A row a statistic; the standard deviation is that of a sample, none of a single seed."""
+    return table.agg(list(STATISTICS.values())).set_axis(list(STATISTICS))
+
+
+def long_table(tables: dict[str, "pandas.DataFrame"]) -> "pandas.DataFrame":
+    """One value a row: of which model, of which seed or statistic, which figure."""
+    import pandas
+
+    whole = pandas.concat({model: pandas.concat([table, statistics_of(table)]) for model, table in tables.items()})
+    return whole.rename_axis(index=["model", "row"], columns="metric").stack().rename("value").reset_index()
+
+
+def shown(run: Run) -> list[str]:
+    """The figures that fit a page: mAP and its averages."""
+    return [*run.last["mAP"], *(f"avg {name}" for name in run.last["averages"])]
+
+
+def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int) -> str:
+    from eval.report import table
+
+    config, first, columns = runs[0].config, runs[0].last, shown(runs[0])
+    rows = [
+        [model, statistic, *("" if value != value else f"{100 * value:.2f}" for value in values)]
+        for model, own in tables.items()
+        for statistic, *values in statistics_of(own[columns]).itertuples()
+    ]
+    by_seed = [
+        [
+            str(run.seed),
+            model,
+            str(chosen["iteration"]),
+            *(f"{100 * value:.2f}" for value in tables[model].loc[run.seed, columns]),
+        ]
+        for run in runs
+        for model, chosen in (("last", run.last), ("best", run.best))
+    ]
+    count = seeds_text([run.seed for run in runs]) + (f" ({len(runs)} of {asked} are finished)" if len(runs) < asked else "")
+    return "\n".join(
+        [
+            table(["model", "over seeds", *columns], rows),
+            table(["seed", "model", "iteration", *columns], by_seed),
+            f"{config['method']} ({config['ablation']}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
+            f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
+            f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
+            "`best` is the best evaluation of each seed on the test videos, as the official code chooses it (quirk B9); `last` "
+            f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",
+        ]
+    )
+
+
+def latex(runs: list[Run], tables: dict[str, "pandas.DataFrame"]) -> str:
+    """Rows to paste into a table of one's own."""
+    columns = shown(runs[0])
+    lines = [f"% mAP in %, mean $\\pm$ standard deviation of {len(runs)} seeds: model & {' & '.join(columns)}"]
+    for model in ("last", "best"):
+        own = statistics_of(tables[model][columns])
+        cells = zip(100 * own.loc["mean"], 100 * own.loc["standard deviation"], strict=True)
+        texts = [f"{mean:.2f}" + (f" $\\pm$ {deviation:.2f}" if len(runs) > 1 else "") for mean, deviation in cells]
+        lines.append(f"{model} & {' & '.join(texts)} \\\\")
+    return "\n".join(lines) + "\n"
+
+
+def summarize(output: Path) -> None:
+    folders = [path for path in output.glob("seed_*") if path.is_dir()]
+    runs = sorted((run for run in map(finished_run, folders) if run), key=lambda run: run.seed)
+    if not runs:
+        raise UserError(
+            f"{output}: holds no folder seed_N of a finished run; expected the --output_path of a run with --seeds."
+        )
+    print(write_summary(output, runs, asked=len(folders)), end="")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m seeds", description="Sum up the seeds that are finished, without training."
+    )
+    parser.add_argument("output_path", type=Path, help="that of the runs with --seeds")
+    arguments = parser.parse_args()
+    run_command(lambda: summarize(arguments.output_path))

@@ -1,0 +1,278 @@
+"""Many seeds: each is the run that it would be alone, none is lost with another, and their summary is arithmetic."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+
+import pandas
+import pytest
+import torch
+from conftest import ROOT, TINY, command, one_thread
+
+import seeds
+from checkpoint import MAY_DIFFER
+from config import make_config
+from options import parse_args
+from utils import UserError
+
+RUN = ["--lr", "[0.01]*4", "--eval_every", "2", "--class_th", "0.05"]
+
+
+@pytest.fixture
+def many(tiny, places, monkeypatch):
+    """Run many seeds from inside the test; each is a process of its own all the same."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(ROOT)
+
+    def run(*flags: str) -> None:
+        seeds.train_seeds(parse_args([f"--data_path={tiny}", "--cache_path=none", *TINY, *places, *RUN, *flags]))
+
+    return run
+
+
+def record(iteration: int, *values: float) -> dict:
+    """A line of log.jsonl, its mAP at 0.3 and 0.5."""
+    mean = statistics.mean(values)
+    return {
+        "iteration": iteration,
+        "mAP": dict(zip(("0.3", "0.5"), values, strict=True)),
+        "averages": {"0.3:0.5": mean},
+        "average_mAP": mean,
+        **dict.fromkeys(("test_acc", "top1", "classification_mAP"), 0.5),
+        "average_recall": {"AR@1": 0.25},
+        **{"protocol": "unnamed", "ground_truth": "4 videos, 4 instances, abc", "with_features": None},
+    }
+
+
+def leave_run(output, seed, records, settings=None):
+    """What a finished run leaves in its folder."""
+    folder = output / f"seed_{seed}"
+    folder.mkdir(parents=True)
+    config = {"method": "basnet", "ablation": "full", "dataset": "demo", "modal": "all", "repaired": [], "num_iters": 4}
+    (folder / "config.json").write_text(json.dumps(config | {"seed": seed, "run": str(seed), "data": "d"} | (settings or {})))
+    (folder / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    (folder / f"report_seed_{seed}.md").write_text("")
+
+
+LAST = {0: (0.5, 0.25), 1: (0.625, 0.5), 7: (0.1, 0.7)}
+BEST = {0: (0.5, 0.375), 1: (0.625, 0.5), 7: (0.3, 0.7)}
+
+
+@pytest.fixture
+def three(tmp_path):
+    for seed in LAST:
+        leave_run(tmp_path, seed, [record(2, *BEST[seed]), record(4, *LAST[seed])])
+    return tmp_path
+
+
+def test_the_summary_is_arithmetic(three, capsys):
+    seeds.summarize(three)
+    frame = pandas.read_csv(three / "seeds.csv", dtype={"row": str, "metric": str})
+    values = frame.set_index(["model", "row", "metric"]).value
+    gap = {seed: tuple(b - a for a, b in zip(LAST[seed], BEST[seed], strict=True)) for seed in LAST}
+    for model, chosen in {"last": LAST, "best": BEST, "best - last": gap}.items():
+        for place, tiou in enumerate(("0.3", "0.5")):
+            column = [chosen[seed][place] for seed in chosen]
+            assert [values[model, str(seed), tiou] for seed in chosen] == column
+            for name, function in {"mean": statistics.mean, "standard deviation": statistics.stdev}.items():
+                assert values[model, name, tiou] == pytest.approx(function(column), abs=1e-15)
+            for name, function in {"median": statistics.median, "min": min, "max": max}.items():
+                assert values[model, name, tiou] == function(column)
+    assert values["best", "median", "avg 0.3:0.5"] == 0.5 and values["last", "7", "AR@1"] == 0.25
+    assert values["last", "standard deviation", "0.5"] == pytest.approx(0.22546, abs=1e-5)  # by hand, with n - 1
+
+    text = (three / "seeds.md").read_text()
+    assert text == capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert ["last", "mean", "40.83", "48.33", "44.58"] in rows and ["best - last", "max", "20.00", "12.50", "10.00"] in rows
+    assert ["7", "best", "2", "30.00", "70.00", "50.00"] in rows and ["1", "last", "4", "62.50", "50.00", "56.25"] in rows
+    assert ["1", "best", "2", "62.50", "50.00", "56.25"] in rows, "of equals the first"
+    assert ", seeds 0-1,7. mAP" in text
+
+    comment, *lines = (three / "seeds.tex").read_text().splitlines()
+    assert comment.startswith("% ") and comment.endswith("model & 0.3 & 0.5 & avg 0.3:0.5")
+    cells = {line.split(" & ")[0]: line.removesuffix(r" \\").split(" & ")[1:] for line in lines}
+    assert cells["last"] == [r"40.83 $\pm$ 27.42", r"48.33 $\pm$ 22.55", r"44.58 $\pm$ 10.18"] and len(cells["best"]) == 3
+    assert all(line.endswith(r" \\") for line in lines)
+
+
+def test_a_summary_can_be_made_again_and_keeps_the_one_before(three):
+    seeds.summarize(three)
+    before = (three / "seeds.csv").read_text()
+    leave_run(three, 8, [record(4, 0.2, 0.2)])
+    seeds.summarize(three)
+    assert (three / "earlier_runs" / "1" / "seeds.csv").read_text() == before != (three / "seeds.csv").read_text()
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    leave_run(tmp_path, 3, [record(4, 0.25, 0.5)])
+    seeds.summarize(tmp_path)
+    assert "nan" not in (tmp_path / "seeds.md").read_text() + (tmp_path / "seeds.tex").read_text()
+    assert "last & 25.00 & 50.00 & 37.50 \\\\" in (tmp_path / "seeds.tex").read_text()
+
+
+def test_unfinished_seeds_are_left_out_and_that_is_said(three):
+    (three / "seed_0" / "report_seed_0.md").unlink()
+    with (three / "seed_1" / "log.jsonl").open("a") as stream:
+        stream.write('{"iteration": 4, "mAP"')
+    leave_run(three, 8, [record(2, 0.2, 0.2)])
+    leave_run(three, 9, [record(4, 0.2, 0.2)])
+    os.utime(three / "seed_9" / "report_seed_9.md", (1, 1))  # of a run that has been made longer since
+    seeds.summarize(three)
+    assert "seed 7 (1 of 5 are finished)." in (three / "seeds.md").read_text()
+    with pytest.raises(UserError, match="no folder seed_N of a finished run"):
+        seeds.summarize(three / "elsewhere")
+
+
+def test_seeds_of_different_runs_are_not_averaged(three):
+    leave_run(three, 8, [record(4, 0.2, 0.2)], {"data": "other videos", "data_path": "may differ"})
+    with pytest.raises(UserError, match=r"seeds 0 and 8.*data 'd' and 'other videos'\. "):
+        seeds.summarize(three)
+
+
+@pytest.mark.parametrize(("flag", "same"), [("--alpha=0.5", False), ("--num_iters=3", False), ("--num_workers=1", True)])
+def test_a_run_is_finished_if_it_is_this_very_run(tmp_path, flag, same):
+    def config(*flags):
+        return make_config(parse_args(["--seed=0", f"--output_path={tmp_path}/seed_0", *RUN, *flags]))
+
+    leave_run(tmp_path, 0, [record(4, 0.2, 0.2)], config().as_dict())
+    assert seeds.is_finished(config()) and seeds.is_finished(config(flag)) == same
+    assert {"num_workers", "data_path"} <= MAY_DIFFER
+
+
+def test_lists_of_seeds_as_text():
+    assert seeds.seeds_text([4]) == "seed 4" and seeds.seeds_text([9, 0, 2, 1, 7, 8]) == "seeds 0-2,7-9"
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpus", "at_once", "devices", "budget"),
+    [
+        ([], 2, 2, {"cuda:0", "cuda:1"}, 16),
+        (["--jobs", "4"], 2, 4, {"cuda:0", "cuda:1"}, 8),
+        (["--device", "cuda:1", "--jobs", "2"], 2, 2, {"cuda:1"}, 8),
+        (["--device", "cpu"], 2, 3, {"cpu"}, 16 / 3),
+        (["--jobs", "1"], 0, 1, {"cpu"}, 16),
+    ],
+)
+def test_every_running_seed_has_its_share_of_the_machine(tmp_path, monkeypatch, flags, gpus, at_once, devices, budget):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(seeds, "cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    lock, running, seen = threading.Lock(), [], []
+
+    def stub(job):
+        args = parse_args(job.flags)
+        with lock:
+            running.append(args.device)
+            seen.append((len(running), args.device, max(map(running.count, running)), args.cache_budget, job.threads))
+        time.sleep(0.1)
+        with lock:
+            running.remove(args.device)
+        return job.seed, 0, ""
+
+    monkeypatch.setattr(seeds, "run_seed", stub)
+    args = parse_args(["--seeds", "0-5", *flags])
+    runs = [Namespace(**(vars(args) | seeds.own_places(args, seed))) for seed in args.seeds]
+    ended = list(seeds.run_seeds(runs, args, tmp_path / "marker", lambda text: None))
+    assert sorted(seed for seed, _, _ in ended) == list(range(6))
+    assert max(number for number, *_ in seen) == at_once and {device for _, device, *_ in seen} == devices
+    assert max(crowd for _, _, crowd, *_ in seen) == at_once // len(devices), "no device has more than its share"
+    assert {row[3:] for row in seen} == {(budget, str(max(1, 6 // at_once)))}
+
+
+def test_each_seed_is_the_run_that_it_would_be_alone_and_none_is_lost_with_another(many, tiny, tmp_path, capsys):
+    """Seed 5 cannot write its model; seed 6, asked for later, has a file where its folder should be."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "seed_5").write_text("in the way")
+    alone = [f"--{kind}_path={tmp_path}/alone/{kind}" for kind in ("model", "output", "log")]
+    line = command("main.py", tiny, alone, *RUN, "--seed", "3")
+    with (
+        subprocess.Popen(line, stdout=subprocess.DEVNULL, cwd=ROOT, env=one_thread()) as process,
+        pytest.raises(UserError, match=r"1 of 3 seeds failed\. seed 5: .*/model/seed_5.*--resume"),
+    ):
+        many("--seeds", "3-5", "--jobs", "3")
+    assert process.returncode == 0
+    said = capsys.readouterr().out
+    assert "\nseed 3: average mAP" in said and "\nseed 4: average mAP" in said and "seeds 3-4 (2 of 3 are finished)." in said
+    for kind, names in (
+        ("output", ["log.jsonl", "best_record_seed_3.txt", "detections_best_seed_3.json", "detections_last_seed_3.json"]),
+        ("model", ["BaS_Net_model_seed_3.pkl"]),
+    ):
+        for name in names:
+            assert (tmp_path / kind / "seed_3" / name).read_bytes() == (tmp_path / "alone" / kind / name).read_bytes()
+
+    files = {path: path.read_bytes() for path in (tmp_path / "output").glob("seed_[34]/*")}
+    assert files[tmp_path / "output/seed_3/log.jsonl"] != files[tmp_path / "output/seed_4/log.jsonl"]
+    (tmp_path / "output" / "seed_6").write_text("in the way")
+    with pytest.raises(UserError, match=r"1 of 3 seeds failed\. seed 6: .*output/seed_6"):
+        many("--seeds", "3-4,6", "--resume")
+    assert {path: path.read_bytes() for path in files} == files, "what was finished is not touched"
+    assert "seeds 3-4: finished before" in capsys.readouterr().out
+    assert not (tmp_path / "output" / "seeds.running").exists()
+
+
+def test_stopped_seeds_save_and_go_on(many, tiny, places, tmp_path):
+    flags = ["--lr", "[0.01]*100000", "--eval_every", "10", "--class_th", "0.05", "--seeds"]
+    log = tmp_path / "output" / "seed_0" / "run.log"
+    line = command("main.py", tiny, places, *flags, "0-1", "--jobs", "1")
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=one_thread()
+    ) as process:
+        while not (log.exists() and "iteration 30/" in log.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        message = process.communicate()[1]
+    assert process.returncode == 143 and "finished seeds are kept" in message and message.strip().endswith("--resume")
+    assert not (tmp_path / "output" / "seed_1").exists() and not (tmp_path / "output" / "seeds.running").exists()
+    stopped = int(log.read_text().split("stopped after iteration ")[1].split(";")[0])
+    many(*flags, "0", "--num_iters", str(stopped + 1), "--resume")
+    assert f"resuming after iteration {stopped}\n" in log.read_text()
+    assert ", seed 0." in (tmp_path / "output" / "seeds.md").read_text()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The address of a Dask scheduler with two workers, started from elsewhere as on other machines."""
+    pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    place = {"cwd": tmp_path, "stderr": subprocess.DEVNULL}
+    start = [sys.executable, "-m", "dask"]
+    flags = ["--scheduler-file", str(file), "--no-dashboard"]
+    scheduler = subprocess.Popen([*start, "scheduler", "--host", "127.0.0.1", "--port", "0", *flags], **place)
+    workers = [subprocess.Popen([*start, "worker", "--nthreads", "1", "--no-nanny", *flags], **place) for _ in range(2)]
+    try:
+        while not file.exists():
+            assert scheduler.poll() is None
+            time.sleep(0.1)
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in (*workers, scheduler):
+            process.terminate()
+            process.wait()
+
+
+def test_seeds_run_on_the_workers_of_a_dask_cluster(many, cluster, tmp_path, monkeypatch):
+    import dask
+
+    monkeypatch.setattr(seeds, "_run_seed", None)  # here; the workers have their own
+    with dask.config.set(scheduler_address=cluster):  # as DASK_SCHEDULER_ADDRESS does before Dask is imported
+        many("--seeds", "0-1", "--backend", "dask")
+    assert ", seeds 0-1." in (tmp_path / "output" / "seeds.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_a_missing_package_is_named(many, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, {"dask": "distributed", "ray": "ray"}[name], None)
+    with pytest.raises(UserError, match="pip install"):
+        many("--seeds", "0", "--backend", name)
+
+
+def test_only_main_takes_many_seeds(cli):
+    assert "--seeds is for main.py" in cli("main_eval.py", "--seeds", "0-1", expect=2).stderr
