@@ -1,5 +1,6 @@
 """Where a run computes, with what precision, and what that needs of torch."""
 
+import faulthandler
 import os
 
 import torch
@@ -27,5 +28,20 @@ def choose_precision(name: str, device: torch.device) -> str:
         name = "tf32" if device.type == "cuda" else "fp32"
     if name == "tf32" and device.type != "cuda":
         raise UserError(f"--precision tf32: is a precision of CUDA devices, and this is {device}; expected fp32, bf16 or fp16.")
+    if device.type == "cpu" and DTYPES[name] != torch.float32 and not multiplies(DTYPES[name]):
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")  # all but matrix units
+        if not multiplies(DTYPES[name]):
+            raise UserError(f"--precision {name}: this processor does not execute it; expected fp32.")
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     return name
+
+
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether a child lives through a product: virtual machines may announce matrix units that no program may use."""
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        torch.set_num_threads(1)
+        matrix = torch.ones(64, 64, dtype=dtype)
+        os._exit(int((matrix @ matrix)[0, 0] != 64))
+    return os.waitpid(child, 0)[1] == 0

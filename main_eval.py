@@ -14,6 +14,8 @@ from options import parse_args
 from utils import UserError, atomic_write, run_command, write_json
 
 if TYPE_CHECKING:
+    import torch
+
     from test import Evaluation
 
 
@@ -79,6 +81,7 @@ def score_file(args: Namespace) -> None:
 def evaluate_network(args: Namespace) -> None:
     """Evaluate a checkpoint, or the activations that one was seen to have."""
     from dataset.make_demo import ensure_demo
+    from device import choose_device, choose_precision
     from eval.report import best_record_text, per_class, per_class_text, report
     from outputs import locked, record_of, set_aside
     from test import as_table
@@ -90,8 +93,10 @@ def evaluate_network(args: Namespace) -> None:
             "nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl), saved "
             "activations with --activations, or detections with --result."
         )
+    device = choose_device(config.device)
+    config = replace(config, precision=choose_precision(config.precision, device))
     with locked(config.output_path):
-        evaluation = evaluate_now(config, args.activations, args.save_activations)
+        evaluation = evaluate_now(config, device, args.activations, args.save_activations)
         record = record_of(evaluation, 0, {})
         output = Path(config.output_path)
         names = ("report.md", "best_record.txt", "per_class.csv", "per_class.md", "detections.json", "evaluation.json")
@@ -110,17 +115,14 @@ def evaluate_network(args: Namespace) -> None:
     print(text, end="")
 
 
-def evaluate_now(config: Config, saved: str | None, save: str | None) -> "Evaluation":
+def evaluate_now(config: Config, device: "torch.device", saved: str | None, save: str | None) -> "Evaluation":
     """The evaluation of `saved` activations or of the config's checkpoint."""
     from checkpoint import load_network
-    from device import choose_device, choose_precision
     from methods import build_method
     from store import Files
     from test import compute_activations, detect, read_activations, save_activations, score
     from thumos_features import load_data, load_database, multi_hot, test_truth
 
-    device = choose_device(config.device)
-    config = replace(config, precision=choose_precision(config.precision, device))
     method = build_method(config)
     if saved:
         database = load_database(config)

@@ -20,6 +20,14 @@ WIDTH = 6  # of one stream of the tiny videos
 TINY = ["--len_feature", str(2 * WIDTH), "--num_segments", "16", "--hidden", "8", "--device", "cpu"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
     """Values of the official code (docs/basnet.md, section 8 says how they came about)."""
