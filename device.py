@@ -1,5 +1,7 @@
 """Where a run computes, with what precision, and what that needs of torch."""
 
+import contextlib
+import ctypes
 import faulthandler
 import os
 
@@ -18,8 +20,17 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here.")
     torch.backends.cudnn.deterministic = True
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for large pages, which saves half of filling memory
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse the memory of large tensors: new pages for each cost a fifth of a training step on a CPU."""
+    with contextlib.suppress(OSError, AttributeError):  # none but glibc has this
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no allocation has pages of its own, which would go back when it is freed
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: nor do those at the end of the heap
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -51,20 +51,20 @@ class CAS_Module(nn.Module):
         self.conv_3 = nn.Sequential(nn.Conv1d(hidden, num_classes, 1, bias=False))
         self.drop_out = SharedDropout(dropout)
 
-    def products(self, rows: Rows, dtype: torch.dtype) -> Tensor:
-        """Rows by the taps of conv_1: (N, 3, H), all that the branches share."""
-        weight_f3h = weights(self.conv_1, dtype)[0].permute(1, 2, 0)
-        return rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])
-
-    def forward(self, products_n3h: Tensor, weight_n: Tensor, rows: Rows) -> Tensor:
-        """Activations (B, T, C) in single precision of rows times their weights."""
-        dtype = products_n3h.dtype
-        _, bias_h = weights(self.conv_1, dtype)
-        x_bth = F.leaky_relu(convolve_rows(products_n3h, weight_n.to(dtype), bias_h, rows.index_bt))
-        weight_hh3, bias_h = weights(self.conv_2, dtype)
-        x_bth = F.leaky_relu(convolve(x_bth, weight_hh3.permute(2, 1, 0).contiguous(), bias_h))
+    def forward(self, rows: Rows, dtype: torch.dtype, row_weights: list[Tensor]) -> list[Tensor]:
+        """Activations (B, T, C) in single precision of the rows times each of the weights (N,)."""
+        weight_hf3, bias_1 = weights(self.conv_1, dtype)
+        weight_f3h = weight_hf3.permute(1, 2, 0)
+        products_n3h = rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])
+        weight_hh3, bias_2 = weights(self.conv_2, dtype)
+        weight_3hh = weight_hh3.permute(2, 1, 0).contiguous()
         weight_ch1, _ = weights(self.conv_3, dtype)
-        return F.linear(self.drop_out(x_bth, rows), weight_ch1.squeeze(2)).float()
+        found = []
+        for weight_n in row_weights:
+            x_bth = convolve_rows(products_n3h, weight_n.to(dtype), bias_1, rows.index_bt)
+            x_bth = self.drop_out(convolve(x_bth, weight_3hh, bias_2), rows)
+            found.append(F.linear(x_bth, weight_ch1.squeeze(2)).float())
+        return found
 
 
 class SharedDropout(nn.Module):
@@ -122,15 +122,20 @@ class BaS_Net(nn.Module):
         """
         rows = Rows.shown(x)
         score_base = cas_base = score_supp = cas_supp = fore_weights = None
-        products_n3h = self.cas_module.products(rows, self.dtype)
+        row_weights = []
         if self.has_base and not (localized_only and self.has_supp):
-            cas_base = self.cas_module(products_n3h, products_n3h.new_ones(len(products_n3h)), rows)
-            score_base = self.video_score(cas_base)
+            row_weights.append(rows.parts[0].new_ones(sum(map(len, rows.parts))))
         if self.has_supp:
             weight_n1 = self.filter_module(rows, self.dtype)
             fore_weights = F.embedding(rows.index_bt, weight_n1)
-            cas_supp = self.cas_module(products_n3h, weight_n1.squeeze(1), rows)
+            row_weights.append(weight_n1.squeeze(1))
+        found = self.cas_module(rows, self.dtype, row_weights)
+        if self.has_supp:
+            cas_supp = found.pop()
             score_supp = self.video_score(cas_supp)
+        if found:
+            cas_base = found.pop()
+            score_base = self.video_score(cas_base)
         return score_base, cas_base, score_supp, cas_supp, fore_weights
 
 

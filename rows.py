@@ -66,27 +66,36 @@ class _Product(torch.autograd.Function):
         )
 
 
+SLOPE = 0.01  # of LeakyReLU below zero
+
+
 class _Conv3(torch.autograd.Function):
-    """A convolution over three times as three matrix products, each of the same padded rows moved on by one."""
+    """A convolution over three times as three matrix products, each of the same padded rows moved on by one; LeakyReLU."""
 
     @staticmethod
     def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
-        size_b, size_t, _ = x_bth.shape
-        padded = F.pad(x_bth, (0, 0, 1, 1)).flatten(0, 1)
-        ctx.save_for_backward(padded, weight_3hk)
+        size_b, size_t, size_h = x_bth.shape
+        padded = x_bth.new_empty(size_b, size_t + 2, size_h)
+        padded[:, 0], padded[:, 1:-1], padded[:, -1] = 0, x_bth, 0
+        padded = padded.flatten(0, 1)
         count = len(padded) - 2
         out = padded.new_empty(len(padded), weight_3hk.shape[2])  # two rows a video are of no use, and left out
         torch.mm(padded[:count], weight_3hk[0], out=out[:count])
         for tap in (1, 2):
             out[:count].addmm_(padded[tap : tap + count], weight_3hk[tap])
-        return out.add_(bias_k).view(size_b, size_t + 2, -1)[:, :size_t]
+        out = F.leaky_relu_(out.add_(bias_k), SLOPE).view(size_b, size_t + 2, -1)[:, :size_t]
+        ctx.save_for_backward(padded, weight_3hk, out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        padded, weight_3hk = ctx.saved_tensors
-        size_b, size_t, _ = grad_btk.shape
+        padded, weight_3hk, out = ctx.saved_tensors
+        size_b, size_t, size_k = grad_btk.shape
+        grad = grad_btk.new_empty(size_b, size_t + 2, size_k)
+        grad[:, size_t:] = 0
+        torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True, grad_input=grad[:, :size_t])
         count = len(padded) - 2
-        grad = F.pad(grad_btk, (0, 0, 0, 2)).flatten(0, 1)[:count]
+        grad = grad.flatten(0, 1)[:count]
         grad_x, grad_weight = torch.empty_like(padded), torch.empty_like(weight_3hk)
         torch.mm(grad, weight_3hk[0].t(), out=grad_x[:count])
         grad_x[count:] = 0
@@ -94,25 +103,26 @@ class _Conv3(torch.autograd.Function):
             grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
         for tap in range(3):
             torch.mm(padded[tap : tap + count].t(), grad, out=grad_weight[tap])
-        return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight, grad_btk.sum((0, 1))
+        return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight, grad.sum(0)
 
 
 class _RowConv3(torch.autograd.Function):
-    """Sums of products as embedding bags: of three products a time, and backwards of all the times of a row."""
+    """Sums of products as embedding bags: of three products a time, and backwards of all the times of a row; LeakyReLU."""
 
     @staticmethod
     def forward(ctx: Any, products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor) -> Tensor:
-        ctx.save_for_backward(products_n3k, weight_n, index_bt)
         rows = _neighbours(index_bt)
         bags = 3 * rows + torch.arange(3, device=rows.device)
         weights = weight_n[rows] * _neighbours(torch.ones_like(index_bt, dtype=weight_n.dtype))
         out = _bags(products_n3k.flatten(0, 1), bags.flatten(0, 1), weights.flatten(0, 1))
-        return out.add_(bias_k).view(*index_bt.shape, -1)
+        out = F.leaky_relu_(out.add_(bias_k), SLOPE).view(*index_bt.shape, -1)
+        ctx.save_for_backward(products_n3k, weight_n, index_bt, out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, ...]:
-        products_n3k, weight_n, index_bt = ctx.saved_tensors
-        grad = grad_btk.flatten(0, 1)
+        products_n3k, weight_n, index_bt, out = ctx.saved_tensors
+        grad = torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True).flatten(0, 1)
         times = torch.arange(len(grad), device=grad.device).view_as(index_bt)
         first = torch.searchsorted(index_bt.flatten(), torch.arange(len(weight_n), device=grad.device))
         inside = _neighbours(torch.ones_like(index_bt, dtype=grad.dtype))
@@ -131,7 +141,7 @@ def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = N
 
 
 def convolve(x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
-    """Kernel 3, padding 1, time before channels: (B, T, K)."""
+    """LeakyReLU of a convolution of kernel 3, padding 1, time before channels: (B, T, K)."""
     return _Conv3.apply(x_bth, weight_3hk, bias_k)
 
 
