@@ -5,7 +5,6 @@ one is shown. Ratios are of one run: what is compared takes turns, and the quick
 """
 
 import argparse
-import platform
 import resource
 import tempfile
 import time
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.bench_data import make_data
+from benchmarks.record import machine
 from beside import Beside
 from checkpoint import TrainingState
 from config import Config, make_config
@@ -46,20 +46,11 @@ def main() -> None:
     args = parser.parse_args()
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores()} cores of {processor()}"
-    print(f"torch {torch.__version__}, {name}, {precision}, batch {args.batch_size}\n")
+    print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, batch {args.batch_size}\n")
     with tempfile.TemporaryDirectory(prefix="bench_train_") as folder:
         make_data(Path(folder), args.videos)
         flags = [f"--data_path={folder}", "--cache_path=none", f"--batch_size={args.batch_size}", f"--precision={precision}"]
         bench(make_config(parse_args(flags)), device, args)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def bench(config: Config, device: torch.device, args: argparse.Namespace) -> None:

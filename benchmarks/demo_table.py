@@ -95,11 +95,21 @@ def quirk_table(folder: Path, seeds: list[int]) -> str:
 
 def storage_table(folder: Path, seeds: list[int]) -> str:
     """What half precision in memory does to the demo."""
+    return varied(folder, seeds, "--cache_dtype", {"float32": "--ablation=full", "float16": "--cache_dtype=float16"})
+
+
+def precision_table(folder: Path, seeds: list[int]) -> str:
+    """What the precision of large products does to it."""
+    half = {name: f"--precision={name}" for name in ("bf16", "fp16")}
+    return varied(folder, seeds, "--precision", {"fp32": "--ablation=full"} | half)
+
+
+def varied(folder: Path, seeds: list[int], title: str, flags: dict[str, str]) -> str:
     rows = []
-    for dtype, flags in (("float32", ["--ablation=full"]), ("float16", ["--cache_dtype=float16"])):
-        last = [curve(place)[-1] for place in train(folder, seeds, *flags)]
-        rows.append([dtype, spread(last), " ".join(f"{value:.2f}" for value in last)])
-    return table(["--cache_dtype", "last", "last of each seed"], rows)
+    for name, flag in flags.items():
+        last = [curve(place)[-1] for place in train(folder, seeds, flag)]
+        rows.append([name, spread(last), " ".join(f"{value:.2f}" for value in last)])
+    return table([title, "last", "last of each seed"], rows)
 
 
 def class_table(folder: Path, seeds: list[int]) -> str:
@@ -113,7 +123,13 @@ def class_table(folder: Path, seeds: list[int]) -> str:
     return table(["--bce_reduction", "top-1", "avg mAP 0.5:0.95", "of each seed"], rows)
 
 
-TABLES = {"ablations": ablation_table, "quirks": quirk_table, "storage": storage_table, "classes": class_table}
+TABLES = {
+    "ablations": ablation_table,
+    "quirks": quirk_table,
+    "storage": storage_table,
+    "precision": precision_table,
+    "classes": class_table,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

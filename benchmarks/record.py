@@ -1,0 +1,70 @@
+"""Run a command and keep what it printed as a record: python -m benchmarks.record NAME COMMAND ...
+
+`records/NAME.txt` then says which command gave a figure, of which commit, on what machine, with which versions.
+"""
+
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from utils import atomic_write, cores
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "numpy", "numba", "scikit-learn", "pandas")
+
+
+def main() -> None:
+    if len(sys.argv) < 3:
+        sys.exit(f"usage: {__doc__}")
+    name, command = sys.argv[1], sys.argv[2:]
+    begun = time.monotonic()
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
+        sys.exit(f"{shlex.join(command)} ended with {process.returncode}: nothing is recorded")
+    head = {
+        "command": shlex.join(command),
+        "commit": git("rev-parse", "HEAD") + (", changed since" if git("status", "--porcelain", "-uno") else ""),
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        "machine": machine(),
+        "versions": f"Python {platform.python_version()}, "
+        + ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES),
+        "took": f"{time.monotonic() - begun:.0f} s",
+    }
+    path = ROOT / "records" / f"{name}.txt"
+    with atomic_write(path) as stream:
+        stream.write("".join(f"{key}: {value}\n" for key, value in head.items()) + "\n" + "".join(lines))
+    print(f"recorded in {path.relative_to(ROOT)}")
+
+
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip()
+
+
+def machine() -> str:
+    """Cores and their processor, and the GPU if there is one."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{cores()} cores of {processor()}{gpu}"
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
