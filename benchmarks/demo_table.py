@@ -15,6 +15,7 @@ from eval.report import table
 from quirks import REPAIRABLE
 
 AVERAGE = "0.1:0.7"
+jobs: list[str] = []  # flags of how many seeds train at a time
 
 
 def train(folder: Path, seeds: list[int], *flags: str) -> list[Path]:
@@ -23,7 +24,7 @@ def train(folder: Path, seeds: list[int], *flags: str) -> list[Path]:
     place = folder / name.replace(",", "")
     print(f"training {place}", file=sys.stderr)
     places = [f"--{kind}_path={place}" for kind in ("model", "output", "log")]
-    _run("main.py", f"--seeds={','.join(map(str, seeds))}", *flags, *places, "--resume")
+    _run("main.py", f"--seeds={','.join(map(str, seeds))}", *jobs, *flags, *places, "--resume")
     return [place / f"seed_{seed}" for seed in seeds]
 
 
@@ -136,7 +137,9 @@ if __name__ == "__main__":
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; none: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--folder", type=Path, default=Path("outputs/demo_table"), help="where the runs are kept")
+    parser.add_argument("--jobs", type=int, help="seeds that train at a time (default: as main.py --seeds has it)")
     args = parser.parse_args()
+    jobs += [f"--jobs={args.jobs}"] if args.jobs else []
     print(f"mAP in %, averaged over tIoU {AVERAGE}; mean ± standard deviation over seeds {args.seeds}; SE: standard error")
     for name in args.tables or TABLES:
         print(f"\n{name}\n{TABLES[name](args.folder, args.seeds)}", end="")
