@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,18 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
     times = Rows.shown(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
     bench_step("every row shown is another", config, batch._replace(rows=times), device, args.turns)
 
+    print()
     method = BaSNet(config)
     method.network.to(device)
     labels = {video.name: video.label_c for video in data.test}
     compute_activations(method, data.test[:8], store, config, device)
-    forward, activations = timed(lambda: compute_activations(method, data.test, store, config, device), device)
+    for count in sorted({len(data.test) // 4, len(data.test) // 2, len(data.test)}):
+        videos = data.test[:count]
+        forward, activations = timed(partial(compute_activations, method, videos, store, config, device), device)
+        print(f"forward pass of {count} test videos: {forward:.2f} s")
     Judge(config, labels, data.truth)(activations)
     judged, _ = timed(lambda: Judge(config, labels, data.truth)(activations), device)
-    print(f"\nevaluation of {len(data.test)} videos: forward {forward:.2f} s, all of it {forward + judged:.2f} s", end=" ")
+    print(f"evaluation of {len(data.test)} videos: forward {forward:.2f} s, all of it {forward + judged:.2f} s", end=" ")
     print(f"= {(forward + judged) / forward:.2f}x")
     workers = args.workers if args.workers is not None else max(1, cores() - 2)
     beside: Beside[int, Activations, Evaluation] = Beside(Judge(config, labels, data.truth, 1), workers)

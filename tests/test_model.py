@@ -76,7 +76,7 @@ def test_forward_loss_and_gradients(golden, size):
 def test_adam_trajectory(golden, size, steps):
     features, label = golden_batch(size)
     network = golden_network(SIZES[size][0], SIZES[size][1], dropout=0.0).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
     criterion = BaS_Net_loss(alpha=1e-4)
     found = []
     for _ in range(steps):
