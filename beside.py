@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from utils import UserError
+from utils import UserError, say_now
 
 Task = TypeVar("Task")
 Given = TypeVar("Given")
@@ -28,33 +29,37 @@ class Beside(Generic[Task, Given, Result]):
 
     def __init__(self, work: Callable[[Given], Result], workers: int):
         self.work, self.workers = work, workers
-        self.under_way: deque[tuple[Task, Future[Result]]] = deque()
+        self.under_way: deque[tuple[Task, Given, Future[tuple[Result, str]]]] = deque()
         self.pool = None
         if workers:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["methods.basnet", "test"])  # torch is imported once, not by every worker
+            context.set_forkserver_preload(["torch", "numba"])  # what takes longest to import is imported once
             self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
 
     def begin(self, task: Task, given: Given) -> None:
-        if self.pool:
-            self.under_way.append((task, self.pool.submit(_do, given)))
-        else:
-            done: Future[Result] = Future()
-            done.set_result(self.work(given))
-            self.under_way.append((task, done))
+        future: Future[tuple[Result, str]] = Future()
+        try:
+            if self.pool:
+                future = self.pool.submit(_do, given)
+            else:
+                future.set_result((self.work(given), ""))
+        except BrokenProcessPool as error:
+            future.set_exception(error)
+        self.under_way.append((task, given, future))
 
     def done(self, wait_for_all: bool = False) -> Iterator[tuple[Task, Result]]:
         """What is finished, first begun first; waits while too much is under way."""
         most = 0 if wait_for_all else PER_WORKER * self.workers
-        while self.under_way and (len(self.under_way) > most or self.under_way[0][1].done()):
-            task, future = self.under_way.popleft()
+        while self.under_way and (len(self.under_way) > most or self.under_way[0][2].done()):
+            task, given, future = self.under_way.popleft()
             try:
-                result = future.result()
-            except BrokenProcessPool:
-                raise UserError(
-                    "a process that evaluates beside the training died, most likely for want of memory. The last checkpoint is "
-                    "whole: go on with --resume, and fewer --eval_workers (0: none)."
-                ) from None
+                result, failure = future.result()
+            except BrokenProcessPool:  # killed, for want of memory or with all processes of a job that is to stop
+                say_now("a process beside the training was killed; what it was to do is done here")
+                self.pool, failure = None, ""
+                result = self.work(given)
+            if failure:
+                raise RuntimeError(f"in a process beside the training:\n{failure}")
             yield task, result
 
     def __enter__(self) -> "Beside[Task, Given, Result]":
@@ -80,5 +85,11 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _do(given: Any) -> Any:
-    return _work(given)
+def _do(given: Any) -> tuple[Any, str]:
+    """A result, or what went wrong; only the user's mistakes are exceptions that are sure to reach the other process."""
+    try:
+        return _work(given), ""
+    except UserError:
+        raise
+    except BaseException:
+        return None, traceback.format_exc()

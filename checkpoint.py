@@ -75,6 +75,10 @@ class TrainingState:
         """Continue from a checkpoint of the same run."""
         if "optimizer" not in content:
             raise UserError(f"{path}: holds weights only; --resume needs the checkpoint ending in _last.ckpt.")
+        if "best_model" not in content:
+            raise UserError(
+                f"{path}: was written by an earlier version. Start anew, or from its weights with --model_file {path}."
+            )
         differ = [
             f"{name} {content['config'].get(name)!r} there, {value!r} here"
             for name, value in config.as_dict().items()

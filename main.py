@@ -22,7 +22,7 @@ from team import Team
 from test import Judge
 from thumos_features import Data, fingerprint, load_data
 from train import fit, make_optimizer
-from utils import cores, run_command
+from utils import UserError, cores, run_command
 
 
 def main() -> None:
@@ -60,7 +60,9 @@ def train_in(team: Team, config: Config, device: torch.device, args: Namespace) 
     if saved:
         state.restore(files.checkpoint, saved, config)
         files.say(f"resuming after iteration {state.iteration}")
-    elif config.model_file:
+    if team.agreed(state.iteration) != state.iteration:
+        raise UserError(f"{files.checkpoint}: is not the same for all processes; expected a folder that all of them see.")
+    if config.model_file and not saved:
         load_network(method.network, config.model_file, config)
     if config.compile:
         method.network.compile()

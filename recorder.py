@@ -49,15 +49,14 @@ class Recorder:
 
     def __enter__(self) -> "Recorder":
         state = self.state
-        repeated = due(state.iteration, self.interval, self.config.num_iters)
-        if not repeated:
+        if not due(state.iteration, self.interval, self.config.num_iters):
             self.files.forget_the_end()
         self._write_best()
         with ExitStack() as stack:
-            self.board = stack.enter_context(SummaryWriter(self.config.log_path, purge_step=state.iteration + (not repeated)))
+            self.board = stack.enter_context(SummaryWriter(self.config.log_path, purge_step=state.iteration))
             stack.enter_context(self.beside)
             self.stack = stack.pop_all()
-        self.log(state.losses if repeated else {}, state.iteration)
+        self.log(state.losses, state.iteration)  # all that is there of this iteration and later ones counts no more
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -79,7 +78,7 @@ class Recorder:
                 listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
                 raise UserError(
                     f"the loss of iteration {iteration} is not finite ({listed}). The last checkpoint is untouched; "
-                    "a lower --lr usually helps."
+                    f"a lower --lr usually helps{' and --precision fp32 may' * (self.config.precision == 'fp16')}."
                 )
             self.log(losses, iteration)
             self.state.losses = losses

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Rows(NamedTuple):
@@ -55,6 +56,7 @@ class _Product(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_nk: Tensor) -> tuple[Tensor | None, ...]:
         weight_fk, *parts = ctx.saved_tensors
         grad_fk = torch.cat(parts).to(grad_nk.dtype).t() @ grad_nk
@@ -88,6 +90,7 @@ class _Conv3(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         padded, weight_3hk, out = ctx.saved_tensors
         size_b, size_t, size_k = grad_btk.shape
@@ -120,6 +123,7 @@ class _RowConv3(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, ...]:
         products_n3k, weight_n, index_bt, out = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True).flatten(0, 1)
@@ -151,6 +155,8 @@ def convolve_rows(products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_
     conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): the weight of a whole row commutes with the matrices, so branches that
     differ in w alone share the products.
     """
+    if index_bt.device.type == "cpu" and (index_bt.flatten().diff() < 0).any():
+        raise ValueError("Rows.index_bt falls somewhere; gradients take it that it never does")
     return _RowConv3.apply(products_n3k, weight_n, bias_k, index_bt)
 
 

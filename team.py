@@ -24,6 +24,12 @@ class Team:
     def __init__(self) -> None:
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if self.size > 1 and name not in os.environ]
+        if missing:
+            raise UserError(
+                f"WORLD_SIZE is {self.size} in the environment, but {', '.join(missing)} is not. Start several processes with "
+                "torchrun, or one without WORLD_SIZE."
+            )
 
     @contextlib.contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
@@ -40,7 +46,7 @@ class Team:
         except (dist.DistError, RuntimeError) as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "nccl" in str(error).lower():
                 raise UserError(
-                    f"process {self.rank} of {self.size} lost another one, whose own message says why. The last checkpoint is "
+                    f"process {self.rank} of {self.size} lost another one, whose own message says why. What was saved is "
                     "whole: go on with --resume, with any number of processes."
                 ) from None
             raise

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT, command, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -187,3 +188,12 @@ def test_a_second_run_keeps_the_files_of_the_first(cli, tmp_path):
             assert path.suffix == ".ckpt" or path.name == "config.json" or path.read_bytes() == first[path.name]
     assert len(list((tmp_path / "log" / "earlier_runs" / "1").glob("events*"))) == 1
     assert kept_bytes(tmp_path) != first
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(cli, tmp_path):
+    cli("main.py", *RUN)
+    path = tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt"
+    content = torch.load(path)
+    del content["best_model"], content["scaler"]
+    torch.save(content, path)
+    assert "earlier version" in cli("main.py", *RUN, "--resume", expect=2).stderr

@@ -68,6 +68,12 @@ def test_features_have_a_gradient_if_asked_for():
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+def test_rows_that_turn_back_are_refused():
+    rows = shown([5, 9], 8, 4)
+    with pytest.raises(ValueError, match="index_bt falls"):
+        BaS_Net(4, 3, 8, hidden=8)(rows._replace(index_bt=rows.index_bt.flip(1)))
+
+
 def test_a_share_of_a_batch_drops_what_it_would_in_the_whole():
     torch.manual_seed(0)
     network = BaS_Net(4, 3, 8, hidden=8).train()

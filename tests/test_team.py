@@ -98,6 +98,11 @@ def test_a_signal_to_one_process_stops_both(tiny, places, tmp_path):
     assert torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt")["iteration"] == stopped
 
 
+def test_a_team_that_nobody_started(cli, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "RANK, MASTER_ADDR, MASTER_PORT is not" in cli("main.py", expect=2).stderr
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 16])
 @pytest.mark.parametrize("count", [0, 1, 5, 16, 17])
 def test_shares_are_the_whole(monkeypatch, size, count):
