@@ -45,6 +45,8 @@ def test_a_run_can_be_made_longer(cli, tmp_path, interval):
     assert records(tmp_path)[-1]["iteration"] == 4
     cli("main.py", *run, "--resume")
     assert kept_bytes(tmp_path) == straight
+    steps = EventAccumulator(str(tmp_path / "log")).Reload().Scalars("Average mAP")
+    assert [event.step for event in steps] == [record["iteration"] for record in records(tmp_path)]
     cli("main.py", *run, "--resume")  # nothing left to do: the same report again
     assert kept_bytes(tmp_path) == straight
 
