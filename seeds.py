@@ -43,6 +43,8 @@ def train_seeds(args: Namespace) -> None:
     from dataset.make_demo import ensure_demo
     from outputs import locked
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("--seeds starts a process for each seed itself: run it without torchrun (and without WORLD_SIZE).")
     ensure_demo(args.dataset, args.data_path)  # once, before many would
     config = make_config(args)  # a mistake in the flags is told once
     places = {seed: own_places(args, seed) for seed in args.seeds}
@@ -179,6 +181,8 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
     threads, on_a_device = max(1, cores() // number), -(-number // len(devices))
     for run in runs:
         run.cache_budget /= on_a_device  # it is what features may take, of however many seeds
+        if run.eval_workers is None and devices[0].startswith("cuda"):
+            run.eval_workers = max(1, min(8, threads - 1))  # of its share of the cores
         run.device = "auto"  # the free one is named once it is known
     free: queue.SimpleQueue[str] = queue.SimpleQueue()
     for slot in range(number):

@@ -276,3 +276,8 @@ def test_a_missing_package_is_named(many, monkeypatch, name):
 
 def test_only_main_takes_many_seeds(cli):
     assert "--seeds is for main.py" in cli("main_eval.py", "--seeds", "0-1", expect=2).stderr
+
+
+def test_seeds_under_torchrun_are_refused(cli, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "without torchrun" in cli("main.py", "--seeds", "0-1", expect=2).stderr
