@@ -58,6 +58,9 @@ OURS = {
     "cache_budget": 16.0,
     "cache_path": "auto",
     "cache_dtype": "float32",
+    "precision": "auto",
+    "compile": False,
+    "eval_workers": None,
     "seeds": None,
     "backend": "local",
     "jobs": None,
@@ -110,6 +113,8 @@ def test_help_says_default_and_origin_of_every_flag():
         "--device cuda:²",
         "--backend slurm",
         "--jobs 0",
+        "--precision fp8",
+        "--eval_workers -1",
     ]
     + [f"--seeds {text}" for text in ("9-0", "0,0", "0-3,2", "1.5", "-1", "²", "0,", "0--2", "4294967296", "0-99999999")]
     + ["--seeds 0-9 --seed 3"],
