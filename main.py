@@ -39,15 +39,15 @@ def train(args: Namespace) -> None:
         team.agreed(None)  # that it is there
         config = make_config(args)
         config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
+        data = load_data(config)
         with locked(config.output_path, config.model_path, config.log_path) if team.leads else contextlib.nullcontext():
-            train_in(team, config, device, args)
+            train_on(data, team, config, device, args)
 
 
-def train_in(team: Team, config: Config, device: torch.device, args: Namespace) -> None:
+def train_on(data: Data, team: Team, config: Config, device: torch.device, args: Namespace) -> None:
     """One process's part of a run."""
     torch.autograd.set_detect_anomaly(args.debug)
     files = RunFiles(config, args.quiet or not team.leads)
-    data = load_data(config)
     saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
     seed = team.agreed(config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31))
     torch.manual_seed(seed)

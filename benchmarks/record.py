@@ -25,6 +25,7 @@ def main() -> None:
         sys.exit(f"usage: {__doc__}")
     name, command = sys.argv[1], sys.argv[2:]
     begun = time.monotonic()
+    commit = git("rev-parse", "HEAD") + (", changed since" if git("status", "--porcelain", "-uno") else "")
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
@@ -35,7 +36,7 @@ def main() -> None:
         sys.exit(f"{shlex.join(command)} ended with {process.returncode}: nothing is recorded")
     head = {
         "command": shlex.join(command),
-        "commit": git("rev-parse", "HEAD") + (", changed since" if git("status", "--porcelain", "-uno") else ""),
+        "commit": commit,
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "machine": machine(),
         "versions": f"Python {platform.python_version()}, "
