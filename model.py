@@ -25,6 +25,14 @@ def weights(layer: nn.Sequential, dtype: torch.dtype = torch.float32) -> tuple[T
     return convolution.weight.to(dtype), bias.to(dtype)
 
 
+def lay_out(layer: nn.Sequential, *order: int) -> None:
+    """Keep the weight in memory as products take it, so that no step has to turn it and its gradient round."""
+    convolution = layer[0]
+    assert isinstance(convolution, nn.Conv1d)
+    turned = convolution.weight.detach().permute(order).contiguous()
+    convolution.weight = nn.Parameter(turned.permute([order.index(axis) for axis in range(3)]))
+
+
 class Filter_Module(nn.Module):
     """Foreground weight of every row, from its own features alone."""
 
@@ -50,6 +58,8 @@ class CAS_Module(nn.Module):
         self.conv_2 = nn.Sequential(nn.Conv1d(hidden, hidden, 3, padding=1), nn.LeakyReLU())
         self.conv_3 = nn.Sequential(nn.Conv1d(hidden, num_classes, 1, bias=False))
         self.drop_out = SharedDropout(dropout)
+        lay_out(self.conv_1, 1, 2, 0)
+        lay_out(self.conv_2, 2, 1, 0)
 
     def forward(self, rows: Rows, dtype: torch.dtype, row_weights: list[Tensor]) -> list[Tensor]:
         """Activations (B, T, C) in single precision of the rows times each of the weights (N,)."""
@@ -57,7 +67,7 @@ class CAS_Module(nn.Module):
         weight_f3h = weight_hf3.permute(1, 2, 0)
         products_n3h = rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])
         weight_hh3, bias_2 = weights(self.conv_2, dtype)
-        weight_3hh = weight_hh3.permute(2, 1, 0).contiguous()
+        weight_3hh = weight_hh3.permute(2, 1, 0)
         weight_ch1, _ = weights(self.conv_3, dtype)
         found = []
         for weight_n in row_weights:

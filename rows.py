@@ -99,7 +99,7 @@ class _Conv3(torch.autograd.Function):
         torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True, grad_input=grad[:, :size_t])
         count = len(padded) - 2
         grad = grad.flatten(0, 1)[:count]
-        grad_x, grad_weight = torch.empty_like(padded), torch.empty_like(weight_3hk)
+        grad_x, grad_weight = torch.empty_like(padded), torch.empty_like(weight_3hk, memory_format=torch.contiguous_format)
         torch.mm(grad, weight_3hk[0].t(), out=grad_x[:count])
         grad_x[count:] = 0
         for tap in (1, 2):

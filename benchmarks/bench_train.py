@@ -104,6 +104,8 @@ def bench_step(name: str, config: Config, batch: Batch, device: torch.device, tu
     dense: Any = batch.rows.dense()  # all that the plain network is given
     ours, plain = BaSNet(config), BaSNet(config)
     plain.network.__class__ = PlainBaSNet
+    for weight in plain.network.parameters():
+        weight.data = weight.data.contiguous()  # as its convolutions want it
     bare = bare_products(config, batch.rows, device)
     works = {
         "plain": stepper(plain, batch._replace(rows=dense), device, fused=False),
