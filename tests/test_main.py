@@ -87,7 +87,7 @@ def test_the_users_command(tiny, tmp_path):
     assert (tmp_path / "models" / "BaSNet_6" / "BaS_Net_model_seed_-1.pkl").exists()
     assert (tmp_path / "outputs" / "BaSNet_6" / "best_record_seed_-1.txt").exists() and "streams rgb" in done.stdout
     drawn = json.loads((tmp_path / "outputs" / "BaSNet_6" / "config.json").read_text())["seed_used"]
-    assert drawn >= 0 and f"seed {drawn}." in done.stdout
+    assert drawn >= 0 and f"seed {drawn}," in done.stdout
 
 
 @pytest.mark.parametrize("modal", ["rgb", "flow"])

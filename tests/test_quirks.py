@@ -121,4 +121,4 @@ def test_b10_the_upsampled_tail_is_extrapolated():
 
 
 def test_b11_no_time_of_an_action_reaches_the_loss():
-    assert Batch._fields == ("rows", "label_bc"), "videos and their classes, and nothing of when"
+    assert Batch._fields == ("rows", "label_bc", "share"), "videos and their classes, and nothing of when"

@@ -106,7 +106,8 @@ def test_a_team_that_nobody_started(cli, monkeypatch):
 @pytest.mark.parametrize("size", [1, 2, 3, 16])
 @pytest.mark.parametrize("count", [0, 1, 5, 16, 17])
 def test_shares_are_the_whole(monkeypatch, size, count):
-    monkeypatch.setenv("WORLD_SIZE", str(size))
+    for name, value in {"WORLD_SIZE": str(size), "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     shared, dealt = [], []
     for rank in range(size):
         monkeypatch.setenv("RANK", str(rank))
