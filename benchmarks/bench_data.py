@@ -57,7 +57,7 @@ def make_data(folder: Path, count: int) -> None:
 def bench(folder: str) -> None:
     config = make_config(parse_args([f"--data_path={folder}", "--cache=ram"]))
     data = load_data(config)
-    print(data.summary)
+    print(data.summary.replace(folder, "FOLDER"))
     bench_check(config)
     videos = data.train
     plain = per_second(lambda i: oracles.per_item_batch(videos, config, i), 3)
