@@ -26,7 +26,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse the memory of large tensors: new pages for each cost a fifth of a training step on a CPU."""
+    """Let the C library reuse the memory of large tensors: new pages for each cost much of a training step."""
     with contextlib.suppress(OSError, AttributeError):  # none but glibc has this
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no allocation has pages of its own, which would go back when it is freed
