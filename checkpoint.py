@@ -47,13 +47,9 @@ class TrainingState:
 
     KEPT = ("seed", "data", "run", "iteration", "losses", "records")
 
-    @property
-    def best(self) -> dict[str, Any]:
-        """The first record of the highest average mAP."""
-        return max(self.records, key=lambda record: record["average_mAP"])
-
     def is_best(self, record: dict[str, Any]) -> bool:
-        return not self.records or record["average_mAP"] > self.best["average_mAP"]
+        """Whether its average mAP is higher than any before."""
+        return self.best_model is None or record["average_mAP"] > self.best_model.record["average_mAP"]
 
     def save(self, path: Path, config: Config) -> None:
         best = self.best_model

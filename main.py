@@ -70,10 +70,11 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     if team.leads:
         for finding in quick_check(data, config):
             files.say(f"warning: {finding.kind}: {finding.where}: {finding.text}")
-        store = open_store(videos, config, device, files.say)
-    team.agreed(None)  # that the packed copy is there for the others
-    if not team.leads:
-        store = open_store(videos, config, device, files.say)
+    else:
+        team.agreed(None)  # that number 0 has made the packed copy
+    store = open_store(videos, config, device, files.say)
+    if team.leads:
+        team.agreed(None)
     files.say(describe(config, data, device, state.seed, team.size))
     recorder = None
     if team.leads:

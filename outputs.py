@@ -117,7 +117,8 @@ class RunFiles:
     def write_last(self, evaluation: Evaluation, state: TrainingState) -> None:
         """What a finished run leaves, and the report on the screen."""
         write_json(self.last_detections, evaluation.as_json())
-        text = report({"best": state.best, "last": state.records[-1]}, len(state.records), self.config, state.seed)
+        assert state.best_model is not None
+        text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
         written = [path for path in self._all() if path.exists() and path != self.report]
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
         with atomic_write(self.report) as stream:

@@ -5,6 +5,7 @@ Shapes: V videos, C classes; activations are those of methods/, one dict of arra
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,15 @@ class Judge:
     def __init__(self, config: Config, labels: Mapping[str, NDArray[np.float32]], truth: Table, threads: int | None = None):
         self.config, self.labels, self.truth, self.threads = config, labels, truth, threads
 
+    @cached_property
+    def method(self) -> Method:
+        """A method without the memory of its network."""
+        with torch.device("meta"):
+            return build_method(self.config)
+
     def __call__(self, activations: Activations) -> Evaluation:
-        with torch.device("meta"):  # a method without the memory of its network
-            method = build_method(self.config)
-        return score(method, activations, detect(method, activations, self.threads), self.labels, self.truth, self.config)
+        found = detect(self.method, activations, self.threads)
+        return score(self.method, activations, found, self.labels, self.truth, self.config)
 
 
 def compute_activations(
