@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropout import Dropout
 from rows import Rows, convolve, convolve_rows
 
 Output = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -57,7 +58,7 @@ class CAS_Module(nn.Module):
         self.conv_1 = nn.Sequential(nn.Conv1d(len_feature, hidden, 3, padding=1), nn.LeakyReLU())
         self.conv_2 = nn.Sequential(nn.Conv1d(hidden, hidden, 3, padding=1), nn.LeakyReLU())
         self.conv_3 = nn.Sequential(nn.Conv1d(hidden, num_classes, 1, bias=False))
-        self.drop_out = SharedDropout(dropout)
+        self.drop_out = Dropout(dropout)
         lay_out(self.conv_1, 1, 2, 0)
         lay_out(self.conv_2, 2, 1, 0)
 
@@ -75,22 +76,6 @@ class CAS_Module(nn.Module):
             x_bth = self.drop_out(convolve(x_bth, weight_3hh, bias_2), rows)
             found.append(F.linear(x_bth, weight_ch1.squeeze(2)).float())
         return found
-
-
-class SharedDropout(nn.Module):
-    """Dropout that draws for the whole batch, channels before time as in the official code, whoever computes a part of it."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x_bth: Tensor, rows: Rows) -> Tensor:
-        if not self.training or self.p == 0:
-            return x_bth
-        size_b, size_t, size_h = x_bth.shape
-        kept_bht = torch.empty(rows.of or size_b, size_h, size_t, dtype=torch.bool, device=x_bth.device).bernoulli_(1 - self.p)
-        kept_bth = kept_bht[rows.first : rows.first + size_b].transpose(1, 2).contiguous().to(x_bth.dtype)
-        return x_bth * kept_bth.div_(1 - self.p if self.p < 1 else 1)
 
 
 class BaS_Net(nn.Module):

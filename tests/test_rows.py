@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import PlainBaSNet
+from oracles import PlainBaSNet, official_draws
 from torch.utils.flop_counter import FlopCounterMode
 
 from model import BaS_Net
@@ -50,7 +50,9 @@ def test_as_the_plain_network(lengths, times, width, training, seed):
     rows = shown(lengths, times, width, seed)
     label = torch.eye(3)[torch.arange(len(lengths)) % 3]
     expected = outputs_and_gradients(plain, torch.cat(rows.parts)[rows.index_bt], label)
-    for name, value in outputs_and_gradients(ours, rows, label).items():
+    with official_draws(0.7):
+        found = outputs_and_gradients(ours, rows, label)
+    for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
