@@ -131,9 +131,9 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     content = load_file(path)
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else {}
     differ = [
-        f"--{name} {trained[name]} there, {getattr(config, name)} here"
+        f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
         for name in ("method", "ablation", "modal", "dataset")
-        if name in trained and trained[name] != getattr(config, name)
+        if name in trained and trained[name] != getattr(config, name, None)
     ]
     if differ:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")

@@ -1,8 +1,6 @@
 """Everything a run is made of, in one frozen object: flags, facts of the dataset, and the numbers derived from both.
 
 Standard library only, so that a missing data set is noticed before an environment is built.
-
-A recipe is a set of defaults for one method on one dataset; flags given on the command line win over it.
 """
 
 import ast
@@ -15,88 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from dataset.annotations import classes_of, read_database
-from dataset.facts import KNOWN, Dataset, dataset_facts
+from dataset.facts import Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
 from quirks import repaired
+from recipes import UNPUBLISHED
 from utils import UserError
-
-# Published values: the paper and the official code. A recipe of another dataset names only what differs.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "basnet": {
-        "alpha": 1e-4,
-        "class_th": 0.25,
-        "lr": "[0.0001]*1500",
-        "batch_size": 16,
-        "weight_decay": 5e-4,
-        "dropout": 0.7,
-        "num_segments": 750,
-        "hidden": 2048,
-        "scale": 24,
-        "cas_th": "0:0.25:0.025",
-        "outer": 0.25,
-        "class_weight": 0.2,
-        "nms_th": 0.7,
-        "whole_video": None,
-        "topk": 0.125,
-        "bce_reduction": "mean",
-    },
-}
-# BaS-Net's authors published no setting for these data sets. BackTAL did, for the same two branches plus clicks; the lengths
-# of the schedules are its epochs times the batches of the complete training set.
-UNPUBLISHED: dict[tuple[str, str], dict[str, Any]] = {}
-UNPUBLISHED["basnet", "activitynet1.2"] = {
-    "num_segments": 100,
-    "topk": 0.6,
-    "lr": "[0.0002]*950",
-    "batch_size": 128,
-    "class_th": 0.1,
-    "cas_th": "0:0.15:0.025",
-    "outer": 20.0,
-    "fix": "B3",
-    "class_weight": 0.6,
-    "nms_th": 0.7,
-    "whole_video": 0.6,
-    "bce_reduction": "classsum",
-}
-UNPUBLISHED["basnet", "activitynet1.3"] = UNPUBLISHED["basnet", "activitynet1.2"] | {"lr": "[0.0002]*1975"}
-UNPUBLISHED["basnet", "hacs"] = UNPUBLISHED["basnet", "activitynet1.2"] | {
-    "num_segments": 200,
-    "lr": "[0.0001]*4704",
-    "batch_size": 64,
-    "class_th": 0.075,
-    "cas_th": "0:0.2:0.025",
-    "outer": 200.0,
-    "nms_th": 0.71,
-}
-OURS: dict[tuple[str, str], dict[str, Any]] = {
-    ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
-    ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
-    | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
-}
-
-
-def recipe(method: str, dataset: str) -> dict[str, Any]:
-    """Defaults of `method` on `dataset`."""
-    place = {"data_path": KNOWN[dataset].data_path if dataset in KNOWN else None}
-    return PUBLISHED[method] | UNPUBLISHED.get((method, dataset), {}) | OURS.get((method, dataset), {}) | place
-
-
-def origin(flag: str, method: str, dataset: str) -> str | None:
-    """Where a default comes from, if from a recipe."""
-    if flag in OURS.get((method, dataset), {}):
-        return f"recipe of {dataset}"
-    if flag in UNPUBLISHED.get((method, dataset), {}):
-        return "derived, unpublished"
-    return "published" if flag in PUBLISHED[method] else None
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run. Fields are the flags of options.py under the same names, then facts of the dataset."""
+    """One run. Fields are the flags of options.py under the same names, then facts of the dataset; a method adds its own."""
 
     dataset: str
     method: str
-    ablation: str
     data_path: str
     modal: str
     model_path: str
@@ -104,7 +33,6 @@ class Config:
     log_path: str
     model_file: str | None
     seed: int
-    alpha: float
     lr: str
     num_iters: int
     batch_size: int
@@ -120,9 +48,6 @@ class Config:
     outer: float
     class_weight: float
     nms_th: float
-    whole_video: float | None
-    topk: float
-    bce_reduction: str
     compat: str
     fix: str
     ties: str
@@ -145,6 +70,16 @@ class Config:
     protocol: str
 
     @property
+    def variant(self) -> str:
+        """Which form of the method."""
+        return "published"
+
+    @property
+    def first_batch_again(self) -> bool:
+        """Whether every batch after the first pass is the first of a new shuffle."""
+        return False
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 
@@ -164,7 +99,7 @@ class Config:
     @cached_property
     def repaired(self) -> tuple[str, ...]:
         """Ids of the official quirks that this run repairs."""
-        return repaired(self.compat, self.fix)
+        return repaired(self.method, self.compat, self.fix)
 
     @cached_property
     def facts(self) -> Dataset:
@@ -192,6 +127,26 @@ class Config:
         return dataclasses.asdict(self) | {"repaired": list(self.repaired), "derived, unpublished": self.unpublished}
 
 
+@dataclass(frozen=True)
+class BaSNetConfig(Config):
+    ablation: str
+    alpha: float
+    topk: float
+    bce_reduction: str
+    whole_video: float | None
+
+    @property
+    def variant(self) -> str:
+        return self.ablation
+
+    @property
+    def first_batch_again(self) -> bool:
+        return "B6" not in self.repaired
+
+
+CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig}
+
+
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
     return find_annotations(root, find_layout(root, facts, layout), facts, forced)
 
@@ -206,7 +161,8 @@ def where_to_get(facts: Dataset, data_path: str) -> str:
 def make_config(args: Namespace) -> Config:
     """The run that `args` (options.parse_args) asks for."""
     facts = dataset_facts(args.dataset)
-    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Config)}
+    kind = CONFIGS[args.method]
+    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
     if args.len_feature is None:
         values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
     for name in ("fps", "snippet_frames", "tiou_thresholds", "protocol"):
@@ -217,7 +173,7 @@ def make_config(args: Namespace) -> Config:
     values["missing"] = args.missing or facts.missing
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
-    config = Config(**values)
+    config = kind(**values)
     if config.len_feature % len(config.streams):
         raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
     _ = config.cas_thresholds, config.repaired  # a mistake in either is told now, not after an hour

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_args(folders="_eval")
     run_command(lambda: evaluate(args), args.debug)
 
 
@@ -132,7 +132,7 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
         data = load_data(config, ["test"])
         load_network(method.network, config.model_file or "", config)
         method.network.to(device)
-        activations = compute_activations(method, data.test, Files(config.num_workers), config, device)
+        activations = compute_activations(method, data.test, Files(config.num_workers), device)
         database, truth = {video.name: {"annotations": video.annotations} for video in data.test}, data.truth
     if save:
         save_activations(save, activations)

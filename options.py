@@ -1,6 +1,6 @@
 """The command line of main.py and main_eval.py: one parser, grouped; parsing touches nothing on disk.
 
-Defaults depend on --dataset and --method (config.recipe), so those two are read first.
+Flags and defaults depend on --dataset and --method (recipes.py), so those two are read first.
 """
 
 import argparse
@@ -8,18 +8,19 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
-from config import PUBLISHED, origin, recipe
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS
+from recipes import METHODS, origin, recipe
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> argparse.Namespace:
+    """`folders` is what the names of folders to write to end in by default."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_choice_of_work(first)
     chosen, _ = first.parse_known_args(argv)
-    parser = build_parser(chosen.method, chosen.dataset)
+    parser = build_parser(chosen.method, chosen.dataset, folders)
     args = parser.parse_args(argv)
     if args.seeds and args.seed != parser.get_default("seed"):
         parser.error("argument --seeds: --seed names one seed, --seeds many; give one of the two")
@@ -36,7 +37,7 @@ def flags_of(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.ArgumentParser:
+def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)",
         epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
@@ -46,10 +47,11 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14") -> argparse.
         allow_abbrev=False,
     )
     _add_choice_of_work(parser.add_argument_group("what to run"))
-    _add_places(parser.add_argument_group("where things are"))
+    _add_places(parser.add_argument_group("where things are"), METHODS[method] + folders)
     _add_training(parser.add_argument_group("training"))
     _add_network(parser.add_argument_group("network and data sizes"))
     _add_localization(parser.add_argument_group("localization"))
+    ADD_OWN[method](parser.add_argument_group(f"of --method {method}"))
     _add_scoring(parser.add_argument_group("scoring (main_eval.py)"))
     _add_running(parser.add_argument_group("running"))
     parser.set_defaults(**recipe(method, dataset))
@@ -74,18 +76,11 @@ def _add_choice_of_work(group: Group) -> None:
         type=dataset,
         help=f"{', '.join(KNOWN)} (the demos make themselves), or PATH/TO/dataset.json that describes your own",
     )
-    group.add_argument("--method", default="basnet", choices=list(PUBLISHED), help="method")
-    group.add_argument(
-        "--ablation",
-        default="full",
-        choices=["full", "baseline", "base", "supp"],
-        help="rows of the paper's ablation table: both branches; no background class and no filter; base branch "
-        "only; suppression branch only",
-    )
+    group.add_argument("--method", default="basnet", choices=list(METHODS), help="method")
     group.add_argument("--modal", default="all", choices=["rgb", "flow", "all"], help="feature streams")
 
 
-def _add_places(group: Group) -> None:
+def _add_places(group: Group, name: str) -> None:
     group.add_argument(
         "--data_path", help="folder of the data, in any of the layouts of dataset/README.md (None: as dataset.json says)"
     )
@@ -104,9 +99,9 @@ def _add_places(group: Group) -> None:
         choices=["fail", "drop"],
         help="what to do about annotated videos without features (None: drop on ActivityNet and HACS, else fail)",
     )
-    group.add_argument("--model_path", default="./models/BaSnet", help="folder for checkpoints")
-    group.add_argument("--output_path", default="./outputs/BaSnet", help="folder for records, detections and logs")
-    group.add_argument("--log_path", default="./logs/BaSnet", help="folder for TensorBoard")
+    group.add_argument("--model_path", default=f"./models/{name}", help="folder for checkpoints")
+    group.add_argument("--output_path", default=f"./outputs/{name}", help="folder for records, detections and logs")
+    group.add_argument("--log_path", default=f"./logs/{name}", help="folder for TensorBoard")
     group.add_argument("--model_file", default=None, help="checkpoint to start from (main.py) or to evaluate (main_eval.py)")
 
 
@@ -119,13 +114,7 @@ def _add_training(group: Group) -> None:
         "--num_iters", type=positive_integer, help="iterations, at most the length of --lr, which None stands for"
     )
     group.add_argument("--batch_size", type=positive_integer, help="videos per iteration")
-    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
     group.add_argument("--weight_decay", type=not_negative_number, help="L2 term added to the gradient by Adam")
-    group.add_argument(
-        "--bce_reduction",
-        choices=["mean", "classsum"],
-        help="classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)",
-    )
     group.add_argument("--dropout", type=share, help="dropout before the classifier")
     group.add_argument("--seed", type=seed, default=-1, help="seed of everything random; -1 draws one and reports it")
     group.add_argument(
@@ -149,7 +138,6 @@ def _add_network(group: Group) -> None:
         default=None,
         help="features per row, all streams together (None: the dataset's width, 1024 a stream for I3D)",
     )
-    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
     group.add_argument("--hidden", type=positive_integer, help="channels of the classifier; the filter has a quarter of them")
 
 
@@ -161,18 +149,38 @@ def _add_localization(group: Group) -> None:
     group.add_argument("--class_weight", type=not_negative_number, help="weight of the class term in a proposal's score")
     group.add_argument("--nms_th", type=share, help="temporal IoU from which a worse detection is suppressed")
     group.add_argument(
+        "--compat",
+        default="official",
+        choices=["official", "fixed"],
+        help="reproduce the official code's quirks, or repair those of docs/quirks.md",
+    )
+    group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
+
+
+def _add_basnet(group: Group) -> None:
+    group.add_argument(
+        "--ablation",
+        default="full",
+        choices=["full", "baseline", "base", "supp"],
+        help="rows of the paper's ablation table: both branches; no background class and no filter; base branch "
+        "only; suppression branch only",
+    )
+    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
+    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
+    group.add_argument(
+        "--bce_reduction",
+        choices=["mean", "classsum"],
+        help="classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)",
+    )
+    group.add_argument(
         "--whole_video",
         type=optional(not_negative_number),
         metavar="SCORE",
         help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
     )
-    group.add_argument(
-        "--compat",
-        default="official",
-        choices=["official", "fixed"],
-        help="reproduce the official code's quirks, or repair B1 B2 B3 B4 B6 (docs/quirks.md)",
-    )
-    group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
+
+
+ADD_OWN = {"basnet": _add_basnet}
 
 
 def _add_scoring(group: Group) -> None:

@@ -13,8 +13,11 @@ from config import Config
 from eval.eval_detection import DetectionScore
 from eval.report import best_record_text, report
 from eval.table import size
+from recipes import METHODS
 from test import Evaluation
 from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
+
+MODEL_NAMES = {"basnet": "BaS_Net_model"}  # of the official code
 
 
 def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
@@ -49,8 +52,9 @@ class RunFiles:
         self.config, self.quiet = config, quiet
         models, output = Path(config.model_path), Path(config.output_path)
         seed = f"seed_{config.seed}"
-        self.checkpoint = models / f"BaS_Net_model_{seed}_last.ckpt"  # first: without it no resume finds the others
-        self.best_model = models / f"BaS_Net_model_{seed}.pkl"
+        name = MODEL_NAMES.get(config.method, f"{METHODS[config.method]}_model")
+        self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # first: without it no resume finds the others
+        self.best_model = models / f"{name}_{seed}.pkl"
         self.config_file = output / "config.json"
         self.log = output / "log.jsonl"
         self.best_record = output / f"best_record_{seed}.txt"

@@ -19,7 +19,7 @@ from methods import Arrays, Method, build_method
 from options import parse_args
 from store import Files
 from test import compute_activations
-from thumos_features import Video, load_data, test_rows
+from thumos_features import Video, load_data, rows_shown
 from utils import UserError, atomic_write, run_command
 
 SHOWN = 60  # best detections of a class
@@ -44,8 +44,8 @@ def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) ->
     method = build_method(config)
     load_network(method.network, config.model_file, config)
     method.network.eval()
-    rows = test_rows([video], Files(1), config)
-    arrays = compute_activations(method, [video], Files(1), config, torch.device("cpu"))[video.name]
+    rows = rows_shown([video], Files(1), [method.shown(video, None)])
+    arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
     sequences = {key: array[0] for key, array in method.sequences(rows).items()}
     figure = draw(config, method, video, arrays, sequences, video.annotations)
     with atomic_write(figure_file, "wb") as stream:

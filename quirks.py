@@ -1,28 +1,31 @@
 """What the official code does that nobody would expect, by id (docs/quirks.md): reproduced unless repaired.
 
-`--compat official` reproduces every quirk, `--compat fixed` repairs all of REPAIRABLE, `--fix B1,B4` a chosen few.
+`--compat official` reproduces every quirk, `--compat fixed` repairs all that are REPAIRABLE, `--fix B1,B4` a chosen few.
 """
 
 from utils import UserError
 
 REPAIRABLE = {
-    "B1": "a video whose only predicted class is number 0 yields no detection",
-    "B2": "a video where no class passes the threshold yields no detection",
-    "B3": "the class term of a proposal's score is the thresholded score, so always 1",
-    "B4": "non-maximum suppression adds one second to lengths and intersections",
-    "B6": "after the first pass every batch is the first batch of a new shuffle",
+    "basnet": {
+        "B1": "a video whose only predicted class is number 0 yields no detection",
+        "B2": "a video where no class passes the threshold yields no detection",
+        "B3": "the class term of a proposal's score is the thresholded score, so always 1",
+        "B4": "non-maximum suppression adds one second to lengths and intersections",
+        "B6": "after the first pass every batch is the first batch of a new shuffle",
+    },
 }
 
 
-def repaired(compat: str, fix: str) -> tuple[str, ...]:
+def repaired(method: str, compat: str, fix: str) -> tuple[str, ...]:
     """The ids that a run repairs, in order."""
+    known = REPAIRABLE[method]
     if compat == "fixed":
-        return tuple(REPAIRABLE)
+        return tuple(known)
     wanted = [name.strip().upper() for name in fix.split(",") if name.strip()]
-    unknown = [name for name in wanted if name not in REPAIRABLE]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UserError(
-            f"--fix {fix}: {', '.join(unknown)} cannot be chosen; expected ids among {', '.join(REPAIRABLE)} "
+            f"--fix {fix}: {', '.join(unknown)} cannot be chosen; expected ids among {', '.join(known)} "
             "separated by commas (docs/quirks.md says what each one is)."
         )
-    return tuple(name for name in REPAIRABLE if name in wanted)
+    return tuple(name for name in known if name in wanted)

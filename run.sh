@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train BaS-Net on THUMOS'14 with the published settings; further flags are passed on: bash run.sh --seed 3 --modal rgb
+# Train BaS-Net on THUMOS'14 with the published settings; flags are passed on: bash run.sh --seed 3 --method um
 set -euo pipefail
 CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source ./environment.sh
@@ -9,5 +9,4 @@ case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
 "$python" -m dataset.present train,test "$@"
 use_environment requirements.txt
 
-exec "$python" -W ignore ./main.py \
-    --model_path ./models/BaSNet --output_path ./outputs/BaSNet --log_path ./logs/BaSNet "$@"
+exec "$python" -W ignore ./main.py "$@"

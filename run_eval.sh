@@ -9,5 +9,4 @@ case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
 [[ " $* " == *" --result"[\ =]* ]] || "$python" -m dataset.present test "$@"
 use_environment requirements.txt
 
-exec "$python" -W ignore ./main_eval.py --model_file ./BaSNet_model_best.pkl \
-    --model_path ./models/BaSNet_eval --output_path ./outputs/BaSNet_eval --log_path ./logs/BaSNet_eval "$@"
+exec "$python" -W ignore ./main_eval.py --model_file ./BaSNet_model_best.pkl "$@"

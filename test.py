@@ -21,7 +21,7 @@ from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
 from methods import Arrays, Method, build_method
-from thumos_features import Store, Video, test_rows
+from thumos_features import Store, Video, rows_shown, test_batches
 from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
@@ -79,7 +79,6 @@ def compute_activations(
     method: Method,
     videos: list[Video],
     store: Store,
-    config: Config,
     device: torch.device,
     between: Callable[[], None] = lambda: None,
     share: slice = slice(None),
@@ -87,9 +86,8 @@ def compute_activations(
     """What localization needs of every video, computed in batches, of which `share` are to be; `between` runs after each."""
     method.network.eval()
     activations: Activations = {}
-    for start in range(0, len(videos), EVAL_BATCH)[share]:
-        part = videos[start : start + EVAL_BATCH]
-        batch = method.activations(test_rows(part, store, config).to(device))
+    for part, shown in test_batches(videos, method.shown, EVAL_BATCH)[share]:
+        batch = method.activations(rows_shown(part, store, shown).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(
                 f"the network's scores of {part[0].name} and its neighbours are not finite: its weights have diverged. "

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,9 +52,21 @@ class Video:
         return self.duration if self.timed and self.duration else self.num_seg * self.snippet_frames / self.fps
 
 
+class Mixture(NamedTuple):
+    """Times at which a network is shown weighted sums of K rows each, as interpolation makes them."""
+
+    rows_tk: Indices
+    shares_tk: Floats
+
+
+Shown = Indices | Mixture  # what a network is shown of a video: the number of a row at each time, or mixtures of rows
+Show = Callable[[Video, np.random.RandomState | None], Shown]  # for training, with a generator; for tests, without
+
+
 class Batch(NamedTuple):
     rows: Rows
     label_bc: Tensor
+    videos: Sequence[Video] = ()
     share: float = 1.0  # of the batch, where processes share it
 
     def to(self, device: torch.device) -> "Batch":
@@ -116,29 +130,50 @@ class Store(Protocol):
         """What shows row `index[b][t]` of video b at time t."""
 
 
+def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Rows:
+    """What a network is given of some videos of equally many times."""
+    if not isinstance(shown[0], Mixture):
+        return store.rows(videos, [rows for rows in shown if not isinstance(rows, Mixture)])
+    mixtures = [mixture for mixture in shown if isinstance(mixture, Mixture)]
+    size_b, (size_t, size_k) = len(videos), mixtures[0].rows_tk.shape
+    rows = store.rows(videos, [mixture.rows_tk.ravel() for mixture in mixtures])
+    table = torch.cat(rows.parts).float()
+    shares = torch.from_numpy(np.concatenate([mixture.shares_tk for mixture in mixtures])).to(table)
+    mixed = F.embedding_bag(rows.index_bt.view(-1, size_k), table, mode="sum", per_sample_weights=shares)
+    return Rows.shown(mixed.view(size_b, size_t, -1))
+
+
 def training_batch(
-    videos: list[Video], store: Store, config: Config, seed: int, iteration: int, share: Callable[[int], slice] = slice
+    videos: list[Video],
+    store: Store,
+    config: Config,
+    show: Show,
+    seed: int,
+    iteration: int,
+    share: Callable[[int], slice] = slice,
 ) -> Batch:
     """The batch of one iteration, or a process's share of it; the same whatever ran before it."""
-    whole = batch_videos(len(videos), config.batch_size, iteration, seed, "B6" not in config.repaired)
+    whole = batch_videos(len(videos), config.batch_size, iteration, seed, config.first_batch_again)
     first, end, _ = share(len(whole)).indices(len(whole))
     counted = (end - first) / len(whole)
     if not counted:  # who has none takes part with a video that counts nothing
         first, end = 0, 1
-    chosen = whole[first:end]
+    numbers = whole[first:end]
     random = random_state(0)
-    rows = [
-        random_indices(videos[v].num_seg, config.num_segments, random_state(ROWS, seed, iteration, v, again=random))
-        for v in chosen
-    ]
-    labels = torch.from_numpy(np.stack([videos[v].label_c for v in chosen]))
-    shown = store.rows([videos[v] for v in chosen], rows)._replace(first=first, of=len(whole))
-    return Batch(shown, labels, counted)
+    shown = [show(videos[v], random_state(ROWS, seed, iteration, v, again=random)) for v in numbers]
+    chosen = [videos[v] for v in numbers]
+    rows = rows_shown(chosen, store, shown)._replace(first=first, of=len(whole))
+    return Batch(rows, torch.from_numpy(np.stack([video.label_c for video in chosen])), chosen, counted)
 
 
-def test_rows(videos: list[Video], store: Store, config: Config) -> Rows:
-    """Whole videos, uniformly sampled."""
-    return store.rows(videos, [uniform_indices(video.num_seg, config.num_segments) for video in videos])
+def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[Video], list[Shown]]]:
+    """Test videos, at most `size` of equally many times together, and what of each is shown."""
+    shown = [show(video, None) for video in videos]
+    times = [len(rows.rows_tk if isinstance(rows, Mixture) else rows) for rows in shown]
+    order = sorted(range(len(videos)), key=times.__getitem__)
+    alike = [list(group) for _, group in groupby(order, key=times.__getitem__)]
+    parts = [group[start : start + size] for group in alike for start in range(0, len(group), size)]
+    return [([videos[v] for v in part], [shown[v] for v in part]) for part in parts]
 
 
 # ----------------------------------------------------------------------------------------------------- reading

@@ -121,13 +121,13 @@ def fit(
                 recorder.save()
             if due(state.iteration, interval, config.num_iters):
                 between = stop_if_asked if team.size == 1 else lambda: None
-                own = compute_activations(method, data.test, store, config, device, between, team.every())
+                own = compute_activations(method, data.test, store, device, between, team.every())
                 found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
                 if recorder:
                     recorder.evaluate({video.name: found[video.name] for video in data.test})
             if at_end:
                 break
-            batch = training_batch(data.train, store, config, state.seed, state.iteration, team.share)
+            batch = training_batch(data.train, store, config, method.shown, state.seed, state.iteration, team.share)
             rate = config.learning_rates[state.iteration]
             terms = train_step(loss, state, batch.to(device), rate, team)
             if recorder:

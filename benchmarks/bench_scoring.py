@@ -18,8 +18,7 @@ from eval.eval_detection import TIOU_THUMOS, detection_map
 from eval.proposals import average_recall
 from eval.table import read_ground_truth, read_predictions
 from localize import localize, localize_all
-from methods import Arrays
-from methods.basnet import BaSNet
+from methods import Arrays, build_method
 from options import parse_args
 from tests import oracles
 
@@ -95,7 +94,7 @@ def bench_growth() -> None:
 
 
 def bench_localization() -> None:
-    method = BaSNet(make_config(parse_args(["--hidden", "8", "--len_feature", "2"])))
+    method = build_method(make_config(parse_args(["--hidden", "8", "--len_feature", "2"])))
     r = np.random.default_rng(0)
     videos: list[Arrays] = []
     for number in range(210):

@@ -23,7 +23,7 @@ from beside import Beside
 from checkpoint import TrainingState
 from config import Config, make_config
 from device import DTYPES, choose_device, choose_precision
-from methods.basnet import BaSNet
+from methods import Method, build_method
 from options import parse_args
 from rows import Rows
 from store import open_store
@@ -57,19 +57,19 @@ def main() -> None:
 def bench(config: Config, device: torch.device, args: argparse.Namespace) -> None:
     data = load_data(config)
     store = open_store([*data.train, *data.test], config, device, lambda _: None)
-    batch = training_batch(data.train, store, config, 0, 0).to(device)
+    batch = training_batch(data.train, store, config, build_method(config).shown, 0, 0).to(device)
     step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
     times = Rows.shown(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
     bench_step("every row shown is another", config, batch._replace(rows=times), device, args.turns)
 
     print()
-    method = BaSNet(config)
+    method = build_method(config)
     method.network.to(device)
     labels = {video.name: video.label_c for video in data.test}
-    compute_activations(method, data.test[:8], store, config, device)
+    compute_activations(method, data.test[:8], store, device)
     for count in sorted({len(data.test) // 4, len(data.test) // 2, len(data.test)}):
         videos = data.test[:count]
-        forward, activations = timed(partial(compute_activations, method, videos, store, config, device), device)
+        forward, activations = timed(partial(compute_activations, method, videos, store, device), device)
         print(f"forward pass of {count} test videos: {forward:.2f} s")
     Judge(config, labels, data.truth)(activations)
     judged, _ = timed(lambda: Judge(config, labels, data.truth)(activations), device)
@@ -102,7 +102,7 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
 def bench_step(name: str, config: Config, batch: Batch, device: torch.device, turns: int) -> float:
     """Seconds of our step, printed beside the plain network's and beside its own matrix products."""
     dense: Any = batch.rows.dense()  # all that the plain network is given
-    ours, plain = BaSNet(config), BaSNet(config)
+    ours, plain = build_method(config), build_method(config)
     plain.network.__class__ = PlainBaSNet
     for weight in plain.network.parameters():
         weight.data = weight.data.contiguous()  # as its convolutions want it
@@ -127,7 +127,7 @@ def bench_step(name: str, config: Config, batch: Batch, device: torch.device, tu
     return best["ours"]
 
 
-def stepper(method: BaSNet, batch: Batch, device: torch.device, fused: bool) -> Callable[[], object]:
+def stepper(method: Method, batch: Batch, device: torch.device, fused: bool) -> Callable[[], object]:
     network: nn.Module = method.network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=fused)
     scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
@@ -171,7 +171,7 @@ def bench_scaling(config: Config, device: torch.device) -> None:
         changed = replace(small, batch_size=batch_size, num_segments=times, classes=names)
         features = torch.rand(batch_size, times, config.len_feature, device=device)
         batch = Batch(Rows.shown(features), torch.eye(classes, device=device)[:batch_size])
-        work = stepper(BaSNet(changed), batch, device, fused=True)
+        work = stepper(build_method(changed), batch, device, fused=True)
         seconds = min(timed(work, device)[0] for _ in range(3))
         print(
             f"| {batch_size} | {times} | {classes} | {seconds:.3f} | {1e6 * seconds / (batch_size * times):.0f} |", flush=True

@@ -1,6 +1,7 @@
 """The family: every method is one module with one class, and `build_method` is the only way to one.
 
-A method holds `network` and offers
+A method holds its `config` and `network` and offers
+  shown(video, random) -> what of a video its network is shown: drawn by `random` for training, for tests without it;
   loss(batch) -> dict of named scalar terms, `loss_total` among them;
   activations(rows) -> dict of arrays (B, ...), all that localization needs;
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
@@ -15,17 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import Config
+from config import BaSNetConfig, Config
 from localize import Curves
 from rows import Rows
-from thumos_features import Batch
+from thumos_features import Batch, Shown, Video
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class Method(Protocol):
     @property
+    def config(self) -> Config: ...
+    @property
     def network(self) -> nn.Module: ...
+    def shown(self, video: Video, random: np.random.RandomState | None) -> Shown: ...
     def loss(self, batch: Batch) -> dict[str, Tensor]: ...
     def activations(self, rows: Rows) -> Arrays: ...
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]: ...
@@ -38,4 +42,5 @@ def build_method(config: Config) -> Method:
     """A freshly initialised method; seed torch just before to get the official initial weights."""
     from methods.basnet import BaSNet  # imported here: methods import Arrays from this module
 
-    return {"basnet": BaSNet}[config.method](config)
+    assert isinstance(config, BaSNetConfig)
+    return BaSNet(config)

@@ -8,18 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from config import Config
+from config import BaSNetConfig
 from device import DTYPES
 from localize import Curves, Sweep, min_max
 from methods import Arrays
 from model import BaS_Net, evaluated_branch
 from rows import Rows
-from thumos_features import Batch
+from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from train import BaS_Net_loss
 
 
 class BaSNet:
-    def __init__(self, config: Config):
+    def __init__(self, config: BaSNetConfig):
         self.config = config
         self.network = BaS_Net(
             config.len_feature,
@@ -32,6 +32,10 @@ class BaSNet:
             DTYPES[config.precision],
         )
         self.criterion = BaS_Net_loss(config.alpha, config.bce_reduction)
+
+    def shown(self, video: Video, random: np.random.RandomState | None) -> Indices:
+        times = self.config.num_segments
+        return random_indices(video.num_seg, times, random) if random else uniform_indices(video.num_seg, times)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         score_base, _, score_supp, _, fore_weights = self.network(batch.rows)

@@ -6,9 +6,9 @@ from options import build_parser, flags_of, parse_args
 
 OFFICIAL = {
     "data_path": "./dataset/THUMOS14",
-    "model_path": "./models/BaSnet",
-    "output_path": "./outputs/BaSnet",
-    "log_path": "./logs/BaSnet",
+    "model_path": "./models/BaSNet",
+    "output_path": "./outputs/BaSNet",
+    "log_path": "./logs/BaSNet",
     "modal": "all",
     "alpha": 0.0001,
     "class_th": 0.25,

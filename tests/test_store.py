@@ -11,6 +11,7 @@ from conftest import TINY
 
 import store
 from config import make_config
+from methods import build_method
 from options import parse_args
 from store import Files, Matrix, open_store
 from thumos_features import load_data, training_batch
@@ -32,7 +33,10 @@ def opened(tiny):
 
 
 def batches(config, data, opened_store):
-    return [training_batch(data.train, opened_store, config, 0, iteration).rows.dense() for iteration in range(4)]
+    return [
+        training_batch(data.train, opened_store, config, build_method(config).shown, 0, iteration).rows.dense()
+        for iteration in range(4)
+    ]
 
 
 def test_batches_do_not_depend_on_where_features_are(opened):
