@@ -13,6 +13,7 @@ from typing import Any
 
 from eval.report import table
 from quirks import REPAIRABLE
+from recipes import METHODS
 
 AVERAGE = "0.1:0.7"
 jobs: list[str] = []  # flags of how many seeds train at a time
@@ -62,6 +63,18 @@ def advantage(ours: list[float], theirs: list[float]) -> str:
     difference = statistics.mean(ours) - statistics.mean(theirs)
     error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
     return f"{difference:+.2f} ({difference / error:+.1f} SE)"
+
+
+def method_table(folder: Path, seeds: list[int]) -> str:
+    """Every method with its recipe for the demo, beside BaS-Net without a background class and BaS-Net."""
+    flags = {"BaS-Net, baseline": "--ablation=baseline"} | {name: f"--method={key}" for key, name in METHODS.items()}
+    curves = {name: [curve(place) for place in train(folder, seeds, flag)] for name, flag in flags.items()}
+    rows = []
+    for name, runs in curves.items():
+        best, last = ([pick(run) for run in runs] for pick in (max, lambda run: run[-1]))
+        ahead = [advantage(last, [run[-1] for run in curves[other]]) if name != other else "" for other in list(curves)[:2]]
+        rows.append([name, spread(best), spread(last), *ahead, " ".join(f"{value:.1f}" for value in last)])
+    return table(["method", "best", "last", "ahead of the baseline by", "of BaS-Net by", "last of each seed"], rows)
 
 
 def ablation_table(folder: Path, seeds: list[int]) -> str:
@@ -125,6 +138,7 @@ def class_table(folder: Path, seeds: list[int]) -> str:
 
 
 TABLES = {
+    "methods": method_table,
     "ablations": ablation_table,
     "quirks": quirk_table,
     "storage": storage_table,
