@@ -20,6 +20,8 @@ MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "ca
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they change numbers by rounding at most
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
+FORMAT = 2  # of the checkpoints that resume: changes with what is in them
+
 
 @dataclass(frozen=True)
 class Best:
@@ -48,8 +50,8 @@ class TrainingState:
     KEPT = ("seed", "data", "run", "iteration", "losses", "records")
 
     def is_best(self, record: dict[str, Any]) -> bool:
-        """Whether its average mAP is higher than any before."""
-        return self.best_model is None or record["average_mAP"] > self.best_model.record["average_mAP"]
+        """Whether the mAP that chooses is higher than any before."""
+        return self.best_model is None or record["choice"] > self.best_model.record["choice"]
 
     def save(self, path: Path, config: Config) -> None:
         best = self.best_model
@@ -58,6 +60,7 @@ class TrainingState:
                 f"the weights have diverged after iteration {self.iteration}; {path} is left as it was. Lower --lr."
             )
         content = {name: getattr(self, name) for name in self.KEPT} | {
+            "format": FORMAT,
             "config": config.as_dict(),
             "learning_rates": config.learning_rates,
             "network": self.network.state_dict(),
@@ -71,7 +74,7 @@ class TrainingState:
         """Continue from a checkpoint of the same run."""
         if "optimizer" not in content:
             raise UserError(f"{path}: holds weights only; --resume needs the checkpoint ending in _last.ckpt.")
-        if "best_model" not in content:
+        if content.get("format") != FORMAT:
             raise UserError(
                 f"{path}: was written by an earlier version. Start anew, or from its weights with --model_file {path}."
             )

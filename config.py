@@ -39,6 +39,7 @@ class Config:
     weight_decay: float
     dropout: float
     eval_every: str
+    choose_by: str
     num_segments: int
     len_feature: int
     hidden: int
@@ -64,6 +65,7 @@ class Config:
     compile: bool
     eval_workers: int | None
     classes: tuple[str, ...]
+    timing: str
     fps: float
     snippet_frames: int
     tiou_thresholds: tuple[float, ...]
@@ -94,7 +96,7 @@ class Config:
 
     @cached_property
     def cas_thresholds(self) -> list[float]:
-        return parse_thresholds(self.cas_th)
+        return parse_thresholds("--cas_th", self.cas_th)
 
     @cached_property
     def repaired(self) -> tuple[str, ...]:
@@ -118,6 +120,17 @@ class Config:
     def seconds(self, num_seg: int, duration: float | None = None) -> float:
         """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
         return num_seg * self.snippet_frames / self.fps if duration is None else duration
+
+    def choice_of(self, map_by_tiou: dict[str, float]) -> float:
+        """The mAP by which the best model is chosen: at a threshold, or the mean over a range of them."""
+        if self.choose_by == "all":
+            return math.fsum(map_by_tiou.values()) / len(map_by_tiou)
+        first, _, last = self.choose_by.partition(":")
+        names = list(map_by_tiou)
+        if not {first, last or first} <= set(names):
+            raise UserError(f"--choose_by {_short(self.choose_by)}: expected all, or thresholds among {', '.join(names)}.")
+        values = list(map_by_tiou.values())[names.index(first) : names.index(last or first) + 1]
+        return math.fsum(values) / max(1, len(values))
 
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""
@@ -165,18 +178,18 @@ def make_config(args: Namespace) -> Config:
     values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
     if args.len_feature is None:
         values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
-    for name in ("fps", "snippet_frames", "tiou_thresholds", "protocol"):
-        values[name] = getattr(facts, name)
-    values["data_path"] = args.data_path or facts.data_path
+    values["tiou_thresholds"], values["protocol"] = facts.tiou_thresholds, facts.protocol
+    for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
+        values[name] = getattr(args, name) or getattr(facts, name)
     if args.dataset.endswith(".json"):
         values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
-    values["missing"] = args.missing or facts.missing
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
     config = kind(**values)
     if config.len_feature % len(config.streams):
         raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
-    _ = config.cas_thresholds, config.repaired  # a mistake in either is told now, not after an hour
+    # a mistake in one of these is told now, not after an hour
+    _ = config.cas_thresholds, config.repaired, config.choice_of({f"{tiou:g}": 0.0 for tiou in config.tiou_thresholds})
     return config
 
 
@@ -231,16 +244,22 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
     raise ValueError
 
 
-def parse_thresholds(text: str) -> list[float]:
-    """`start:stop:step`, stop left out, as start + i*step."""
+def parse_thresholds(flag: str, text: str) -> list[float]:
+    """`start:stop:step`, stop left out, with the roundings of numpy.arange; or ascending numbers between commas."""
     try:
-        start, stop, step = (float(part) for part in text.split(":"))
-        count = math.ceil(round((stop - start) / step, 9))
-        if not 0 < count <= 1000 or step <= 0:
+        numbers = [float(part) for part in text.split("," if "," in text else ":")]
+        if "," not in text:
+            start, stop, step = numbers
+            count = math.ceil(round((stop - start) / step, 9))
+            if not 0 < count <= 1000 or step <= 0:
+                raise ValueError
+            numbers = [start + i * ((start + step) - start) for i in range(count)]
+        if sorted(numbers) != numbers or not all(map(math.isfinite, numbers)):
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"--cas_th {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
-    return [start + i * step for i in range(count)]
+        how = "start:stop:step, such as 0:0.25:0.025, or ascending numbers, such as 0.1,0.2,0.4"
+        raise UserError(f"{flag} {_short(text)}: expected {how}.") from None
+    return numbers
 
 
 def _short(text: str) -> str:

@@ -97,7 +97,7 @@ def evaluate_network(args: Namespace) -> None:
     config = replace(config, precision=choose_precision(config.precision, device))
     with locked(config.output_path):
         evaluation = evaluate_now(config, device, args.activations, args.save_activations)
-        record = record_of(evaluation, 0, {})
+        record = record_of(evaluation, 0, {}, config)
         output = Path(config.output_path)
         names = ("report.md", "best_record.txt", "per_class.csv", "per_class.md", "detections.json", "evaluation.json")
         paths = [output / name for name in names]

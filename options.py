@@ -123,6 +123,12 @@ def _add_training(group: Group) -> None:
         default="epoch",
         help="iterations between evaluations, or epoch: one pass over the training videos; 1 is the official protocol",
     )
+    group.add_argument(
+        "--choose_by",
+        default="all",
+        metavar="TIOU",
+        help="mAP that chooses the best model: all, the mean over all thresholds; a range such as 0.1:0.7; or one such as 0.5",
+    )
     group.add_argument("--resume", action="store_true", help="continue the run of this seed from its last checkpoint")
 
 
@@ -138,13 +144,25 @@ def _add_network(group: Group) -> None:
         default=None,
         help="features per row, all streams together (None: the dataset's width, 1024 a stream for I3D)",
     )
+    group.add_argument(
+        "--timing",
+        default=None,
+        choices=["rows", "duration"],
+        help="how long a video is: as its rows last, or its annotated duration (None: as the dataset says)",
+    )
+    group.add_argument(
+        "--fps", type=positive_number, default=None, help="of the videos that features were taken from (None: the dataset's)"
+    )
+    group.add_argument(
+        "--snippet_frames", type=positive_integer, default=None, help="video frames per feature row (None: the dataset's)"
+    )
     group.add_argument("--hidden", type=positive_integer, help="channels of the classifier; the filter has a quarter of them")
 
 
 def _add_localization(group: Group) -> None:
     group.add_argument("--class_th", type=share, help="video score in 0..1 from which a class is localized")
     group.add_argument("--scale", type=positive_integer, help="points per row that activations are interpolated to")
-    group.add_argument("--cas_th", help="thresholds of the min-max scaled activation, start:stop:step")
+    group.add_argument("--cas_th", help="thresholds of the scaled activation, start:stop:step or a,b,c")
     group.add_argument("--outer", type=not_negative_number, help="contrast region on each side of a proposal, in its lengths")
     group.add_argument("--class_weight", type=not_negative_number, help="weight of the class term in a proposal's score")
     group.add_argument("--nms_th", type=share, help="temporal IoU from which a worse detection is suppressed")
@@ -283,6 +301,13 @@ def positive_integer(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def positive_number(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0..1000000, or is 0")
     return value
 
 

@@ -20,16 +20,18 @@ from utils import UserError, append_line, atomic_write, command_to_go_on, remove
 MODEL_NAMES = {"basnet": "BaS_Net_model"}  # of the official code
 
 
-def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float]) -> dict[str, Any]:
+def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], config: Config) -> dict[str, Any]:
     """One line of log.jsonl."""
+    scores = _scores(evaluation.score)
     return {
         "iteration": iteration,
         **losses,
         "test_acc": evaluation.test_acc,
         "classification_mAP": evaluation.classification_mAP,
         "top1": evaluation.top1,
-        **_scores(evaluation.score),
+        **scores,
         "average_mAP": evaluation.average_mAP,
+        "choice": config.choice_of(scores["mAP"]),
         "average_recall": evaluation.average_recall,
         "num_detections": evaluation.num_detections,
         "protocol": evaluation.protocol,

@@ -98,7 +98,7 @@ class Recorder:
         """Take note of evaluations that have ended; returns the last of them."""
         evaluation = None
         for moment, evaluation in self.beside.done(wait_for_all):
-            record = record_of(evaluation, moment.iteration, moment.losses)
+            record = record_of(evaluation, moment.iteration, moment.losses, self.config)
             best = self.state.is_best(record)
             self.state.records.append(record)
             if best:

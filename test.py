@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def average_mAP(self) -> float:
-        """The official average, over all thresholds: it chooses the best model."""
+        """The official average, over all thresholds."""
         return self.score.average_mAP
 
     @property

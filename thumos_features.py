@@ -312,7 +312,7 @@ def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Confi
         fps=config.fps,
         snippet_frames=config.snippet_frames,
         duration=duration_of(database[name]) or duration,
-        timed=config.facts.timing == "duration" or layout.stretched,
+        timed=config.timing == "duration" or layout.stretched,
         width=width,
         files=files,
         read=lambda: read_features(files, layout, config.streams, width),

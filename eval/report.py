@@ -50,8 +50,8 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
         )
     if "best" in records:
         notes.append(
-            f"`best` is the best of {evaluations} evaluations on the test videos, as the official code chooses it (quirk B9); "
-            "`last` involves no choice."
+            f"`best` is the best of {evaluations} evaluations on the test videos by mAP at tIoU {config.choose_by}, as the "
+            "official codes choose it; `last` involves no choice."
         )
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"
 

@@ -78,15 +78,29 @@ def test_more_iterations_than_rates_is_refused():
 
 
 def test_thresholds_are_numpys():
-    np.testing.assert_array_equal(parse_thresholds("0:0.25:0.025"), np.arange(0, 0.25, 0.025))
-    assert len(parse_thresholds("0.4:0.625:0.025")) == 9
+    np.testing.assert_array_equal(parse_thresholds("--cas_th", "0:0.25:0.025"), np.arange(0, 0.25, 0.025))
+    for range_ in ((0.4, 0.625, 0.025), (0.1, 0.925, 0.025), (0.15, 0.25, 0.05), (0.1, 0.305, 0.005)):
+        np.testing.assert_array_equal(parse_thresholds("--cas_th", ":".join(map(str, range_))), np.arange(*range_))
+    assert parse_thresholds("--cas_th", "0.005,0.01,0.5") == [0.005, 0.01, 0.5]
     assert tuple(np.linspace(0.1, 0.9, 9).tolist()) == TIOU_THUMOS
 
 
-@pytest.mark.parametrize("text", ["", "0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:1:-0.1", "0:1:1e-9", "0:inf:1", "nan:1:0.1"])
+@pytest.mark.parametrize(
+    "text", ["", "0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:1:-0.1", "0:1:1e-9", "0:inf:1", "nan:1:0.1", "0.2,0.1", "0,nan"]
+)
 def test_bad_thresholds(text):
     with pytest.raises(UserError, match="--cas_th"):
-        parse_thresholds(text)
+        parse_thresholds("--cas_th", text)
+
+
+def test_the_best_model_is_chosen_by_one_threshold_or_a_range():
+    found = {"0.1": 0.5, "0.2": 0.3, "0.3": 0.1}
+    config = make_config(parse_args([]))
+    choices = {"all": 0.3, "0.1:0.2": 0.4, "0.2:0.3": 0.2, "0.3": 0.1}
+    assert {text: dataclasses.replace(config, choose_by=text).choice_of(found) for text in choices} == pytest.approx(choices)
+    for text in ("0.95", "0.1:0.95", "", "best"):
+        with pytest.raises(UserError, match="--choose_by"):
+            make_config(parse_args(["--choose_by", text]))
 
 
 def test_derived_numbers():

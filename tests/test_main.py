@@ -21,7 +21,7 @@ def test_files_and_scalars_have_the_official_names(cli, tiny, tmp_path):
     output = tmp_path / "output"
     records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert [record["iteration"] for record in records] == [2, 4]
-    best = max(records, key=lambda record: record["average_mAP"])
+    best = max(records, key=lambda record: record["choice"])
 
     lines = (output / "best_record_seed_0.txt").read_text().splitlines()
     assert lines[:2] == [f"Step: {best['iteration']}", f"Test_acc: {best['test_acc']:.2f}"]

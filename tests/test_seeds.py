@@ -44,6 +44,7 @@ def record(iteration: int, *values: float) -> dict:
         "mAP": dict(zip(("0.3", "0.5"), values, strict=True)),
         "averages": {"0.3:0.5": mean},
         "average_mAP": mean,
+        "choice": mean,
         **dict.fromkeys(("test_acc", "top1", "classification_mAP"), 0.5),
         "average_recall": {"AR@1": 0.25},
         **{"protocol": "unnamed", "ground_truth": "4 videos, 4 instances, abc", "with_features": None},
