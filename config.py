@@ -121,16 +121,21 @@ class Config:
         """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
         return num_seg * self.snippet_frames / self.fps if duration is None else duration
 
-    def choice_of(self, map_by_tiou: dict[str, float]) -> float:
-        """The mAP by which the best model is chosen: at a threshold, or the mean over a range of them."""
+    def chosen(self, map_by_tiou: dict[str, float]) -> dict[str, float]:
+        """The mAPs whose mean chooses the best model."""
         if self.choose_by == "all":
-            return math.fsum(map_by_tiou.values()) / len(map_by_tiou)
+            return map_by_tiou
         first, _, last = self.choose_by.partition(":")
         names = list(map_by_tiou)
-        if not {first, last or first} <= set(names):
-            raise UserError(f"--choose_by {_short(self.choose_by)}: expected all, or thresholds among {', '.join(names)}.")
-        values = list(map_by_tiou.values())[names.index(first) : names.index(last or first) + 1]
-        return math.fsum(values) / max(1, len(values))
+        if not {first, last or first} <= set(names) or names.index(first) > names.index(last or first):
+            raise UserError(
+                f"--choose_by {_short(self.choose_by)}: expected all, or one or a range of the thresholds {', '.join(names)}."
+            )
+        return {name: map_by_tiou[name] for name in names[names.index(first) : names.index(last or first) + 1]}
+
+    def choice_of(self, map_by_tiou: dict[str, float]) -> float:
+        values = self.chosen(map_by_tiou).values()
+        return math.fsum(values) / len(values)
 
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""
@@ -189,7 +194,7 @@ def make_config(args: Namespace) -> Config:
     if config.len_feature % len(config.streams):
         raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
     # a mistake in one of these is told now, not after an hour
-    _ = config.cas_thresholds, config.repaired, config.choice_of({f"{tiou:g}": 0.0 for tiou in config.tiou_thresholds})
+    _ = config.cas_thresholds, config.repaired, config.chosen({f"{tiou:g}": 0.0 for tiou in config.tiou_thresholds})
     return config
 
 
@@ -247,8 +252,8 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
 def parse_thresholds(flag: str, text: str) -> list[float]:
     """`start:stop:step`, stop left out, with the roundings of numpy.arange; or ascending numbers between commas."""
     try:
-        numbers = [float(part) for part in text.split("," if "," in text else ":")]
-        if "," not in text:
+        numbers = [float(part) for part in text.split(":" if ":" in text else ",")]
+        if ":" in text:
             start, stop, step = numbers
             count = math.ceil(round((stop - start) / step, 9))
             if not 0 < count <= 1000 or step <= 0:

@@ -30,7 +30,7 @@ def main() -> None:
     run_command(lambda: train_seeds(args) if args.seeds else train(args), args.debug)
 
 
-def train(args: Namespace) -> None:
+def train(args: Namespace, kind: type[RunFiles] = RunFiles) -> None:
     team = Team()
     device = choose_device(args.device, team.local_rank)
     with team.joined(device):
@@ -41,13 +41,12 @@ def train(args: Namespace) -> None:
         config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
         data = load_data(config)
         with locked(config.output_path, config.model_path, config.log_path) if team.leads else contextlib.nullcontext():
-            train_on(data, team, config, device, args)
+            train_on(data, team, config, device, args, kind(config, args.quiet or not team.leads))
 
 
-def train_on(data: Data, team: Team, config: Config, device: torch.device, args: Namespace) -> None:
+def train_on(data: Data, team: Team, config: Config, device: torch.device, args: Namespace, files: RunFiles) -> None:
     """One process's part of a run."""
     torch.autograd.set_detect_anomaly(args.debug)
-    files = RunFiles(config, args.quiet or not team.leads)
     saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
     seed = team.agreed(config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31))
     torch.manual_seed(seed)

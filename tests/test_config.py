@@ -82,11 +82,12 @@ def test_thresholds_are_numpys():
     for range_ in ((0.4, 0.625, 0.025), (0.1, 0.925, 0.025), (0.15, 0.25, 0.05), (0.1, 0.305, 0.005)):
         np.testing.assert_array_equal(parse_thresholds("--cas_th", ":".join(map(str, range_))), np.arange(*range_))
     assert parse_thresholds("--cas_th", "0.005,0.01,0.5") == [0.005, 0.01, 0.5]
+    assert parse_thresholds("--cas_th", "0.5") == [0.5]
     assert tuple(np.linspace(0.1, 0.9, 9).tolist()) == TIOU_THUMOS
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:1:-0.1", "0:1:1e-9", "0:inf:1", "nan:1:0.1", "0.2,0.1", "0,nan"]
+    "text", ["", "0.1,", "0:1", "a:b:c", "0:1:0", "1:0:0.1", "0:1:-0.1", "0:1:1e-9", "0:inf:1", "nan:1:0.1", "0.2,0.1", "0,nan"]
 )
 def test_bad_thresholds(text):
     with pytest.raises(UserError, match="--cas_th"):
@@ -98,7 +99,7 @@ def test_the_best_model_is_chosen_by_one_threshold_or_a_range():
     config = make_config(parse_args([]))
     choices = {"all": 0.3, "0.1:0.2": 0.4, "0.2:0.3": 0.2, "0.3": 0.1}
     assert {text: dataclasses.replace(config, choose_by=text).choice_of(found) for text in choices} == pytest.approx(choices)
-    for text in ("0.95", "0.1:0.95", "", "best"):
+    for text in ("0.95", "0.1:0.95", "0.5:0.3", "", "best"):
         with pytest.raises(UserError, match="--choose_by"):
             make_config(parse_args(["--choose_by", text]))
 
