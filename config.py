@@ -10,7 +10,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dataset.annotations import classes_of, read_database
 from dataset.facts import Dataset, dataset_facts
@@ -80,6 +80,11 @@ class Config:
         return False
 
     @property
+    def single_overlaps(self) -> bool:
+        """Whether scoring rounds overlaps to single precision."""
+        return False
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 
@@ -144,7 +149,47 @@ class BaSNetConfig(Config):
         return "B6" not in self.repaired
 
 
-CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig}
+@dataclass(frozen=True)
+class UMConfig(Config):
+    alpha: float
+    beta: float
+    margin: float
+    r_act: int
+    r_bkg: int
+    mag_th: str
+    bce_reduction: str
+    um_loss: str | None
+    variant: str = "official"  # with a default, which dataclasses would else take from the property of Config
+
+    QUIRKS: ClassVar = {  # that each variant reproduces
+        "official": {"O2"},
+        "leftthomas-fixed": set[str](),
+        "leftthomas-exact": {"L1", "L2", "L8"},
+    }
+
+    def __post_init__(self) -> None:
+        _ = self.mag_thresholds  # a mistake is told now, not after an hour
+
+    @cached_property
+    def mag_thresholds(self) -> list[float]:
+        return parse_thresholds(self.mag_th, "--mag_th")
+
+    @cached_property
+    def quirks(self) -> set[str]:
+        """Ids of the official quirks that this run reproduces."""
+        quirks = self.QUIRKS[self.variant] - set(self.repaired)
+        return quirks if self.um_loss is None else quirks - {"L1"} | ({"L1"} if self.um_loss == "leftthomas" else set())
+
+    @property
+    def single_overlaps(self) -> bool:
+        return "L8" in self.quirks
+
+    def counts(self, times: int) -> tuple[int, int]:
+        """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
+        return max(1, times // self.r_act), max(1, times // self.r_bkg)
+
+
+CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "um": UMConfig}
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
@@ -166,7 +211,7 @@ def make_config(args: Namespace) -> Config:
     if args.len_feature is None:
         values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
     for name in ("fps", "snippet_frames", "tiou_thresholds", "protocol"):
-        values[name] = getattr(facts, name)
+        values[name] = getattr(args, name, None) or getattr(facts, name)  # a recipe may know better
     values["data_path"] = args.data_path or facts.data_path
     if args.dataset.endswith(".json"):
         values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
@@ -231,16 +276,16 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
     raise ValueError
 
 
-def parse_thresholds(text: str) -> list[float]:
-    """`start:stop:step`, stop left out, as start + i*step."""
+def parse_thresholds(text: str, flag: str = "--cas_th") -> list[float]:
+    """`start:stop:step`, stop left out, the very numbers of numpy's arange, whose steps are (start + step) - start."""
     try:
         start, stop, step = (float(part) for part in text.split(":"))
         count = math.ceil(round((stop - start) / step, 9))
         if not 0 < count <= 1000 or step <= 0:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"--cas_th {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
-    return [start + i * step for i in range(count)]
+        raise UserError(f"{flag} {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
+    return [start + i * ((start + step) - start) for i in range(count)]
 
 
 def _short(text: str) -> str:
