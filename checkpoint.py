@@ -21,6 +21,7 @@ MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they ch
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
 FORMAT = 2  # of the checkpoints that resume: changes with what is in them
+OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,11 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
 
 
 def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a checkpoint, without the prefix that torch's DataParallel adds."""
+    """The state dict inside a checkpoint under our names, without the prefix that torch's DataParallel adds."""
     inner = content.get("network")
     weights = inner if isinstance(inner, Mapping) else content
-    return {str(key).removeprefix("module."): value for key, value in weights.items()}
+    names = {key: str(key).removeprefix("module.") for key in weights}
+    return {OTHER_NAMES.get(names[key], names[key]): value for key, value in weights.items()}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
@@ -168,7 +170,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Pat
 def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any]) -> str:
     key = next(iter(wrong))
     found, expected = tuple(getattr(wrong[key], "shape", ())), tuple(own[key].shape)
-    if len(found) == 3 and key.endswith("conv_1.0.weight") and found[1] != expected[1]:
+    if len(found) == 3 and key.endswith(("conv_1.0.weight", "conv.0.weight")) and found[1] != expected[1]:
         widths = f"It was trained on features of width {found[1]} and this run gives {expected[1]}"
         if 2 * min(found[1], expected[1]) == max(found[1], expected[1]):
             return f"{widths}: one stream (--modal rgb or flow) against two (--modal all). Use the --modal of its training."

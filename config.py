@@ -10,7 +10,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dataset.annotations import classes_of, read_database
 from dataset.facts import Dataset, dataset_facts
@@ -82,6 +82,11 @@ class Config:
         return False
 
     @property
+    def single_overlaps(self) -> bool:
+        """Whether scoring rounds overlaps to single precision."""
+        return False
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 
@@ -142,7 +147,8 @@ class Config:
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"repaired": list(self.repaired), "derived, unpublished": self.unpublished}
+        derived = {"variant": self.variant, "repaired": list(self.repaired), "derived, unpublished": self.unpublished}
+        return dataclasses.asdict(self) | derived
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,47 @@ class BaSNetConfig(Config):
         return "B6" not in self.repaired
 
 
-CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig}
+@dataclass(frozen=True)
+class UMConfig(Config):
+    alpha: float
+    beta: float
+    margin: float
+    r_act: int
+    r_bkg: int
+    mag_th: str
+    bce_reduction: str
+    um_loss: str | None
+    variant: str = "official"  # with a default, which dataclasses would else take from the property of Config
+
+    QUIRKS: ClassVar = {  # that each variant reproduces
+        "official": {"O2"},
+        "leftthomas-fixed": set[str](),
+        "leftthomas-exact": {"L1", "L2", "L8"},
+    }
+
+    def __post_init__(self) -> None:
+        _ = self.mag_thresholds  # a mistake is told now, not after an hour
+
+    @cached_property
+    def mag_thresholds(self) -> list[float]:
+        return parse_thresholds("--mag_th", self.mag_th)
+
+    @cached_property
+    def quirks(self) -> set[str]:
+        """Ids of the official quirks that this run reproduces."""
+        quirks = self.QUIRKS[self.variant] - set(self.repaired)
+        return quirks if self.um_loss is None else quirks - {"L1"} | ({"L1"} if self.um_loss == "leftthomas" else set())
+
+    @property
+    def single_overlaps(self) -> bool:
+        return "L8" in self.quirks
+
+    def counts(self, times: int) -> tuple[int, int]:
+        """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
+        return max(1, times // self.r_act), max(1, times // self.r_bkg)
+
+
+CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "um": UMConfig}
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:

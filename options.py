@@ -198,7 +198,30 @@ def _add_basnet(group: Group) -> None:
     )
 
 
-ADD_OWN = {"basnet": _add_basnet}
+def _add_um(group: Group) -> None:
+    group.add_argument(
+        "--variant",
+        choices=["official", "leftthomas-fixed", "leftthomas-exact"],
+        help="whose code: the authors' (official, the default but on ActivityNet); leftthomas/UM with its loss mended "
+        "(leftthomas-fixed, the default on ActivityNet), or as it is (leftthomas-exact); docs/um.md",
+    )
+    group.add_argument("--alpha", type=not_negative_number, help="weight of the uncertainty loss")
+    group.add_argument("--beta", type=not_negative_number, help="weight of the background entropy loss")
+    group.add_argument("--margin", type=not_negative_number, help="magnitude that features of actions are to reach")
+    group.add_argument("--r_act", type=positive_integer, help="one in so many rows is taken for action")
+    group.add_argument("--r_bkg", type=positive_integer, help="one in so many rows is taken for background")
+    group.add_argument("--mag_th", help="thresholds of the scaled feature magnitude, start:stop:step")
+    group.add_argument(
+        "--bce_reduction",
+        choices=["mean", "classsum"],
+        help="both classification losses: mean over classes, or sum, without which many may not be learned (docs/um.md)",
+    )
+    group.add_argument(
+        "--um_loss", choices=["official", "leftthomas"], help="uncertainty loss of either code (None: the variant's)"
+    )
+
+
+ADD_OWN = {"basnet": _add_basnet, "um": _add_um}
 
 
 def _add_scoring(group: Group) -> None:

@@ -17,7 +17,7 @@ from recipes import METHODS
 from test import Evaluation
 from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
 
-MODEL_NAMES = {"basnet": "BaS_Net_model"}  # of the official code
+MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # of the official code
 
 
 def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], config: Config) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
     heights = [1.0] * len(sequences) + [0.8 * len(classes)]
     figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    time = np.arange(config.num_segments) * video.seconds / config.num_segments
+    times = len(next(iter(sequences.values())))
+    time = np.arange(times) * video.seconds / times
     for panel, (title, values) in zip(panels, sequences.items(), strict=False):
         for number in classes if values.ndim == 2 else [None]:
             line = values if number is None else values[:, number]

@@ -13,6 +13,12 @@ REPAIRABLE = {
         "B4": "non-maximum suppression adds one second to lengths and intersections",
         "B6": "after the first pass every batch is the first batch of a new shuffle",
     },
+    "um": {
+        "O2": "non-maximum suppression adds one second to lengths and intersections",
+        "L1": "the uncertainty loss averages over channels and takes its norm over snippets",
+        "L2": "background snippets are picked among those that the mask has dropped",
+        "L8": "overlaps are rounded to single precision in scoring",
+    },
 }
 
 

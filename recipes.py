@@ -9,7 +9,7 @@ from typing import Any
 
 from dataset.facts import KNOWN
 
-METHODS = {"basnet": "BaSNet"}  # and what their folders are called
+METHODS = {"basnet": "BaSNet", "um": "UM"}  # and what their folders are called
 
 Recipes = dict[tuple[str, str], dict[str, Any]]  # by method and data set
 ANY = ""  # data set, unless another recipe says otherwise
@@ -34,6 +34,33 @@ PUBLISHED: Recipes = {
         "topk": 0.125,
         "bce_reduction": "mean",
     },
+    ("um", ANY): {
+        "variant": "official",
+        "alpha": 5e-4,
+        "beta": 1.0,
+        "margin": 100.0,
+        "r_act": 9,
+        "r_bkg": 4,
+        "class_th": 0.2,
+        "lr": "[0.0001]*10000",
+        "batch_size": 16,
+        "weight_decay": 5e-4,
+        "dropout": 0.7,
+        "eval_every": "100",
+        "num_segments": 750,
+        "hidden": 2048,
+        "scale": 24,
+        "cas_th": "0:0.25:0.025",
+        "mag_th": "0.4:0.625:0.025",
+        "outer": 0.25,
+        "class_weight": 0.2,
+        "nms_th": 0.6,
+        "bce_reduction": "mean",
+        "um_loss": None,
+    },
+    ("um", "thumos14"): {"choose_by": "0.1:0.7"},
+    ("um", "activitynet1.2"): {"variant": "leftthomas-fixed", "num_segments": 50},
+    ("um", "activitynet1.3"): {"variant": "leftthomas-fixed", "num_segments": 50},
 }
 # BaS-Net's authors published no setting for these data sets. BackTAL did, for the same two branches plus clicks; the lengths
 # of the schedules are its epochs times the batches of the complete training set.
@@ -66,6 +93,17 @@ OURS: Recipes = {
     ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
     ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
+    ("um", "demo"): PUBLISHED["um", "thumos14"]
+    | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "eval_every": "epoch"},
+        "seed": 0,
+        "num_segments": 128,
+        "hidden": 128,
+        "lr": "[0.0015]*480",
+        "eval_every": "epoch",
+        "choose_by": "0.1:0.7",
+    },
+    ("um", "demo-activitynet"): PUBLISHED["um", "activitynet1.2"]
+    | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32, "bce_reduction": "classsum"},
 }
 
 

@@ -68,7 +68,7 @@ class _Product(torch.autograd.Function):
         )
 
 
-SLOPE = 0.01  # of LeakyReLU below zero
+SLOPE = 0.01  # of LeakyReLU below zero; ReLU is that of slope 0
 
 
 class _Conv3(torch.autograd.Function):
@@ -113,12 +113,13 @@ class _RowConv3(torch.autograd.Function):
     """Sums of products as embedding bags: of three products a time, and backwards of all the times of a row; LeakyReLU."""
 
     @staticmethod
-    def forward(ctx: Any, products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor) -> Tensor:
+    def forward(ctx: Any, products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor, slope: float) -> Tensor:
         rows = _neighbours(index_bt)
         bags = 3 * rows + torch.arange(3, device=rows.device)
         weights = weight_n[rows] * _neighbours(torch.ones_like(index_bt, dtype=weight_n.dtype))
         out = _bags(products_n3k.flatten(0, 1), bags.flatten(0, 1), weights.flatten(0, 1))
-        out = F.leaky_relu_(out.add_(bias_k), SLOPE).view(*index_bt.shape, -1)
+        out = F.leaky_relu_(out.add_(bias_k), slope).view(*index_bt.shape, -1)
+        ctx.slope = slope
         ctx.save_for_backward(products_n3k, weight_n, index_bt, out)
         return out
 
@@ -126,7 +127,7 @@ class _RowConv3(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, ...]:
         products_n3k, weight_n, index_bt, out = ctx.saved_tensors
-        grad = torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True).flatten(0, 1)
+        grad = torch.ops.aten.leaky_relu_backward(grad_btk, out, ctx.slope, True).flatten(0, 1)
         times = torch.arange(len(grad), device=grad.device).view_as(index_bt)
         first = torch.searchsorted(index_bt.flatten(), torch.arange(len(weight_n), device=grad.device))
         inside = _neighbours(torch.ones_like(index_bt, dtype=grad.dtype))
@@ -136,7 +137,7 @@ class _RowConv3(torch.autograd.Function):
             torch.mul(shown, weight_n[:, None], out=grad_products[:, tap])
             if ctx.needs_input_grad[1]:
                 grad_weight += torch.linalg.vecdot(shown, products_n3k[:, tap])
-        return grad_products, grad_weight if ctx.needs_input_grad[1] else None, grad.sum(0), None
+        return grad_products, grad_weight if ctx.needs_input_grad[1] else None, grad.sum(0), None, None
 
 
 def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = None) -> Tensor:
@@ -149,7 +150,7 @@ def convolve(x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
     return _Conv3.apply(x_bth, weight_3hk, bias_k)
 
 
-def convolve_rows(products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor) -> Tensor:
+def convolve_rows(products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor, slope: float = SLOPE) -> Tensor:
     """The same of rows times their weights, from every row's products with the three taps.
 
     conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): the weight of a whole row commutes with the matrices, so branches that
@@ -157,7 +158,7 @@ def convolve_rows(products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_
     """
     if index_bt.device.type == "cpu" and (index_bt.flatten().diff() < 0).any():
         raise ValueError("Rows.index_bt falls somewhere; gradients take it that it never does")
-    return _RowConv3.apply(products_n3k, weight_n, bias_k, index_bt)
+    return _RowConv3.apply(products_n3k, weight_n, bias_k, index_bt, slope)
 
 
 def _neighbours(values_bt: Tensor) -> Tensor:

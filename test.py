@@ -188,8 +188,10 @@ def score(
     score_vc = np.stack([arrays["score"][: config.num_classes] for arrays in activations.values()])
     predicted_vc = np.stack([method.predicted(row) for row in score_vc])
     return Evaluation(
-        score=detection_map(truth, table, config.tiou_thresholds, ties=config.ties),
-        score_of_found=None if seen.all() else detection_map(rows_of(truth, seen), table, config.tiou_thresholds, config.ties),
+        score=detection_map(truth, table, config.tiou_thresholds, None, config.ties, config.single_overlaps),
+        score_of_found=None
+        if seen.all()
+        else detection_map(rows_of(truth, seen), table, config.tiou_thresholds, None, config.ties, config.single_overlaps),
         protocol=name if (name := name_of(truth)) != "unnamed" else config.protocol,
         test_acc=exact_accuracy(predicted_vc, label_vc),
         classification_mAP=classification_map(score_vc, label_vc),
@@ -198,3 +200,9 @@ def score(
         found=found,
         classes=config.classes,
     )
+
+
+if __name__ == "__main__":  # the command of UM's second implementation
+    from leftthomas import run_test
+
+    run_test()

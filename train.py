@@ -45,10 +45,14 @@ class BaS_Net_loss(nn.Module):
         """Binary cross-entropy with the label normalised to sum 1, background class included where there is one."""
         if background is not None:
             label = torch.cat([label, label.new_full((len(label), 1), background)], dim=1)
-        target = label / label.sum(dim=1, keepdim=True)
-        # torch's function raises on NaN, on a GPU for good; the added zero shows a NaN in the loss instead
-        mean = F.binary_cross_entropy(score.nan_to_num(nan=0.5), target) + 0 * score.sum()
-        return mean * score.shape[1] if self.reduction == "classsum" else mean
+        return cross_entropy(score, label / label.sum(dim=1, keepdim=True), self.reduction)
+
+
+def cross_entropy(score: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """Binary cross-entropy over videos and classes, or times the number of classes: `classsum`."""
+    # torch's function raises on NaN, on a GPU for good; the added zero shows a NaN in the loss instead
+    mean = F.binary_cross_entropy(score.nan_to_num(nan=0.5), target) + 0 * score.sum()
+    return mean * score.shape[1] if reduction == "classsum" else mean
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -136,3 +140,9 @@ def fit(
             stop_if_asked()
         if recorder:
             recorder.finish()
+
+
+if __name__ == "__main__":  # the command of UM's second implementation
+    from leftthomas import run_train
+
+    run_train()

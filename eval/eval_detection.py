@@ -60,11 +60,15 @@ def detection_map(
     tiou: float | Sequence[float] | Floats = TIOU_THUMOS,
     subset: str | None = None,
     ties: str = "official",
+    single: bool = False,
 ) -> DetectionScore:
-    """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for."""
+    """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for.
+
+    `single` rounds overlaps to single precision, as mmaction2's evaluator stores them.
+    """
     truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions)
     thresholds = checked_thresholds(tiou)
-    return DetectionScore(thresholds, detection_ap(truth, found, thresholds, ties), truth)
+    return DetectionScore(thresholds, detection_ap(truth, found, thresholds, ties, single), truth)
 
 
 def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
@@ -77,7 +81,7 @@ def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
     return thresholds
 
 
-def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official") -> Floats:
+def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official", single: bool = False) -> Floats:
     """AP (C, I) of the classes of `truth`.
 
     Equal scores and equal overlaps go as in numpy's default sort, reversed (`official`: the toolkit's code does the same, and
@@ -100,9 +104,9 @@ def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official
     wanted = (found.label * len(truth.videos) + found.video)[order]
     first, last = (np.searchsorted(group[by_group], wanted, side=side) for side in ("left", "right"))
 
-    offset, candidate, overlap, tied = candidates(segments, truths, first, last, tiou.min())
+    offset, candidate, overlap, tied = candidates(segments, truths, first, last, tiou.min(), single)
     if ties == "official":
-        _order_ties(np.flatnonzero(tied), segments, truths, first, last, offset, candidate, overlap)
+        _order_ties(np.flatnonzero(tied), segments, truths, first, last, offset, candidate, overlap, single)
     hit = match(offset, candidate, overlap, tiou, len(truths))
     return average_precisions(hit, bounds, np.bincount(truth.label, minlength=len(truth.labels)))
 
@@ -116,7 +120,7 @@ def iou(start: float, end: float, other_start: float, other_end: float) -> float
 
 @compiled
 def candidates(
-    segments: Floats, truths: Floats, first: Codes, last: Codes, lowest: float
+    segments: Floats, truths: Floats, first: Codes, last: Codes, lowest: float, single: bool
 ) -> tuple[Codes, Codes, Floats, NDArray[np.bool_]]:
     """The ground truths that each prediction may take, best overlap first: (P+1,) where those of each begin, (K,) which,
     (K,) their overlaps, (P,) whether two of them are equal; of equal overlaps the later ground truth comes first.
@@ -135,6 +139,8 @@ def candidates(
             overlap = np.append(overlap[:end], np.empty(room - end))
         for g in range(first[p], last[p]):
             value = iou(segments[p, 0], segments[p, 1], truths[g, 0], truths[g, 1])
+            if single:
+                value = np.float64(np.float32(value))
             if value < lowest:
                 continue
             place = end
@@ -158,6 +164,7 @@ def _order_ties(
     offset: Codes,
     candidate: Codes,
     overlap: Floats,
+    single: bool,
 ) -> None:
     """Put the candidates of predictions with equal overlaps into the order of numpy's default sort, reversed."""
     for p in rows:
@@ -166,6 +173,7 @@ def _order_ties(
         with np.errstate(all="ignore"):
             shared = np.maximum(0, np.minimum(end, group[:, 1]) - np.maximum(start, group[:, 0]))
             values = shared / ((group[:, 1] - group[:, 0]) + (end - start) - shared)
+        values = values.astype(np.float32) if single else values
         best = np.argsort(values)[::-1][: offset[p + 1] - offset[p]]
         candidate[offset[p] : offset[p + 1]] = first[p] + best
         overlap[offset[p] : offset[p + 1]] = values[best]

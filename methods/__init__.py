@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import BaSNetConfig, Config
+from config import BaSNetConfig, Config, UMConfig
 from localize import Curves
 from rows import Rows
 from thumos_features import Batch, Shown, Video
@@ -41,6 +41,11 @@ class Method(Protocol):
 def build_method(config: Config) -> Method:
     """A freshly initialised method; seed torch just before to get the official initial weights."""
     from methods.basnet import BaSNet  # imported here: methods import Arrays from this module
+    from methods.um import UM
 
-    assert isinstance(config, BaSNetConfig)
-    return BaSNet(config)
+    match config:
+        case BaSNetConfig():
+            return BaSNet(config)
+        case UMConfig():
+            return UM(config)
+    raise TypeError(f"no method has a {type(config).__name__}")

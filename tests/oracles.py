@@ -215,11 +215,11 @@ def interpolated_precision(hit, count):
 
 
 def official_draws(p):
-    """In the place of dropout.uniform: torch's own stream, channels before time."""
+    """In the place of dropout.uniform: torch's own stream, channels, where there are any, before time."""
 
-    def uniform(values_bth, _rows):
-        dropped_bht = 1 - torch.empty(values_bth.transpose(1, 2).shape).bernoulli_(1 - p)
-        return dropped_bht.transpose(1, 2).contiguous()
+    def uniform(values, _rows):
+        dropped = 1 - torch.empty(values.transpose(1, -1).shape).bernoulli_(1 - p)
+        return dropped.transpose(1, -1).contiguous()
 
     return patch("dropout.uniform", uniform)
 

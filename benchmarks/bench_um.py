@@ -1,0 +1,143 @@
+"""What UM's train step and evaluation cost, beside the plain versions of tests/oracle_um.py: python -m benchmarks.bench_um
+
+Made-up videos of THUMOS'14's lengths; --num_segments 50 --classes 100 is ActivityNet's shape. Ratios are of one run: what is
+compared takes turns, and the quickest turn of each counts. Evaluation is what follows the network: detections and mAP.
+"""
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas
+import torch
+
+from benchmarks.bench_scoring import once
+from benchmarks.bench_train import stepper, timed
+from benchmarks.record import machine
+from config import UMConfig, make_config
+from eval.eval_detection import detection_map
+from localize import localize_all
+from methods import Arrays
+from methods.um import UM
+from options import parse_args
+from rows import Rows
+from test import as_table
+from tests import oracles
+from tests.oracle_um import PlainUM, plain_detections
+from thumos_features import Batch, random_indices
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num_segments", type=int, default=750)
+    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--videos", type=int, default=210, help="that are evaluated")
+    parser.add_argument("--turns", type=int, default=3)
+    args = parser.parse_args()
+    flags = [f"--{name}={getattr(args, name)}" for name in ("num_segments", "batch_size", "hidden")]
+    config = make_config(parse_args(["--method=um", "--precision=fp32", *flags]))
+    assert isinstance(config, UMConfig)
+    config = replace(config, classes=tuple(f"{number:03d}" for number in range(args.classes)))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine()}, batch {args.batch_size}, ", end="")
+    print(f"{args.num_segments} rows, {args.classes} classes, hidden {args.hidden}\n")
+    bench_evaluation(config, args.videos, args.turns)
+    random = np.random.RandomState(0)
+    bench_step("videos of THUMOS'14's lengths", config, [length(random) for _ in range(args.batch_size)], args.turns)
+    bench_step("every row shown is another", config, [args.num_segments] * args.batch_size, args.turns)
+
+
+def length(random: np.random.RandomState) -> int:
+    return int(np.clip(random.lognormal(5.6, 0.75), 20, 3000))
+
+
+def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> None:
+    """Seconds of a train step, ours and plain."""
+    random = np.random.RandomState(1)
+    parts, index, first = [], [], 0
+    for num_seg in lengths:
+        distinct, place = np.unique(random_indices(num_seg, config.num_segments, random), return_inverse=True)
+        parts.append(torch.rand(len(distinct), config.len_feature))
+        index.append(torch.from_numpy(place + first))
+        first += len(distinct)
+    label_bc = torch.eye(config.num_classes)[torch.arange(len(lengths)) % config.num_classes]
+    batch = Batch(Rows(tuple(parts), torch.stack(index)), label_bc)
+    plain = PlainUM(config)
+    for weight in plain.network.parameters():
+        weight.data = weight.data.contiguous()  # as its convolutions want it
+    works = {
+        "ours": stepper(UM(config), batch, CPU, fused=True),
+        "plain": stepper(plain, batch._replace(rows=Rows.shown(batch.rows.dense())), CPU, fused=False),
+    }
+    best = dict.fromkeys(works, float("inf"))
+    for turn in range(turns + 1):
+        for key, work in works.items():
+            seconds, _ = timed(work, CPU)
+            best[key] = min(best[key], seconds) if turn else best[key]
+    ratio, distinct_share = best["plain"] / best["ours"], first / batch.rows.index_bt.numel()
+    print(f"train step, {name} ({100 * distinct_share:.0f}% distinct): {best['ours']:.3f} s; ", end="")
+    print(f"plain {best['plain']:.3f} s = {ratio:.2f}x", flush=True)
+
+
+def bench_evaluation(config: UMConfig, count: int, turns: int) -> None:
+    """Detections of all videos and their mAP, by one thread, ours and plain."""
+    random = np.random.RandomState(0)
+    videos, truth = made_up(random, config, count)
+    tiou = np.array(config.tiou_thresholds)
+    with torch.device("meta"):
+        method = UM(config)
+
+    def ours() -> tuple[float, int]:
+        found = dict(zip(videos, localize_all(map(method.curves, videos.values()), threads=1), strict=True))
+        table = as_table(found, config.classes)
+        return detection_map(truth, table, tiou).average_mAP, len(table)
+
+    def plain() -> tuple[float, int]:
+        rows = [(name, *row) for name, arrays in videos.items() for row in plain_detections(config, arrays)]
+        found = pandas.DataFrame(rows, columns=["video", "label", "score", "start", "end"])
+        found["label"] = [config.classes[int(number)] for number in found["label"]]
+        score = oracles.detection_map_by_rows(pandas.DataFrame(truth), found, tiou)
+        return float(score.mean()), len(rows)
+
+    seconds_plain, expected = once(plain)
+    ours()
+    times = [once(partial(ours)) for _ in range(turns)]
+    value, detections = times[0][1]
+    assert detections == expected[1] and abs(value - expected[0]) < 1e-9
+    seconds = min(taken for taken, _ in times)
+    print(f"evaluation of {count} videos, {detections} detections, one thread: {seconds:.3f} s; ", end="")
+    print(f"plain {seconds_plain:.1f} s = {seconds_plain / seconds:.0f}x", flush=True)
+
+
+def made_up(random: np.random.RandomState, config: UMConfig, count: int) -> tuple[dict[str, Arrays], dict[str, Any]]:
+    """Activations of stretches of a few rows each, noise on them; ground truth where a class and the magnitude are high."""
+    videos: dict[str, Arrays] = {}
+    truth: dict[str, list[Any]] = {"video": [], "label": [], "start": [], "end": []}
+    for number in range(count):
+        num_seg = length(random)
+        times, classes = min(num_seg, config.num_segments), config.num_classes
+        chosen = random.choice(classes, 1 + (number % 6 == 0), replace=False)
+        place = np.arange(times) // 8
+        cas = 0.8 * random.random((place[-1] + 1, classes))[place] + 0.2 * random.random((times, classes))
+        magnitude = 80 * random.random(place[-1] + 1)[place] + 10 * random.random(times)
+        score = 0.1 * random.random(classes)
+        score[chosen] = 0.4
+        arrays = {"cas": cas, "magnitude": magnitude, "score": score}
+        videos[f"v{number}"] = {key: array.astype(np.float32) for key, array in arrays.items()} | {"num_seg": np.array(num_seg)}
+        seconds = 0.64 * num_seg / times
+        for label in chosen:
+            starts = np.flatnonzero((cas[::8, label] > 0.5) & (magnitude[::8] > 40)) * 8
+            truth["video"] += [f"v{number}"] * len(starts)
+            truth["label"] += [config.classes[label]] * len(starts)
+            truth["start"] += [round(start * seconds, 1) for start in starts]
+            truth["end"] += [round((start + 8) * seconds, 1) for start in starts]
+    return videos, truth
+
+
+if __name__ == "__main__":
+    main()

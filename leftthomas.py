@@ -1,0 +1,157 @@
+"""The command line of UM's second implementation: `python train.py FLAGS` and `python test.py FLAGS` (docs/um.md).
+
+Its flags become those of main.py, which does the work; what main.py alone has (--resume, --variant, --device, ...) is passed
+on. Files under its names lie in --save_path, all others in a folder of the run there.
+"""
+
+import argparse
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from checkpoint import OTHER_NAMES, Best, TrainingState
+from config import Config, make_config
+from device import choose_device, choose_precision
+from eval.report import report
+from main import train
+from main_eval import evaluate_now
+from options import parse_args
+from outputs import RunFiles, locked, record_of, set_aside
+from utils import UserError, read_json, run_command, write_json
+
+SAME = {  # its flag: ours, and its default
+    "alpha": ("alpha", "0.0005"),
+    "beta": ("beta", "1.0"),
+    "magnitude": ("margin", "100"),
+    "r_act": ("r_act", "9"),
+    "r_bkg": ("r_bkg", "4"),
+    "act_th": ("class_th", "0.2"),
+    "iou_th": ("nms_th", "0.6"),
+    "data_name": ("dataset", "thumos14"),
+    "data_path": ("data_path", "/data"),
+    "num_segments": ("num_segments", "750"),
+    "scale": ("scale", "24"),
+    "fps": ("snippet_frames", "16"),  # what it calls so are the frames of a snippet,
+    "sampling_frames": ("fps", "25"),  # and this the frames a second
+    "lr": ("lr", "0.0001"),
+    "decay": ("weight_decay", "0.0005"),
+    "num_iter": ("num_iters", "10000"),
+    "eval_iter": ("eval_every", "100"),
+    "batch_size": ("batch_size", "16"),
+    "num_workers": ("num_workers", "8"),
+    "seed": ("seed", "-1"),
+}
+THRESHOLDS = {"seg_th": ("cas_th", "np.arange(0.0, 0.25, 0.025)"), "mag_th": ("mag_th", "np.arange(0.4, 0.625, 0.025)")}
+STORED = ("num_segments", "scale")  # settings that change what a model finds without a sign of it
+
+
+def read_flags(argv: Sequence[str] | None = None) -> Namespace:
+    """The arguments of main.py that do what the second implementation does with its own."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, usage="train.py or test.py [FLAGS]")
+    for name, (ours, default) in (SAME | THRESHOLDS).items():
+        parser.add_argument(f"--{name}", default=default, help=f"--{ours} of main.py (default: {default})")
+    parser.add_argument("--save_path", default="result", help="folder for its files (default: result)")
+    parser.add_argument("--model_file", default=None, help="--model_file of main.py")
+    own, others = parser.parse_known_args(argv)
+    flags = [f"--{ours}={getattr(own, name)}" for name, (ours, _) in SAME.items()]
+    flags += [f"--{ours}={threshold_list(name, getattr(own, name))}" for name, (ours, _) in THRESHOLDS.items()]
+    flags += [f"--{kind}_path={Path(own.save_path) / f'{own.data_name}_run'}" for kind in ("model", "output", "log")]
+    flags += [f"--model_file={own.model_file}"] if own.model_file else []
+    args = parse_args(["--method=um", "--variant=leftthomas-fixed", "--timing=rows", *flags, *others])
+    if args.seeds:
+        raise UserError("--seeds is a flag of main.py alone.")
+    return args
+
+
+def threshold_list(flag: str, text: str) -> str:
+    """numpy's arange or linspace, or a list, as main.py writes thresholds; nothing is executed."""
+    call = re.fullmatch(r"\s*(?:np|numpy)\.(arange|linspace)\(([^()]*)\)\s*", text)
+    if call is None:
+        return text.strip("[]() ")
+    numbers = call[2].split(",")
+    if call[1] == "arange":
+        return ":".join(numbers)
+    try:
+        first, last, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+        return ",".join(repr(first + i * ((last - first) / (count - 1))) for i in range(count - 1)) + f",{last!r}"
+    except (ValueError, IndexError, ZeroDivisionError):
+        raise UserError(f"--{flag} {text!r}: expected np.linspace(first, last, count).") from None
+
+
+class LeftThomasFiles(RunFiles):
+    """A run's files, those that the second implementation has under its names."""
+
+    def __init__(self, config: Config, quiet: bool):
+        super().__init__(config, quiet)
+        place = Path(config.model_path).parent
+        self.best_model, self.settings = place / f"{config.dataset}_model.pth", place / f"{config.dataset}_model.json"
+        self.best_detections = place / f"{config.dataset}_pred.json"
+        self.metric, self.record = place / f"{config.dataset}_metric.json", place / f"{config.dataset}_record.json"
+
+    def start(self, state: TrainingState, resumed: bool) -> None:
+        super().start(state, resumed)
+        self.state = state
+
+    def write_evaluation(self, record: dict[str, Any], best: bool) -> None:
+        super().write_evaluation(record, best)
+        metrics = {f"Step {known['iteration']}": metric(known, self.config) for known in self.state.records}
+        write_json(self.metric, metrics, indent=2)
+
+    def write_best(self, best: Best) -> None:
+        theirs = {ours: name for name, ours in OTHER_NAMES.items()}
+        renamed = {theirs.get(key, key): weight for key, weight in best.weights.items()}
+        super().write_best(replace(best, weights=renamed))
+        write_json(self.record, metric(best.record, self.config), indent=2)
+        write_json(self.settings, self.config.as_dict(), indent=2)
+
+
+def metric(record: dict[str, Any], config: Config) -> dict[str, float]:
+    """A record in its form: percent to one decimal, of the thresholds that choose."""
+    chosen = {f"mAP@{float(tiou):.2f}": value for tiou, value in config.chosen(record["mAP"]).items()}
+    values = {"Test ACC": record["test_acc"], "mAP@AVG": record["choice"], **chosen}
+    return {name: round(100 * value, 1) for name, value in values.items()}
+
+
+def test(args: Namespace) -> None:
+    """Evaluate the checkpoint --model_file."""
+    config = make_config(args)
+    if config.model_file is None:
+        raise UserError(f"name a checkpoint with --model_file, such as result/{config.dataset}_model.pth.")
+    warn_of_other_settings(config)
+    device = choose_device(config.device)
+    config = replace(config, precision=choose_precision(config.precision, device))
+    place = Path(config.model_path).parent
+    with locked(str(place)):
+        evaluation = evaluate_now(config, device, None, None)
+        record = record_of(evaluation, 0, {}, config)
+        paths = [place / f"{config.dataset}_{kind}.json" for kind in ("record", "pred")]
+        set_aside(paths)
+        write_json(paths[0], metric(record, config), indent=2)
+        write_json(paths[1], evaluation.as_json())
+    print(report({Path(config.model_file or "").name: record}, 1, config, config.seed), end="")
+    print("\nWritten:\n" + "".join(f"- {path}\n" for path in paths), end="")
+
+
+def warn_of_other_settings(config: Config) -> None:
+    """A model does not say for which rows it was trained; the file beside it does."""
+    settings = Path(config.model_file or "").with_suffix(".json")
+    trained = read_json(settings, "settings of a model", "Delete it, or copy it again.") if settings.exists() else {}
+    for name in STORED:
+        if trained.get(name, getattr(config, name)) != getattr(config, name):
+            print(
+                f"warning: {config.model_file}: was trained with --{name} {trained[name]}, and is tested with "
+                f"{getattr(config, name)}",
+                file=sys.stderr,
+            )
+
+
+def run_train() -> None:
+    run_command(lambda: train(read_flags(), LeftThomasFiles))
+
+
+def run_test() -> None:
+    run_command(lambda: test(read_flags()))
