@@ -73,12 +73,14 @@ def threshold_list(flag: str, text: str) -> str:
     if call is None:
         return text.strip("[]() ")
     numbers = call[2].split(",")
+    if len(numbers) != 3:
+        raise UserError(f"--{flag} {text!r}: expected three numbers, such as np.arange(0.0, 0.25, 0.025).")
     if call[1] == "arange":
         return ":".join(numbers)
     try:
         first, last, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
         return ",".join(repr(first + i * ((last - first) / (count - 1))) for i in range(count - 1)) + f",{last!r}"
-    except (ValueError, IndexError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError):
         raise UserError(f"--{flag} {text!r}: expected np.linspace(first, last, count).") from None
 
 

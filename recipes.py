@@ -95,13 +95,6 @@ OURS: Recipes = {
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
     ("um", "demo"): PUBLISHED["um", "thumos14"]
     | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "eval_every": "epoch"},
-        "seed": 0,
-        "num_segments": 128,
-        "hidden": 128,
-        "lr": "[0.0015]*480",
-        "eval_every": "epoch",
-        "choose_by": "0.1:0.7",
-    },
     ("um", "demo-activitynet"): PUBLISHED["um", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32, "bce_reduction": "classsum"},
 }
