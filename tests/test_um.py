@@ -265,17 +265,22 @@ def test_official_detections(golden_um, golden_localization, case, variant, rule
         np.testing.assert_allclose(curves.activation[:, column], golden_um[f"{case}/fused_argmax_class"], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [UM, oracle_um.PlainUM])
 @pytest.mark.parametrize(("variant", "rule"), [("official", "official"), ("leftthomas-fixed", "lt")])
-def test_from_features_to_detections(golden_um, variant, rule):
-    method = golden_method("n750", UM, f"--variant={variant}")
+def test_from_features_to_detections(golden_um, variant, rule, kind):
+    """Plain convolutions give the golden detections; by our products a point at a threshold may fall on its other side."""
+    method = golden_method("n750", kind, f"--variant={variant}")
     rows = Rows.shown(torch.from_numpy(golden_features(1002, 750, 1.0))[None])
     arrays = {key: value[0] for key, value in method.activations(rows).items()} | {"num_seg": 750}
     np.testing.assert_allclose(arrays["score"], golden_um["e2e/score_act"], atol=1e-5)
     found, expected = as_rows(localize(method.curves(arrays))), golden_um[f"e2e/det_{rule}"]
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found[:, 1], expected[:, 1], atol=1e-5)
-    ours, theirs = (rows[np.lexsort(rows[:, [3, 2, 0]].T)] for rows in (found, expected))  # scores that rounding makes equal
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    if kind is oracle_um.PlainUM:
+        assert_same(found, expected)
+    one_point = 0.64 / 24 + 1e-9
+    ours, theirs = (rows[np.lexsort(rows[:, [3, 2, 0]].round(1).T)] for rows in (found, expected))
+    np.testing.assert_allclose(ours[:, [0, 2, 3]], theirs[:, [0, 2, 3]], rtol=0, atol=one_point)
+    assert (np.abs(ours - theirs).max(axis=1) > 1e-5).sum() <= 1
 
 
 @settings(max_examples=25)
