@@ -230,6 +230,17 @@ def test_checkpoints_of_both_codes_load(tmp_path, name):
         load_network(build_method(other).network, tmp_path / "model.pth", other)
 
 
+def test_l14_a_checkpoint_knows_what_it_was_trained_with(tmp_path, capfd):
+    config = config_of(*SMALL)
+    network = build_method(config).network
+    torch.save({"network": network.state_dict(), "config": config.as_dict()}, tmp_path / "last.ckpt")
+    load_network(network, tmp_path / "last.ckpt", config)
+    assert capfd.readouterr().err == ""
+    load_network(network, tmp_path / "last.ckpt", replace(config, num_segments=50, scale=16))
+    told = capfd.readouterr().err
+    assert "--num_segments 750; this run has 50" in told and "--scale 24; this run has 16" in told
+
+
 # ------------------------------------------------------------------------------------------------- localization
 
 
