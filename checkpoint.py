@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
@@ -141,6 +141,9 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     ]
     if differ:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
+    for name in ("num_segments", "scale"):  # which weights do not show and detections depend on
+        if name in trained and trained[name] != getattr(config, name):
+            say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name)}.")
     load_weights(network, network_weights(content), path)
 
 

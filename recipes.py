@@ -94,9 +94,11 @@ OURS: Recipes = {
     ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
     ("um", "demo"): PUBLISHED["um", "thumos14"]
-    | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "eval_every": "epoch"},
+    | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.002]*480", "eval_every": "epoch"}
+    | {"margin": 1.0, "alpha": 5e-3, "r_act": 3, "r_bkg": 2},
     ("um", "demo-activitynet"): PUBLISHED["um", "activitynet1.2"]
-    | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32, "bce_reduction": "classsum"},
+    | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32, "eval_every": "epoch"}
+    | {"margin": 3.0, "r_act": 3, "r_bkg": 2, "bce_reduction": "classsum"},
 }
 
 

@@ -131,7 +131,8 @@ def made_up(random: np.random.RandomState, config: UMConfig, count: int) -> tupl
         videos[f"v{number}"] = {key: array.astype(np.float32) for key, array in arrays.items()} | {"num_seg": np.array(num_seg)}
         seconds = 0.64 * num_seg / times
         for label in chosen:
-            starts = np.flatnonzero((cas[::8, label] > 0.5) & (magnitude[::8] > 40)) * 8
+            high = (cas[::8, label] > 0.5) & (magnitude[::8] > 40)
+            starts = np.flatnonzero(high if high.any() else ~high) * 8
             truth["video"] += [f"v{number}"] * len(starts)
             truth["label"] += [config.classes[label]] * len(starts)
             truth["start"] += [round(start * seconds, 1) for start in starts]

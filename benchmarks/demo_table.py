@@ -126,15 +126,19 @@ def varied(folder: Path, seeds: list[int], title: str, flags: dict[str, str]) ->
     return table([title, "last", "last of each seed"], rows)
 
 
-def class_table(folder: Path, seeds: list[int]) -> str:
+def class_table(folder: Path, seeds: list[int], *flags: str) -> str:
     """What the reduction of the classification loss does to a hundred classes."""
     rows = []
     for reduction in ("mean", "classsum"):
-        runs = train(folder, seeds, "--dataset=demo-activitynet", f"--bce_reduction={reduction}")
+        runs = train(folder, seeds, "--dataset=demo-activitynet", *flags, f"--bce_reduction={reduction}")
         last = [records(run)[-1] for run in runs]
         values = [[100 * record["top1"] for record in last], [100 * record["averages"]["0.5:0.95"] for record in last]]
         rows.append([reduction, *map(spread, values), " ".join(f"{value:.2f}" for value in values[1])])
     return table(["--bce_reduction", "top-1", "avg mAP 0.5:0.95", "of each seed"], rows)
+
+
+def um_class_table(folder: Path, seeds: list[int]) -> str:
+    return class_table(folder, seeds, "--method=um")
 
 
 TABLES = {
@@ -144,6 +148,7 @@ TABLES = {
     "storage": storage_table,
     "precision": precision_table,
     "classes": class_table,
+    "um_classes": um_class_table,
 }
 
 if __name__ == "__main__":

@@ -34,6 +34,15 @@ class PlainUM(UM):
         dropped_bht = F.dropout(features_bht, module.drop_out.p, self.network.training)
         return features_bht.transpose(1, 2), module.classifier(dropped_bht).transpose(1, 2)
 
+    @torch.no_grad()
+    def activations(self, rows):
+        features_bth, cas_btc = self.plain_features(rows.dense())
+        score_bc = (
+            cas_btc.sort(dim=1, descending=True).values[:, : cas_btc.shape[1] // self.config.r_act].mean(dim=1).softmax(dim=1)
+        )
+        found = {"cas": cas_btc.softmax(dim=2), "magnitude": features_bth.norm(p=2, dim=2), "score": score_bc}
+        return {name: value.numpy() for name, value in found.items()}
+
     def plain_selection(self, magnitude_bt):
         kept_bt = F.dropout(torch.ones_like(magnitude_bt), self.network.drop_out.p, self.network.training)
         times = magnitude_bt.shape[1]
