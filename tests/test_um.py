@@ -491,14 +491,16 @@ def test_flags_and_defaults():
     assert "(default: leftthomas-fixed; published)" in text
     assert config_of().mag_thresholds == np.arange(0.4, 0.625, 0.025).tolist()
     with pytest.raises(UserError, match="--mag_th"):
-        config_of("--mag_th=0.4")
+        config_of("--mag_th=0.4:1")
 
 
 def test_training_evaluating_and_saved_activations(cli, tmp_path):
     flags = ["--method=um", "--lr=[0.01]*4", "--eval_every=2", "--seed=0"]
     assert "um (official) on thumos14" in cli("main.py", *flags).stdout
     records = [json.loads(line) for line in (tmp_path / "output" / "log.jsonl").read_text().splitlines()]
-    assert {"loss_cls", "loss_be", "loss_um", "loss_total"} < set(records[-1]) and len(records[-1]["mAP"]) == 7
+    assert {"loss_cls", "loss_be", "loss_um", "loss_total"} < set(records[-1]) and records[-1]["choice"] == pytest.approx(
+        records[-1]["averages"]["0.1:0.7"]
+    )
     saved, model = tmp_path / "saved.npz", tmp_path / "model" / "model_seed_0.pkl"
     live = cli("main_eval.py", "--method=um", f"--model_file={model}", f"--save_activations={saved}").stdout
     kept = cli("main_eval.py", "--method=um", f"--activations={saved}").stdout
