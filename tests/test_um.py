@@ -348,8 +348,8 @@ def test_the_official_average_is_over_the_papers_overlaps():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8])
-def test_b1_b14_a_short_video_is_localized(rows):
-    """Officially fewer than nine rows give NaN, and leftthomas/UM leaves out videos of one row (L10)."""
+def test_b1_l10_a_short_video_is_localized(rows):
+    """Officially fewer than nine rows give NaN; leftthomas/UM leaves out videos of one row."""
     method = build_method(config_of(*SMALL))
     method.network.eval()
     arrays = {key: value[0] for key, value in method.activations(Rows.shown(torch.rand(1, rows, 6))).items()}
