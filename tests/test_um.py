@@ -501,8 +501,6 @@ def test_training_evaluating_and_saved_activations(cli, tmp_path):
     last = records[-1]
     assert {"loss_cls", "loss_be", "loss_um", "loss_total"} < set(last)
     assert last["choice"] == pytest.approx(last["averages"]["0.1:0.7"])
-        records[-1]["averages"]["0.1:0.7"]
-    )
     saved, model = tmp_path / "saved.npz", tmp_path / "model" / "model_seed_0.pkl"
     live = cli("main_eval.py", "--method=um", f"--model_file={model}", f"--save_activations={saved}").stdout
     kept = cli("main_eval.py", "--method=um", f"--activations={saved}").stdout
