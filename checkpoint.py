@@ -132,7 +132,7 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else {}
     differ = [
         f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
-        for name in ("method", "ablation", "modal", "dataset")
+        for name in ("method", "ablation", "affinity_layout", "clicks", "modal", "dataset")
         if name in trained and trained[name] != getattr(config, name, None)
     ]
     if differ:
@@ -141,8 +141,8 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
 
 
 def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a checkpoint, without the prefix that torch's DataParallel adds."""
-    inner = content.get("network")
+    """The state dict inside a checkpoint, ours or BackTAL's, without the prefix that torch's DataParallel adds."""
+    inner = content.get("network", content.get("state_dict"))
     weights = inner if isinstance(inner, Mapping) else content
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
 

@@ -10,9 +10,10 @@ from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dataset.annotations import classes_of, read_database
+from dataset.clicks import find_source
 from dataset.facts import Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
 from quirks import repaired
@@ -119,6 +120,10 @@ class Config:
         """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
         return num_seg * self.snippet_frames / self.fps if duration is None else duration
 
+    def settled(self) -> "Config":
+        """The same with what depends on the files that are there."""
+        return self
+
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
@@ -144,7 +149,52 @@ class BaSNetConfig(Config):
         return "B6" not in self.repaired
 
 
-CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig}
+@dataclass(frozen=True)
+class BackTALConfig(Config):
+    affinity_layout: Literal["official", "paper"]
+    alpha: float
+    sep_weight: float
+    emb_weight: float
+    topk: float
+    sep_topk: float
+    similar_min: float
+    different_max: float
+    magnitude_th: str | None
+    shrink: float
+    whole_video: float | None
+    clicks: str
+    annotator: str
+    click_seed: int
+    clicks_per_gap: int
+    click_noise: float
+    click_miss: float
+
+    @property
+    def variant(self) -> str:
+        return f"{self.affinity_layout} affinity layout, clicks {self.clicks_described}"
+
+    @property
+    def clicks_described(self) -> str:
+        if self.clicks == "simulated":
+            each = f"seed {self.click_seed}, {self.clicks_per_gap} a gap"
+            noise = f", {100 * self.click_miss:g} % of gaps missed, {self.click_noise:g} s of noise"
+            return f"simulated from the ground truth ({each}{noise if self.click_miss or self.click_noise else ''})"
+        named = {"human": f"of human annotators ({self.annotator})", "npz": "of the feature files"}
+        return named.get(self.clicks, f"of {self.clicks}")
+
+    @cached_property
+    def magnitude_thresholds(self) -> list[float]:
+        return parse_thresholds(self.magnitude_th, "--magnitude_th") if self.magnitude_th else []
+
+    def settled(self) -> "BackTALConfig":
+        _ = self.magnitude_thresholds
+        root = Path(self.data_path)
+        return dataclasses.replace(
+            self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator)
+        )
+
+
+CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "backtal": BackTALConfig}
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
@@ -173,7 +223,7 @@ def make_config(args: Namespace) -> Config:
     values["missing"] = args.missing or facts.missing
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
-    config = kind(**values)
+    config = kind(**values).settled()
     if config.len_feature % len(config.streams):
         raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
     _ = config.cas_thresholds, config.repaired  # a mistake in either is told now, not after an hour
@@ -231,7 +281,7 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
     raise ValueError
 
 
-def parse_thresholds(text: str) -> list[float]:
+def parse_thresholds(text: str, flag: str = "--cas_th") -> list[float]:
     """`start:stop:step`, stop left out, as start + i*step."""
     try:
         start, stop, step = (float(part) for part in text.split(":"))
@@ -239,7 +289,7 @@ def parse_thresholds(text: str) -> list[float]:
         if not 0 < count <= 1000 or step <= 0:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"--cas_th {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
+        raise UserError(f"{flag} {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
     return [start + i * step for i in range(count)]
 
 

@@ -13,6 +13,12 @@ REPAIRABLE = {
         "B4": "non-maximum suppression adds one second to lengths and intersections",
         "B6": "after the first pass every batch is the first batch of a new shuffle",
     },
+    "backtal": {
+        "B2": "non-maximum suppression adds one second to lengths and intersections",
+        "B5": "a proposal that is the first frame alone is none",
+        "B6": "what surrounds a proposal on its right is one frame short",
+        "B15": "a video where no class passes the threshold yields no detection",
+    },
 }
 
 

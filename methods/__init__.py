@@ -7,7 +7,7 @@ A method holds its `config` and `network` and offers
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
   sequences(rows) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
-  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where timing needs it, `duration`.
+  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`.
 """
 
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import BaSNetConfig, Config
+from config import BackTALConfig, BaSNetConfig, Config
 from localize import Curves
 from rows import Rows
 from thumos_features import Batch, Shown, Video
@@ -40,7 +40,10 @@ class Method(Protocol):
 
 def build_method(config: Config) -> Method:
     """A freshly initialised method; seed torch just before to get the official initial weights."""
-    from methods.basnet import BaSNet  # imported here: methods import Arrays from this module
+    from methods.backtal import BackTAL  # imported here: methods import Arrays from this module
+    from methods.basnet import BaSNet
 
+    if isinstance(config, BackTALConfig):
+        return BackTAL(config)
     assert isinstance(config, BaSNetConfig)
     return BaSNet(config)
