@@ -121,3 +121,205 @@ def test_forward_losses_and_gradients(golden, dataset):
             np.testing.assert_allclose(flat.double().norm(), expected[0], rtol=5e-6, err_msg=key)
             ends = torch.cat([flat[:4], flat[-4:]]) if len(flat) > 1 else torch.cat([flat, flat])
             np.testing.assert_allclose(ends, expected[1:], rtol=1e-4, atol=1e-6 * expected[0], err_msg=key)
+
+
+@pytest.mark.parametrize("dataset", ["an"])
+def test_losses_in_double_precision(golden, dataset):
+    x, label, click = golden_batch(golden, dataset)
+    network = golden_network(golden, dataset).eval().double()
+    network.dtype = torch.float64
+    with torch.no_grad():
+        output = network(x)
+        found = BackTALLoss(config_of(DATASETS[dataset]))(output, label.double(), click.double())
+    near(output.score_kbc[0], golden[f"{dataset}_score_base_f64"], 1e-12)
+    near(output.score_kbc[1], golden[f"{dataset}_score_supp_logit_f64"], 1e-12)
+    np.testing.assert_allclose(losses_of(found), golden[f"{dataset}_loss_f64"], rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["th", "ha"])
+def test_losses_in_double_precision_of_longer_videos(golden, dataset):
+    test_losses_in_double_precision(golden, dataset)
+
+
+def adam_trajectory(golden, steps):
+    x, label, click = golden_batch(golden, "th")
+    network = golden_network(golden, "th", dropout=0.0).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
+    criterion = BackTALLoss(config_of("thumos14"))
+    found = []
+    for _ in range(steps):
+        terms_by_name = criterion(network(x), label, click)
+        found.append(losses_of(terms_by_name))
+        optimizer.zero_grad()
+        terms_by_name["loss_total"].backward()
+        optimizer.step()
+    np.testing.assert_allclose(found, golden["th_adam_losses"][:steps], rtol=1e-4)
+    return network
+
+
+def test_adam_begins_as_officially(golden):
+    adam_trajectory(golden, 2)
+
+
+@pytest.mark.slow
+def test_adam_trajectory(golden):
+    for key, parameter in adam_trajectory(golden, 4).named_parameters():
+        np.testing.assert_allclose(parameter.detach().double().norm(), golden[f"th_adam4_norm|{key}"][0], rtol=1e-5, err_msg=key)
+
+
+def test_initial_weights_are_drawn_in_the_official_order():
+    torch.manual_seed(38)
+    weights = BackTALNetwork(2048, 20, 750).state_dict()
+    for key, first, last, total in (  # of the official code
+        ("base_module.conv_1.weight", -0.009783583, 0.005385049, 40.34741),
+        ("classifier_module.conv.weight", 0.005499216, -0.015763832, 8.306065),
+        ("embedding_module.conv_2.weight", -0.015968841, -0.012411378, 2.2045),
+    ):
+        flat = weights[key].flatten().double()
+        np.testing.assert_allclose([flat[0], flat[-1]], [first, last], atol=1e-9, err_msg=key)
+        np.testing.assert_allclose(flat.sum(), total, rtol=1e-4, err_msg=key)
+
+
+def test_official_gated_convolution(golden):
+    """Seven channels, so that thirds are not whole; a zero vector has no affinity even to itself."""
+    embedding = torch.nn.functional.normalize(torch.from_numpy(golden["unit_att_embedding_raw"]), dim=1)
+    gates = affinities(embedding.transpose(1, 2))
+    near(gates.transpose(1, 2), golden["unit_att_sims"], 2e-6)
+    assert gates[0, 4, 1] == 0
+    x = torch.from_numpy(golden["unit_att_feature"]).transpose(1, 2).contiguous()
+    kernel = torch.from_numpy(golden["unit_att_weight"]).permute(2, 1, 0).contiguous()
+    near(gated_convolution(x, gates, kernel, "official").transpose(1, 2), golden["unit_att_out"], 2e-6)
+    alone = gated_branches(x, torch.ones(1, *x.shape[:2]), gates, kernel, "official")
+    near(alone[0].transpose(1, 2), golden["unit_att_out"], 2e-6)
+    paper = gated_convolution(x, gates, kernel, "paper").transpose(1, 2)
+    assert np.abs(paper.numpy() - golden["unit_att_out"]).max() > 0.1
+
+
+@pytest.mark.parametrize(("dataset", "sep_topk"), [("th", 0.25), ("an", 0.125)])
+def test_official_losses(golden, dataset, sep_topk):
+    def given(name):
+        return torch.from_numpy(golden[f"unit_loss_{name}"])
+
+    cas = torch.stack([given("cas_base"), given("cas_supp")]).transpose(2, 3)
+    embedding = torch.nn.functional.normalize(given("emb_raw"), dim=1).transpose(1, 2)
+    output = Output(cas.topk(4, dim=2).values.mean(2), cas, embedding, given("fore")[:, 0], None)
+    click = (given("click") == 4).float()
+    config = replace(config_of(DATASETS[dataset]), num_segments=16, topk=0.25, sep_topk=sep_topk)
+    found = BackTALLoss(config)(output, given("label"), click)
+    np.testing.assert_allclose(losses_of(found), golden[f"unit_loss_{dataset}"], rtol=1e-6)
+    plain = oracle_backtal.losses(output, given("label"), click, config, 4, int(16 * sep_topk))
+    np.testing.assert_allclose(losses_of(plain), golden[f"unit_loss_{dataset}"], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------- plain forms
+
+
+@pytest.mark.parametrize("layout", ["official", "paper"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7, 64])
+def test_every_weight_is_in_one_term(layout, channels):
+    seen = [(term.tap, c) for term in terms(channels, layout) for c in range(channels)[term.channels]]
+    assert sorted(seen) == [(tap, c) for tap in range(3) for c in range(channels)]
+    gates = {(term.tap, c): term.gate for term in terms(channels, layout) for c in range(channels)[term.channels]}
+    expected = {(j, c): (3 * c + j) // channels if layout == "official" else j for j in range(3) for c in range(channels)}
+    assert gates == expected
+
+
+@pytest.mark.parametrize("layout", ["official", "paper"])
+@pytest.mark.parametrize(("channels", "times"), [(1, 1), (5, 1), (5, 2), (8, 11)])
+def test_gated_convolutions_and_gradients(layout, channels, times):
+    """Against the plain form in double precision, and by finite differences."""
+    random = torch.Generator().manual_seed(channels + times)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64, requires_grad=True)
+
+    x, kernel, gates, weight = draw(2, times, channels), draw(3, channels, 4), draw(2, times, 3), draw(2, 2, times)
+    plain = [
+        oracle_backtal.gated_convolution(
+            (x * w[:, :, None]).transpose(1, 2), kernel.permute(2, 1, 0), gates.transpose(1, 2), layout
+        ).transpose(1, 2)
+        for w in weight
+    ]
+    torch.testing.assert_close(gated_branches(x, weight, gates, kernel, layout), torch.stack(plain))
+    torch.testing.assert_close(gated_convolution(x * weight[0][:, :, None], gates, kernel, layout), plain[0])
+    assert torch.autograd.gradcheck(lambda *given: gated_branches(*given, layout), (x, weight, gates, kernel))
+    assert torch.autograd.gradcheck(lambda *given: gated_convolution(*given, layout), (x, gates, kernel))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the storage of the largest tensor that any operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for made in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(made, torch.Tensor):
+                self.numbers = max(self.numbers, made.untyped_storage().nbytes() // made.element_size())
+        return result
+
+
+def small_networks(layout="official", dropout=0.0):
+    torch.manual_seed(0)
+    ours = BackTALNetwork(24, 3, 40, hidden=24, dropout=dropout, layout=layout).train()
+    plain = oracle_backtal.PlainBackTAL(24, 3, 40, hidden=24, dropout=dropout, layout=layout).train()
+    plain.load_state_dict(ours.state_dict())
+    return ours, plain
+
+
+def small_batch():
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 40, 24, generator=random)
+    label = torch.tensor([[1.0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    click = torch.zeros(6, 40)
+    click[0, [3, 9, 30]] = click[1, [0]] = click[2, [39, 38]] = click[4, [5, 6, 7, 8]] = 1
+    return x, label, click
+
+
+def test_nothing_is_three_times_as_large_as_its_input():
+    """The unfolded input of the plain form is, and so are its tiled gates."""
+    x, _, _ = small_batch()
+    largest = []
+    for network in small_networks():
+        with LargestTensor() as watched:
+            network(x.repeat(1, 1, 1)).cas_kbtc.sum().backward()
+        largest.append(watched.numbers)
+    assert largest[0] < 3 * x.numel() <= largest[1]
+
+
+@pytest.mark.parametrize("layout", ["official", "paper"])
+def test_network_and_losses_are_those_of_the_plain_form(layout):
+    x, label, click = small_batch()
+    config = replace(config_of("thumos14"), num_segments=40, topk=0.2, sep_topk=0.1)
+    criterion, found = BackTALLoss(config), []
+    for network in small_networks(layout):
+        network.k = 8
+        output = network(x)
+        if isinstance(network, oracle_backtal.PlainBackTAL):
+            named = oracle_backtal.losses(output, label, click, config, 8, 4)
+        else:
+            named = criterion(output, label, click)
+        named["loss_total"].backward()
+        found.append((named, dict(network.named_parameters())))
+    (ours, own), (plain, theirs) = found
+    np.testing.assert_allclose(losses_of(ours), losses_of(plain), rtol=1e-5)
+    for key, parameter in own.items():
+        torch.testing.assert_close(parameter.grad, theirs[key].grad, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_batch_without_clicks_learns_from_labels_alone():
+    x, label, click = small_batch()
+    network, _ = small_networks()
+    config = replace(config_of("thumos14"), num_segments=40)
+    found = BackTALLoss(config)(network(x), label, 0 * click)
+    assert [found[f"loss_{name}"].item() for name in ("click", "sep", "emb")] == [0, 0, 0]
+    found["loss_total"].backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+    few = torch.cat([click[:1], 0 * click[1:]])
+    alone = BackTALLoss(config)(network(x[:1]), label[:1], click[:1])
+    among = BackTALLoss(config)(network(x), label, few)
+    for name in ("click", "sep", "emb"):
+        torch.testing.assert_close(among[f"loss_{name}"], alone[f"loss_{name}"])
