@@ -38,7 +38,7 @@ def terms(channels: int, layout: Layout) -> list[Term]:
 def affinities(embedding_bte: Tensor) -> Tensor:
     """(B, T, 3): cosine of each time's unit vector with those before, at and after; zero past the ends."""
     beside_bt = (embedding_bte[:, 1:] * embedding_bte[:, :-1]).sum(2)
-    own_bt = embedding_bte.square().sum(2)
+    own_bt = embedding_bte.detach().square().sum(2)  # 1, or 0 of a zero vector: a gradient would be rounding errors alone
     return torch.stack([F.pad(beside_bt, (1, 0)), own_bt, F.pad(beside_bt, (0, 1))], dim=2)
 
 
