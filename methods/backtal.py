@@ -256,10 +256,10 @@ class BackTAL:
         if len(classes) == 0 and "B15" in config.repaired:
             classes = np.array([np.argmax(score)])
         term = config.class_weight * score[classes].astype(np.float64)
-        sweeps, common = [Sweep(np.array(config.cas_thresholds, np.float32), term)], None
+        sweeps, common = [Sweep(np.array(config.cas_thresholds, np.float32).tolist(), term)], None
         if config.magnitude_thresholds:
             common = np.clip(min_max(arrays["magnitude"][:, None]), 0, 1)[:, 0]
-            sweeps.append(Sweep(np.array(config.magnitude_thresholds, np.float32), term, support="common"))
+            sweeps.append(Sweep(np.array(config.magnitude_thresholds, np.float32).tolist(), term, support="common"))
         return Curves(
             classes=classes,
             activation=min_max(cas[:, classes]),

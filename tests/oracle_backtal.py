@@ -17,10 +17,7 @@ def gated_convolution(x_bit, weight_oi3, gates_b3t, layout):
     """Unfold to (B, 3I, T) with row 3c + j for channel c and tap j, tile the gates alike, multiply, one product."""
     size_b, size_i, size_t = x_bit.shape
     unfolded = F.pad(x_bit, (1, 1)).unfold(2, 3, 1).permute(0, 1, 3, 2).reshape(size_b, 3 * size_i, size_t)
-    if layout == "official":
-        tiled = gates_b3t.repeat_interleave(size_i, dim=1)
-    else:
-        tiled = gates_b3t.repeat(1, size_i, 1)
+    tiled = gates_b3t.repeat_interleave(size_i, dim=1) if layout == "official" else gates_b3t.repeat(1, size_i, 1)
     return torch.matmul(weight_oi3.reshape(len(weight_oi3), -1), unfolded * tiled)
 
 

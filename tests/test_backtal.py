@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from affinity import affinities, gated_branches, gated_convolution, terms
 from config import make_config
-from methods.backtal import BackTALLoss, BackTALNetwork, Output, clicked_rows
+from methods.backtal import BackTALLoss, BackTALNetwork, Output
 from options import parse_args
 
 PRESENT = {
@@ -41,7 +41,7 @@ def config_of(dataset, *flags):
 
 
 def golden_network(golden, dataset, dropout=0.7):
-    seed, _, times, classes, _ = SIZES[dataset]
+    _, _, times, classes, _ = SIZES[dataset]
     share = 0.125 if dataset == "th" else 0.6
     with torch.device("meta"):
         network = BackTALNetwork(2048, classes, times, dropout=dropout, topk=share)
