@@ -47,9 +47,9 @@ class TrainingState:
 
     KEPT = ("seed", "data", "run", "iteration", "losses", "records")
 
-    def is_best(self, record: dict[str, Any]) -> bool:
-        """Whether its average mAP is higher than any before."""
-        return self.best_model is None or record["average_mAP"] > self.best_model.record["average_mAP"]
+    def is_best(self, record: dict[str, Any], merit: Callable[[dict[str, Any]], float]) -> bool:
+        """Whether there was none as good before."""
+        return self.best_model is None or merit(record) > merit(self.best_model.record)
 
     def save(self, path: Path, config: Config) -> None:
         best = self.best_model

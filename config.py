@@ -120,6 +120,10 @@ class Config:
         """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
         return num_seg * self.snippet_frames / self.fps if duration is None else duration
 
+    def merit(self, record: dict[str, Any]) -> float:
+        """What the best evaluation has most of."""
+        return merit(record, "average")
+
     def settled(self) -> "Config":
         """The same with what depends on the files that are there."""
         return self
@@ -162,6 +166,7 @@ class BackTALConfig(Config):
     magnitude_th: str | None
     shrink: float
     whole_video: float | None
+    best_by: str
     clicks: str
     annotator: str
     click_seed: int
@@ -186,8 +191,14 @@ class BackTALConfig(Config):
     def magnitude_thresholds(self) -> list[float]:
         return parse_thresholds(self.magnitude_th, "--magnitude_th") if self.magnitude_th else []
 
+    def merit(self, record: dict[str, Any]) -> float:
+        return merit(record, self.best_by)
+
     def settled(self) -> "BackTALConfig":
         _ = self.magnitude_thresholds
+        scored = [f"{tiou:g}" for tiou in self.tiou_thresholds]
+        if self.best_by not in ("average", *scored):
+            raise UserError(f"--best_by {self.best_by}: expected average or a tIoU that is scored: {', '.join(scored)}.")
         root = Path(self.data_path)
         return dataclasses.replace(
             self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator)
@@ -195,6 +206,11 @@ class BackTALConfig(Config):
 
 
 CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "backtal": BackTALConfig}
+
+
+def merit(record: dict[str, Any], best_by: str) -> float:
+    """mAP of an evaluation at one tIoU, or averaged over all."""
+    return record["average_mAP"] if best_by == "average" else record["mAP"][best_by]
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:

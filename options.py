@@ -231,6 +231,9 @@ def _add_backtal(group: Group) -> None:
         metavar="SCORE",
         help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
     )
+    group.add_argument(
+        "--best_by", metavar="TIOU", help="what the best evaluation is best at: mAP at this tIoU, or average over all of them"
+    )
 
 
 ADD_OWN = {"basnet": _add_basnet, "backtal": _add_backtal}

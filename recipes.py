@@ -60,6 +60,7 @@ PUBLISHED["backtal", ANY] = {
     "nms_th": 0.55,
     "shrink": 0.0,
     "whole_video": None,
+    "best_by": "0.5",
 }
 PUBLISHED["backtal", "activitynet1.2"] = {
     "seed": 5,
@@ -77,6 +78,7 @@ PUBLISHED["backtal", "activitynet1.2"] = {
     "nms_th": 0.7,
     "shrink": 0.02,
     "whole_video": 0.6,
+    "best_by": "average",
 }
 PUBLISHED["backtal", "hacs"] = PUBLISHED["backtal", "activitynet1.2"] | {
     "class_th": 0.075,

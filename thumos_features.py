@@ -71,6 +71,7 @@ class Batch(NamedTuple):
     label_bc: Tensor
     videos: Sequence[Video] = ()
     share: float = 1.0  # of the batch, where processes share it
+    whole: Sequence[Video] = ()  # the videos of all of them, then
 
     def to(self, device: torch.device) -> "Batch":
         return self._replace(rows=self.rows.to(device), label_bc=self.label_bc.to(device))
@@ -175,7 +176,9 @@ def training_batch(
     shown = [show(videos[v], random_state(ROWS, seed, iteration, v, again=random)) for v in numbers]
     chosen = [videos[v] for v in numbers]
     rows = rows_shown(chosen, store, shown)._replace(first=first, of=len(whole))
-    return Batch(rows, torch.from_numpy(np.stack([video.label_c for video in chosen])), chosen, counted)
+    return Batch(
+        rows, torch.from_numpy(np.stack([video.label_c for video in chosen])), chosen, counted, [videos[v] for v in whole]
+    )
 
 
 def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[Video], list[Shown]]]:

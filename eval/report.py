@@ -50,7 +50,7 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
         )
     if "best" in records:
         notes.append(
-            f"`best` is the best of {evaluations} evaluations on the test videos, as the official code chooses it (quirk B9); "
+            f"`best` is the best of {evaluations} evaluations on the test videos, as the official code chooses it; "
             "`last` involves no choice."
         )
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"

@@ -132,21 +132,27 @@ class BackTALLoss(nn.Module):
         self.config = config
         self.k, self.sep_k = (max(1, int(config.num_segments * share)) for share in (config.topk, config.sep_topk))
 
-    def forward(self, output: Output, label_bc: Tensor, click_bt: Tensor) -> dict[str, Tensor]:
-        """`click_bt` is 1 where background was clicked, else 0. What clicks teach is 0 in a batch without any."""
+    def forward(
+        self, output: Output, label_bc: Tensor, click_bt: Tensor, counts: tuple[float, float] | None = None
+    ) -> dict[str, Tensor]:
+        """`click_bt` is 1 where background was clicked, else 0. What clicks teach is 0 in a batch without any.
+
+        `counts` is how many clicks and clicked videos means are over, where these are not those of `click_bt`.
+        """
         config = self.config
         (score_base, score_supp), (cas_base, cas_supp) = output.score_kbc, output.cas_kbtc
         clicked_b = click_bt.amax(dim=1)
+        clicks, clicked = counts or (click_bt.sum().clamp(min=1), clicked_b.sum().clamp(min=1))
 
         def over_clicked(value_b: Tensor) -> Tensor:
-            return (value_b * clicked_b).sum() / clicked_b.sum().clamp(min=1)
+            return (value_b * clicked_b).sum() / clicked
 
         background_bt = cas_base.log_softmax(dim=2)[:, :, -1]
         found = {
             "loss_base": classification(score_base, label_bc, 1.0),
             "loss_supp": classification(score_supp, label_bc, 0.0),
             "loss_norm": output.fore_bt.abs().sum(dim=1).mean(),
-            "loss_click": -(background_bt * click_bt).sum() / click_bt.sum().clamp(min=1),
+            "loss_click": -(background_bt * click_bt).sum() / clicks,
             "loss_sep": over_clicked(self.score_separation(score_base, cas_base, label_bc, click_bt)),
             "loss_emb": over_clicked(self.embedding_separation(output.embedding_bte, cas_supp, label_bc, click_bt)),
         }
@@ -217,8 +223,11 @@ class BackTAL:
         return interpolated(video.num_seg, self.config.num_segments)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        click_bt = torch.from_numpy(clicked_rows(batch.videos, self.config.num_segments)).to(batch.label_bc.device)
-        return self.criterion(self.network(batch.rows), batch.label_bc, click_bt)
+        times = self.config.num_segments
+        click_bt, whole_bt = clicked_rows(batch.videos, times), clicked_rows(batch.whole or batch.videos, times)
+        clicks, clicked = (batch.share * float(count) or 1.0 for count in (whole_bt.sum(), whole_bt.any(axis=1).sum()))
+        shown_bt = torch.from_numpy(click_bt).to(batch.label_bc.device)
+        return self.criterion(self.network(batch.rows), batch.label_bc, shown_bt, (clicks, clicked))
 
     @torch.no_grad()
     def activations(self, rows: Rows) -> Arrays:

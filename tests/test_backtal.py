@@ -1,5 +1,8 @@
 """BackTAL against the official code's values and against its plain form (tests/oracle_backtal.py)."""
 
+import json
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 
@@ -7,13 +10,24 @@ import numpy as np
 import oracle_backtal
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, TINY, one_thread
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from affinity import affinities, gated_branches, gated_convolution, terms
+from checkpoint import load_network
 from config import make_config
+from localize import localize, resize
+from methods import build_method
 from methods.backtal import BackTALLoss, BackTALNetwork, Output
 from options import parse_args
+from quirks import REPAIRABLE
+from store import Files
+from test import as_json, read_activations
+from test import detect as test_detect
+from thumos_features import Video, interpolated, load_database, training_batch
+from utils import UserError
 
 PRESENT = {
     "th": ((4, 7), (2,), (19,)),
@@ -327,3 +341,171 @@ def test_a_batch_without_clicks_learns_from_labels_alone():
     among = BackTALLoss(config)(network(x), label, few)
     for name in ("click", "sep", "emb"):
         torch.testing.assert_close(among[f"loss_{name}"], alone[f"loss_{name}"])
+
+
+# ----------------------------------------------------------------------------------------------------------- on the seams
+
+
+def video_of(name, clicks, label, rows=12, seconds=30.0):
+    def read():
+        return np.random.default_rng(len(name)).random((rows, 12), dtype=np.float32)
+
+    return Video(name, rows, np.array(label, np.float32), [], 25.0, 16, seconds, True, 6, (), read, clicks=clicks)
+
+
+def test_shares_of_a_batch_add_up_to_the_whole():
+    """Means over clicks and clicked videos are over those of the whole batch, whichever process has them."""
+    config = replace(config_of("thumos14", "--hidden", "8", "--len_feature", "12", "--dropout", "0"), num_segments=16)
+    torch.manual_seed(0)
+    method = build_method(config)
+    label = np.eye(20, dtype=np.float32)
+    clicks = [(0.1, 0.5, 0.9), (), (0.3,), (0.2, 0.7), ()]
+    videos = [video_of("v" * (n + 1), clicks[n], label[n]) for n in range(5)]
+    whole = training_batch(videos, Files(1), replace(config, batch_size=5), method.shown, 0, 0)
+    parts = [
+        training_batch(videos, Files(1), replace(config, batch_size=5), method.shown, 0, 0, lambda _, s=s: s)
+        for s in (slice(0, 2), slice(2, 5), slice(5, 5))
+    ]
+    assert [part.share for part in parts] == [0.4, 0.6, 0.0]
+    expected = method.loss(whole)
+    assert all(expected[f"loss_{name}"] > 0 for name in ("click", "sep", "emb"))
+    losses = [{name: term.item() for name, term in method.loss(part).items()} for part in parts]
+    for name, term in expected.items():
+        found = sum(part.share * loss[name] for part, loss in zip(parts, losses, strict=True))
+        np.testing.assert_allclose(found, term.item(), rtol=1e-5, err_msg=name)
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_input_is_resized_as_activations_are(num_seg, times):
+    """Rows and shares give what the localization core's resizing gives, row by row."""
+    rows = np.random.default_rng(num_seg).random(num_seg, dtype=np.float32)
+    mixture = interpolated(num_seg, times)
+    assert mixture.rows_tk.max() < num_seg and mixture.rows_tk.min() >= 0
+    np.testing.assert_allclose((rows[mixture.rows_tk] * mixture.shares_tk).sum(1), resize(rows, times), atol=1e-5)
+    if num_seg == times:
+        np.testing.assert_array_equal((rows[mixture.rows_tk] * mixture.shares_tk).sum(1), rows)
+
+
+def localization(dataset, *flags, **changes):
+    """A method with the published settings of localization, whatever its network."""
+    wanted = parse_args(["--method", "backtal", "--dataset", DATASETS[dataset]])
+    names = ("class_th", "cas_th", "magnitude_th", "outer", "class_weight", "nms_th", "shrink", "whole_video")
+    config = config_of(DATASETS[dataset], "--hidden", "8", "--len_feature", "12", *flags)
+    classes = tuple(map(str, range(SIZES[dataset][3])))
+    return build_method(replace(config, classes=classes, **({name: getattr(wanted, name) for name in names} | changes)))
+
+
+def golden_activations(given, classes):
+    frames, _, duration = given["meta"]
+    cas = np.zeros((given["rows"].shape[1], classes + 1), dtype=np.float32)
+    score = np.zeros(classes + 1, dtype=np.float32)
+    cas[:, given["cls"]], score[given["cls"]] = given["rows"].T, given["prob"]
+    magnitude = np.linalg.norm(given["feat"], axis=0) if "feat" in given else cas[:, 0]
+    numbers = {"num_seg": np.array(len(cas)), "duration": np.array(duration), "frames": np.array(int(frames))}
+    return {"cas": cas, "score": score, "magnitude": magnitude} | numbers
+
+
+@pytest.mark.parametrize("case", ["th0", "th1", "th2", "an0", "an1", "ha0", "ha1"])
+def test_official_detections(golden_localization, case):
+    given = {key.split(f"{case}_")[1]: v for key, v in golden_localization.items() if key.startswith(f"backtal/{case}_")}
+    arrays = golden_activations(given, SIZES[case[:2]][3])
+    found, expected = localize(localization(case[:2]).curves(arrays)), given["det"]
+    np.testing.assert_array_equal(found.classes, expected[:, 0])
+    np.testing.assert_allclose(found.scores, expected[:, 1], atol=1e-6)
+    np.testing.assert_allclose(found.segments, expected[:, 2:], atol=1e-6)
+
+
+def one_class(rows, prob=0.9, duration=25.0):
+    """Class 5 has these activations, magnitude tells nothing."""
+    cas = np.full((len(rows), 21), -1, dtype=np.float32)
+    cas[:, 5] = rows
+    score = np.zeros(21, dtype=np.float32)
+    score[5] = prob
+    numbers = {"num_seg": np.array(len(rows)), "duration": np.array(duration), "frames": np.array(len(rows))}
+    return {"cas": cas, "score": score, "magnitude": np.ones(len(rows), dtype=np.float32)} | numbers
+
+
+def detect(arrays, *flags, **changes):
+    found = localize(localization("th", *flags, **changes).curves(arrays))
+    return np.column_stack([found.classes, found.scores, found.segments])
+
+
+def test_b2_one_second_is_added_to_lengths_and_intersections():
+    rows = np.full(100, -1.0)
+    rows[[20, 21, 23, 24]] = 1  # two stretches of half a second, a quarter of a second apart
+    official, fixed = (detect(one_class(rows), *flags, nms_th=0.3) for flags in ((), ("--fix", "B2")))
+    assert len(official) == 1 and len(fixed) == 2
+    assert 0 < fixed[:, 2].max() - fixed[:, 3].min() < 1, "the two do not touch"
+
+
+def test_b5_the_first_frame_alone_is_no_proposal(golden_localization):
+    rows = np.full(750, -1.0)
+    rows[0] = 1
+    assert len(detect(one_class(rows))) == golden_localization["backtal/edge_frame0_ndet"][0] == 0
+    assert len(detect(one_class(rows), "--fix", "B5")) == 1
+    rows[1] = 1
+    np.testing.assert_allclose(detect(one_class(rows)), golden_localization["backtal/edge_frame01_det"], atol=1e-6)
+
+
+def test_b6_the_surroundings_on_the_right_are_one_frame_short():
+    """Of a run of eight, two frames on each side count; the last of them, on the right, is as high as the run."""
+    rows = np.full(100, -1.0)
+    rows[40:48], rows[49] = 1, 1
+    official, fixed = (detect(one_class(rows), *flags) for flags in ((), ("--fix", "B6")))
+    scores = [found[(found[:, 2:] == [10, 12]).all(1), 1].item() for found in (official, fixed)]
+    np.testing.assert_allclose(scores[0] - scores[1], 1 / 4, atol=1e-6)
+
+
+def test_b15_a_video_without_a_confident_class_yields_nothing():
+    unsure = one_class(np.sin(np.arange(100) / 5), prob=0.2)
+    assert len(detect(unsure)) == 0 and set(detect(unsure, "--fix", "B15")[:, 0]) == {5}
+
+
+def test_compat_repairs_all():
+    assert config_of("thumos14", "--compat", "fixed").repaired == tuple(REPAIRABLE["backtal"]) == ("B2", "B5", "B6", "B15")
+
+
+def test_frames_are_those_of_the_file_or_of_the_duration():
+    method, arrays = localization("th"), one_class(np.ones(100))
+    assert method.curves(arrays).points == 100
+    del arrays["frames"]
+    assert method.curves(arrays).points == 625, "25 seconds of 25 frames"
+    del arrays["duration"]
+    assert method.curves(arrays).points == 1600, "100 rows of 16 frames"
+
+
+@pytest.mark.parametrize("best_by", ["0.55", "0.5x", "best"])
+def test_the_best_is_chosen_by_a_tiou_that_is_scored(best_by):
+    with pytest.raises(UserError, match=f"--best_by {best_by}: expected average or a tIoU"):
+        config_of("thumos14", "--best_by", best_by)
+
+
+RUN = ["--method", "backtal", "--lr", "[0.01]*4", "--seed", "0", "--class_th", "0.01"]
+
+
+def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
+    """Training and evaluating: a checkpoint of ours, one in the official form, saved activations; a picture."""
+    done = cli("main.py", *RUN)
+    assert "clicks simulated from the ground truth (seed 0, 1 a gap)" in done.stdout.split("| model")[1]
+    record = json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])
+    assert record["iteration"] == 4 and record["loss_emb"] > 0 and record["loss_click"] > 0
+    last = tmp_path / "model" / "BackTAL_model_seed_0_last.ckpt"
+    weights = torch.load(last, weights_only=True)["network"]
+    torch.save({"epoch": 3, "state_dict": weights}, tmp_path / "official.pth")
+    evaluate = ["main_eval.py", *RUN]
+    cli(*evaluate, f"--model_file={last}", f"--save_activations={tmp_path}/a.npz")
+    detections = (tmp_path / "output" / "detections.json").read_text()
+    assert len(json.loads(detections)["results"]) == 4
+    done = cli(*evaluate, f"--model_file={tmp_path}/official.pth")
+    assert (tmp_path / "output" / "detections.json").read_text() == detections and "clicks simulated" in done.stdout
+    with np.load(tmp_path / "a.npz") as file:
+        assert {key.split("/")[1] for key in file} == {"cas", "score", "magnitude", "num_seg"}
+    config = config_of("thumos14", f"--data_path={tiny}", *TINY, "--class_th", "0.01")
+    method = build_method(config)
+    activations = read_activations(tmp_path / "a.npz", method, load_database(config))
+    assert as_json(test_detect(method, activations), config.classes) == json.loads(detections), "to the last bit"
+    with pytest.raises(UserError, match="--affinity_layout official there, paper here"):
+        load_network(method.network, last, replace(config, affinity_layout="paper"))
+    line = [sys.executable, "plot.py", *RUN, f"--data_path={tiny}", *TINY, f"--model_file={last}", f"--figure={tmp_path}/v.png"]
+    subprocess.run(line, cwd=ROOT, env=one_thread(), check=True)
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")

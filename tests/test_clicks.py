@@ -104,7 +104,7 @@ def test_a_careless_annotator_misses_gaps_and_clicks_beside_them():
     assert set(kept[3]) <= set(simulate(videos[3], SIMULATED)), "the others stay where they were"
     noisy = [share for video in videos for share in simulate(video, replace(SIMULATED, click_noise=3.0))]
     inside = np.mean([10 < 100 * share < 20 or 50 < 100 * share < 60 for share in noisy])
-    assert 0.02 < inside < 0.3 and 0 <= min(noisy) and max(noisy) <= 1
+    assert 0.02 < inside < 0.3 and min(noisy) >= 0 and max(noisy) <= 1
 
 
 # -------------------------------------------------------------------------------------------------------------- lists
@@ -233,4 +233,4 @@ def test_without_clicks_they_are_simulated_and_that_is_said(tiny):
     data = load(tiny)
     assert config_of(tiny).clicks == "simulated" and len(clicks(data)["video_train_0"]) == 2
     assert "clicks simulated from the ground truth (seed 0, 1 a gap): 10 in 5 of 5" in data.summary
-    assert WIDTH == data.train[0].width
+    assert data.train[0].width == WIDTH
