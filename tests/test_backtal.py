@@ -17,15 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from affinity import affinities, gated_branches, gated_convolution, terms
 from checkpoint import load_network
-from config import make_config
+from config import make_config, parse_schedule
 from localize import localize, resize
 from methods import build_method
 from methods.backtal import BackTALLoss, BackTALNetwork, Output
 from options import parse_args
 from quirks import REPAIRABLE
 from store import Files
-from test import as_json, read_activations
-from test import detect as test_detect
+from test import as_json, detect, read_activations
 from thumos_features import Video, interpolated, load_database, training_batch
 from utils import UserError
 
@@ -425,7 +424,7 @@ def one_class(rows, prob=0.9, duration=25.0):
     return {"cas": cas, "score": score, "magnitude": np.ones(len(rows), dtype=np.float32)} | numbers
 
 
-def detect(arrays, *flags, **changes):
+def detected(arrays, *flags, **changes):
     found = localize(localization("th", *flags, **changes).curves(arrays))
     return np.column_stack([found.classes, found.scores, found.segments])
 
@@ -433,7 +432,7 @@ def detect(arrays, *flags, **changes):
 def test_b2_one_second_is_added_to_lengths_and_intersections():
     rows = np.full(100, -1.0)
     rows[[20, 21, 23, 24]] = 1  # two stretches of half a second, a quarter of a second apart
-    official, fixed = (detect(one_class(rows), *flags, nms_th=0.3) for flags in ((), ("--fix", "B2")))
+    official, fixed = (detected(one_class(rows), *flags, nms_th=0.3) for flags in ((), ("--fix", "B2")))
     assert len(official) == 1 and len(fixed) == 2
     assert 0 < fixed[:, 2].max() - fixed[:, 3].min() < 1, "the two do not touch"
 
@@ -441,24 +440,24 @@ def test_b2_one_second_is_added_to_lengths_and_intersections():
 def test_b5_the_first_frame_alone_is_no_proposal(golden_localization):
     rows = np.full(750, -1.0)
     rows[0] = 1
-    assert len(detect(one_class(rows))) == golden_localization["backtal/edge_frame0_ndet"][0] == 0
-    assert len(detect(one_class(rows), "--fix", "B5")) == 1
+    assert len(detected(one_class(rows))) == golden_localization["backtal/edge_frame0_ndet"][0] == 0
+    assert len(detected(one_class(rows), "--fix", "B5")) == 1
     rows[1] = 1
-    np.testing.assert_allclose(detect(one_class(rows)), golden_localization["backtal/edge_frame01_det"], atol=1e-6)
+    np.testing.assert_allclose(detected(one_class(rows)), golden_localization["backtal/edge_frame01_det"], atol=1e-6)
 
 
 def test_b6_the_surroundings_on_the_right_are_one_frame_short():
     """Of a run of eight, two frames on each side count; the last of them, on the right, is as high as the run."""
     rows = np.full(100, -1.0)
     rows[40:48], rows[49] = 1, 1
-    official, fixed = (detect(one_class(rows), *flags) for flags in ((), ("--fix", "B6")))
+    official, fixed = (detected(one_class(rows), *flags) for flags in ((), ("--fix", "B6")))
     scores = [found[(found[:, 2:] == [10, 12]).all(1), 1].item() for found in (official, fixed)]
     np.testing.assert_allclose(scores[0] - scores[1], 1 / 4, atol=1e-6)
 
 
 def test_b15_a_video_without_a_confident_class_yields_nothing():
     unsure = one_class(np.sin(np.arange(100) / 5), prob=0.2)
-    assert len(detect(unsure)) == 0 and set(detect(unsure, "--fix", "B15")[:, 0]) == {5}
+    assert len(detected(unsure)) == 0 and set(detected(unsure, "--fix", "B15")[:, 0]) == {5}
 
 
 def test_compat_repairs_all():
@@ -503,9 +502,37 @@ def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     config = config_of("thumos14", f"--data_path={tiny}", *TINY, "--class_th", "0.01")
     method = build_method(config)
     activations = read_activations(tmp_path / "a.npz", method, load_database(config))
-    assert as_json(test_detect(method, activations), config.classes) == json.loads(detections), "to the last bit"
+    assert as_json(detect(method, activations), config.classes) == json.loads(detections), "to the last bit"
     with pytest.raises(UserError, match="--affinity_layout official there, paper here"):
         load_network(method.network, last, replace(config, affinity_layout="paper"))
     line = [sys.executable, "plot.py", *RUN, f"--data_path={tiny}", *TINY, f"--model_file={last}", f"--figure={tmp_path}/v.png"]
     subprocess.run(line, cwd=ROOT, env=one_thread(), check=True)
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+
+
+PUBLISHED = {
+    "thumos14": "750 0.125 0.125 1.0 16 520 0.0001 0.25 0:0.25:0.025 0.3:0.76:0.075 0.25 0.2 0.55 0.0 None 0.5 38",
+    "activitynet1.2": "100 0.6 0.2 0.1 128 950 0.0002 0.1 0:0.15:0.025 None 20.0 0.6 0.7 0.02 0.6 average 5",
+    "hacs": "200 0.6 0.2 0.1 64 4704 0.0001 0.075 0:0.2:0.025 None 200.0 0.6 0.71 0.02 0.6 average 5",
+}
+
+
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_published_settings(dataset):
+    """The configuration files of the official code; lengths of schedules are its epochs times the batches of a pass."""
+    args = parse_args(["--method", "backtal", "--dataset", dataset])
+    rates = parse_schedule(args.lr)
+    names = "class_th cas_th magnitude_th outer class_weight nms_th shrink whole_video best_by seed"
+    found = [args.num_segments, args.topk, args.sep_topk, args.sep_weight, args.batch_size, len(rates), rates[0]]
+    found += [getattr(args, name) for name in names.split()]
+    assert " ".join(map(str, found)) == PUBLISHED[dataset] and len(set(rates)) == 1
+    common = (args.alpha, args.emb_weight, args.similar_min, args.different_max, args.dropout, args.weight_decay, args.hidden)
+    assert common == (1e-4, 0.8, 0.5, 0.1, 0.7, 5e-4, 2048)
+    assert (args.affinity_layout, args.clicks, args.annotator) == ("official", "auto", "A1")
+
+
+@pytest.mark.parametrize("flags", ["--clicks somewhere", "--annotator A4", "--clicks_per_gap 0", "--click_miss 2"])
+def test_refused_flags(flags, capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["--method", "backtal", *flags.split()])
+    assert flags.split()[0] in capsys.readouterr().err
