@@ -133,7 +133,8 @@ class Config:
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"repaired": list(self.repaired), "derived, unpublished": self.unpublished}
+        derived = {"variant": self.variant, "repaired": list(self.repaired), "derived, unpublished": self.unpublished}
+        return dataclasses.asdict(self) | derived
 
 
 @dataclass(frozen=True)

@@ -390,6 +390,7 @@ def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int)
     from eval.report import table
 
     config, first, columns = runs[0].config, runs[0].last, shown(runs[0])
+    variant = config.get("variant", config.get("ablation"))  # which runs of earlier versions called so
     rows = [
         [model, statistic, *("" if value != value else f"{100 * value:.2f}" for value in values)]
         for model, own in tables.items()
@@ -410,7 +411,7 @@ def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int)
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']} ({config['ablation']}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
+            f"{config['method']} ({variant}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
             f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
             "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
