@@ -4,6 +4,7 @@ They come from BackTAL's .npz files, from its annotators' files, from a list of 
 Standard library only, but for what reads .npz: the configuration says where clicks come from.
 """
 
+import contextlib
 import csv
 import random
 import zipfile
@@ -35,8 +36,11 @@ def find_source(wanted: str, root: Path, layout: Layout, annotator: str) -> str:
     if wanted != "auto":
         return wanted
     first = next(iter(layout.files("train", ("rgb",))[0].values()), None)
-    if first and zipfile.is_zipfile(first) and "point_label.npy" in zipfile.ZipFile(first).namelist():
-        return "npz"
+    with contextlib.suppress(OSError, zipfile.BadZipFile):  # what else such a file is good for is told when it is read
+        if first and zipfile.is_zipfile(first):
+            with zipfile.ZipFile(first) as archive:
+                if "point_label.npy" in archive.namelist():
+                    return "npz"
     return "human" if all(path.is_file() for path in human_files(root, annotator)) else "simulated"
 
 

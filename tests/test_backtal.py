@@ -510,6 +510,16 @@ def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_half_precision_rounds_and_nothing_else(cli, tmp_path):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        cli("main.py", *RUN, "--precision", precision, "--num_iters", "1")
+        record = json.loads((tmp_path / "output" / "log.jsonl").read_text())
+        losses.append([record[f"loss_{name}"] for name in TERMS])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    assert losses[0] != losses[1]
+
+
 PUBLISHED = {
     "thumos14": "750 0.125 0.125 1.0 16 520 0.0001 0.25 0:0.25:0.025 0.3:0.76:0.075 0.25 0.2 0.55 0.0 None 0.5 38",
     "activitynet1.2": "100 0.6 0.2 0.1 128 950 0.0002 0.1 0:0.15:0.025 None 20.0 0.6 0.7 0.02 0.6 average 5",
