@@ -130,7 +130,7 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
-        times: dict[str, tuple[int | None, ...]] = {name: () for name in ("duration", "frames") if name in arrays}
+        times: dict[str, tuple[int | None, ...]] = {kind: () for kind in ("duration", "frames") if kind in arrays}
         expected = method.activation_shapes() | {"num_seg": ()} | times
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))

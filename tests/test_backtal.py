@@ -23,6 +23,7 @@ from methods import build_method
 from methods.backtal import BackTALLoss, BackTALNetwork, Output
 from options import parse_args
 from quirks import REPAIRABLE
+from seeds import Run
 from store import Files
 from test import as_json, detect, read_activations
 from thumos_features import Video, interpolated, load_database, training_batch
@@ -477,6 +478,14 @@ def test_frames_are_those_of_the_file_or_of_the_duration():
 def test_the_best_is_chosen_by_a_tiou_that_is_scored(best_by):
     with pytest.raises(UserError, match=f"--best_by {best_by}: expected average or a tIoU"):
         config_of("thumos14", "--best_by", best_by)
+
+
+def test_the_best_is_the_best_at_one_tiou():
+    records = [{"average_mAP": average, "mAP": {"0.5": half}} for average, half in ((0.3, 0.4), (0.2, 0.6), (0.4, 0.5))]
+    by_half, by_average = config_of("thumos14"), config_of("thumos14", "--best_by", "average")
+    assert [max(records, key=config.merit)["average_mAP"] for config in (by_half, by_average)] == [0.2, 0.4]
+    assert [Run(config.as_dict(), records).best["average_mAP"] for config in (by_half, by_average)] == [0.2, 0.4]
+    assert "clicks simulated from the ground truth" in by_half.as_dict()["variant"]
 
 
 RUN = ["--method", "backtal", "--lr", "[0.01]*4", "--seed", "0", "--class_th", "0.01"]
