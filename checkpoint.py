@@ -16,7 +16,7 @@ from utils import UserError, atomic_write, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
-MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "derived, unpublished"}
+MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "variant", "derived, unpublished"}
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they change numbers by rounding at most
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
@@ -136,7 +136,7 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else {}
     differ = [
         f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
-        for name in ("method", "ablation", "modal", "dataset")
+        for name in ("method", "ablation", "affinity_layout", "clicks", "modal", "dataset")
         if name in trained and trained[name] != getattr(config, name, None)
     ]
     if differ:
@@ -149,7 +149,7 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
 
 def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state dict inside a checkpoint under our names, without the prefix that torch's DataParallel adds."""
-    inner = content.get("network")
+    inner = content.get("network", content.get("state_dict"))
     weights = inner if isinstance(inner, Mapping) else content
     names = {key: str(key).removeprefix("module.") for key in weights}
     return {OTHER_NAMES.get(names[key], names[key]): value for key, value in weights.items()}

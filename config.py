@@ -10,9 +10,10 @@ from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dataset.annotations import classes_of, read_database
+from dataset.clicks import find_source
 from dataset.facts import Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
 from quirks import repaired
@@ -142,6 +143,10 @@ class Config:
         values = self.chosen(map_by_tiou).values()
         return math.fsum(values) / len(values)
 
+    def settled(self) -> "Config":
+        """The same with what depends on the files that are there."""
+        return self
+
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
@@ -208,7 +213,52 @@ class UMConfig(Config):
         return max(1, times // self.r_act), max(1, times // self.r_bkg)
 
 
-CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "um": UMConfig}
+@dataclass(frozen=True)
+class BackTALConfig(Config):
+    affinity_layout: Literal["official", "paper"]
+    alpha: float
+    sep_weight: float
+    emb_weight: float
+    topk: float
+    sep_topk: float
+    similar_min: float
+    different_max: float
+    mag_th: str | None
+    shrink: float
+    whole_video: float | None
+    clicks: str
+    annotator: str
+    click_seed: int
+    clicks_per_gap: int
+    click_noise: float
+    click_miss: float
+
+    @property
+    def variant(self) -> str:
+        return f"{self.affinity_layout} affinity layout, clicks {self.clicks_described}"
+
+    @property
+    def clicks_described(self) -> str:
+        if self.clicks == "simulated":
+            each = f"seed {self.click_seed}, {self.clicks_per_gap} a gap"
+            noise = f", {100 * self.click_miss:g} % of gaps missed, {self.click_noise:g} s of noise"
+            return f"simulated from the ground truth ({each}{noise if self.click_miss or self.click_noise else ''})"
+        named = {"human": f"of human annotators ({self.annotator})", "npz": "of the feature files"}
+        return named.get(self.clicks, f"of {self.clicks}")
+
+    @cached_property
+    def mag_thresholds(self) -> list[float]:
+        return parse_thresholds("--mag_th", self.mag_th) if self.mag_th else []
+
+    def settled(self) -> "BackTALConfig":
+        _ = self.mag_thresholds
+        root = Path(self.data_path)
+        return dataclasses.replace(
+            self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator)
+        )
+
+
+CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "um": UMConfig, "backtal": BackTALConfig}
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
@@ -236,7 +286,7 @@ def make_config(args: Namespace) -> Config:
         values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
-    config = kind(**values)
+    config = kind(**values).settled()
     if config.len_feature % len(config.streams):
         raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
     # a mistake in one of these is told now, not after an hour

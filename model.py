@@ -18,18 +18,23 @@ from rows import Rows, convolve, convolve_rows
 Output = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-def weights(layer: nn.Sequential, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution in `layer`; no bias is zero."""
-    convolution = layer[0]
+def convolution_in(layer: nn.Module) -> nn.Conv1d:
+    """The layer itself, or the first of several."""
+    convolution = layer[0] if isinstance(layer, nn.Sequential) else layer
     assert isinstance(convolution, nn.Conv1d)
+    return convolution
+
+
+def weights(layer: nn.Module, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution in `layer`, in their own precision unless told; no bias is zero."""
+    convolution = convolution_in(layer)
     bias = convolution.weight.new_zeros(1) if convolution.bias is None else convolution.bias
-    return convolution.weight.to(dtype), bias.to(dtype)
+    return convolution.weight.to(dtype or bias.dtype), bias.to(dtype or bias.dtype)
 
 
-def lay_out(layer: nn.Sequential, *order: int) -> None:
+def lay_out(layer: nn.Module, *order: int) -> None:
     """Keep the weight in memory as products take it, so that no step has to turn it and its gradient round."""
-    convolution = layer[0]
-    assert isinstance(convolution, nn.Conv1d)
+    convolution = convolution_in(layer)
     turned = convolution.weight.detach().permute(order).contiguous()
     convolution.weight = nn.Parameter(turned.permute([order.index(axis) for axis in range(3)]))
 
@@ -43,11 +48,11 @@ class Filter_Module(nn.Module):
         self.conv_2 = nn.Sequential(nn.Conv1d(hidden, 1, 1), nn.Sigmoid())
 
     def forward(self, rows: Rows, dtype: torch.dtype) -> Tensor:
-        """(N, 1) in single precision."""
+        """(N, 1) in the precision of the weights."""
         weight_hf1, bias_h = weights(self.conv_1, dtype)
         hidden_nh = F.leaky_relu(rows.times(weight_hf1.squeeze(2).t()) + bias_h)
         weight_1h1, bias_1 = weights(self.conv_2)
-        return F.linear(hidden_nh.float(), weight_1h1.squeeze(2), bias_1).sigmoid()
+        return F.linear(hidden_nh.to(bias_1.dtype), weight_1h1.squeeze(2), bias_1).sigmoid()
 
 
 class CAS_Module(nn.Module):

@@ -7,7 +7,9 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import TypeVar
 
+from dataset.clicks import ANNOTATORS, SOURCES
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS
 from recipes import METHODS, origin, recipe
@@ -161,7 +163,11 @@ def _add_network(group: Group) -> None:
 
 def _add_localization(group: Group) -> None:
     group.add_argument("--class_th", type=share, help="video score in 0..1 from which a class is localized")
-    group.add_argument("--scale", type=positive_integer, help="points per row that activations are interpolated to")
+    group.add_argument(
+        "--scale",
+        type=positive_integer,
+        help="points per row (BackTAL: per frame) that activations are interpolated to",
+    )
     group.add_argument("--cas_th", help="thresholds of the scaled activation, start:stop:step or a,b,c")
     group.add_argument("--outer", type=not_negative_number, help="contrast region on each side of a proposal, in its lengths")
     group.add_argument("--class_weight", type=not_negative_number, help="weight of the class term in a proposal's score")
@@ -221,7 +227,54 @@ def _add_um(group: Group) -> None:
     )
 
 
-ADD_OWN = {"basnet": _add_basnet, "um": _add_um}
+def _add_backtal(group: Group) -> None:
+    group.add_argument(
+        "--affinity_layout",
+        choices=["official", "paper"],
+        help="which terms of a convolution a gate weighs: a third of the channels each, as the code and its checkpoints have "
+        "it, or one tap each, as the paper describes it (docs/backtal.md, section 2)",
+    )
+    group.add_argument(
+        "--clicks",
+        default="auto",
+        type=click_source,
+        metavar="SOURCE",
+        help="background clicks of the training videos: npz (in the feature files), human (the annotators' files in "
+        "human_anns/ of --data_path), simulated (from the ground truth, as every report then says), or a file with the "
+        "columns video,second; auto: the first of these three that is there",
+    )
+    group.add_argument("--annotator", default="A1", choices=[*ANNOTATORS, "all"], help="whose clicks --clicks human takes")
+    group.add_argument("--click_seed", type=not_negative_integer, default=0, help="seed of simulated clicks")
+    group.add_argument(
+        "--clicks_per_gap", type=positive_integer, default=1, help="simulated clicks between two actions, and at the ends"
+    )
+    group.add_argument(
+        "--click_noise", type=not_negative_number, default=0.0, metavar="SECONDS", help="deviation of a simulated click"
+    )
+    group.add_argument("--click_miss", type=share, default=0.0, help="share of gaps without a simulated click")
+    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
+    group.add_argument("--sep_weight", type=not_negative_number, help="weight of the separation of scores in the loss")
+    group.add_argument("--emb_weight", type=not_negative_number, help="weight of the separation of embeddings in the loss")
+    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
+    group.add_argument("--sep_topk", type=share, help="the same for the separation of scores")
+    group.add_argument("--similar_min", type=share, help="cosine that embeddings of one kind are to have at least")
+    group.add_argument("--different_max", type=share, help="cosine that those of action and background are to have at most")
+    group.add_argument(
+        "--mag_th",
+        type=optional(str),
+        metavar="START:STOP:STEP",
+        help="thresholds of the features' magnitude, whose runs are proposals too; none: no such proposals",
+    )
+    group.add_argument("--shrink", type=share, help="share of its length that a proposal loses at each end")
+    group.add_argument(
+        "--whole_video",
+        type=optional(not_negative_number),
+        metavar="SCORE",
+        help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
+    )
+
+
+ADD_OWN = {"basnet": _add_basnet, "um": _add_um, "backtal": _add_backtal}
 
 
 def _add_scoring(group: Group) -> None:
@@ -316,7 +369,16 @@ def dataset(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}, and no dataset.json")
 
 
-def optional(kind: Callable[[str], float]) -> Callable[[str], float | None]:
+def click_source(text: str) -> str:
+    if text in SOURCES or PurePath(text).suffix:
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SOURCES)}, and no file such as clicks.csv")
+
+
+T = TypeVar("T")
+
+
+def optional(kind: Callable[[str], T]) -> Callable[[str], T | None]:
     return lambda text: None if text == "none" else kind(text)
 
 

@@ -19,6 +19,12 @@ REPAIRABLE = {
         "L2": "background snippets are picked among those that the mask has dropped",
         "L8": "overlaps are rounded to single precision in scoring",
     },
+    "backtal": {
+        "B2": "non-maximum suppression adds one second to lengths and intersections",
+        "B5": "a proposal that is the first frame alone is none",
+        "B6": "what surrounds a proposal on its right is one frame short",
+        "B15": "a video where no class passes the threshold yields no detection",
+    },
 }
 
 

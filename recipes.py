@@ -9,7 +9,7 @@ from typing import Any
 
 from dataset.facts import KNOWN
 
-METHODS = {"basnet": "BaSNet", "um": "UM"}  # and what their folders are called
+METHODS = {"basnet": "BaSNet", "um": "UM", "backtal": "BackTAL"}  # and what their folders are called
 
 Recipes = dict[tuple[str, str], dict[str, Any]]  # by method and data set
 ANY = ""  # data set, unless another recipe says otherwise
@@ -62,6 +62,60 @@ PUBLISHED: Recipes = {
     ("um", "activitynet1.2"): {"variant": "leftthomas-fixed", "num_segments": 50},
     ("um", "activitynet1.3"): {"variant": "leftthomas-fixed", "num_segments": 50},
 }
+PUBLISHED["backtal", ANY] = {
+    "seed": 38,
+    "affinity_layout": "official",
+    "alpha": 1e-4,
+    "sep_weight": 1.0,
+    "emb_weight": 0.8,
+    "similar_min": 0.5,
+    "different_max": 0.1,
+    "topk": 0.125,
+    "sep_topk": 0.125,
+    "class_th": 0.25,
+    "lr": "[0.0001]*520",
+    "batch_size": 16,
+    "weight_decay": 5e-4,
+    "dropout": 0.7,
+    "num_segments": 750,
+    "hidden": 2048,
+    "scale": 1,
+    "cas_th": "0:0.25:0.025",
+    "mag_th": "0.3,0.375,0.45,0.525,0.6,0.675,0.75",
+    "outer": 0.25,
+    "class_weight": 0.2,
+    "nms_th": 0.55,
+    "shrink": 0.0,
+    "whole_video": None,
+    "choose_by": "0.5",
+}
+PUBLISHED["backtal", "activitynet1.2"] = {
+    "seed": 5,
+    "sep_weight": 0.1,
+    "topk": 0.6,
+    "sep_topk": 0.2,
+    "class_th": 0.1,
+    "lr": "[0.0002]*950",
+    "batch_size": 128,
+    "num_segments": 100,
+    "cas_th": "0:0.15:0.025",
+    "mag_th": None,
+    "outer": 20.0,
+    "class_weight": 0.6,
+    "nms_th": 0.7,
+    "shrink": 0.02,
+    "whole_video": 0.6,
+    "choose_by": "all",
+}
+PUBLISHED["backtal", "hacs"] = PUBLISHED["backtal", "activitynet1.2"] | {
+    "class_th": 0.075,
+    "lr": "[0.0001]*4704",
+    "batch_size": 64,
+    "num_segments": 200,
+    "cas_th": "0:0.2:0.025",
+    "outer": 200.0,
+    "nms_th": 0.71,
+}
 # BaS-Net's authors published no setting for these data sets. BackTAL did, for the same two branches plus clicks; the lengths
 # of the schedules are its epochs times the batches of the complete training set.
 UNPUBLISHED: Recipes = {}
@@ -89,7 +143,11 @@ UNPUBLISHED["basnet", "hacs"] = UNPUBLISHED["basnet", "activitynet1.2"] | {
     "outer": 200.0,
     "nms_th": 0.71,
 }
+UNPUBLISHED["backtal", "activitynet1.3"] = PUBLISHED["backtal", "activitynet1.2"] | {"lr": "[0.0002]*1975"}
 OURS: Recipes = {
+    ("backtal", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
+    ("backtal", "demo-activitynet"): PUBLISHED["backtal", "activitynet1.2"]
+    | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
     ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
     ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},

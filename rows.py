@@ -91,7 +91,7 @@ class _Conv3(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         padded, weight_3hk, out = ctx.saved_tensors
         size_b, size_t, size_k = grad_btk.shape
         grad = grad_btk.new_empty(size_b, size_t + 2, size_k)
@@ -99,13 +99,16 @@ class _Conv3(torch.autograd.Function):
         torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True, grad_input=grad[:, :size_t])
         count = len(padded) - 2
         grad = grad.flatten(0, 1)[:count]
-        grad_x, grad_weight = torch.empty_like(padded), torch.empty_like(weight_3hk, memory_format=torch.contiguous_format)
+        grad_weight = torch.empty_like(weight_3hk, memory_format=torch.contiguous_format)
+        for tap in range(3):
+            torch.mm(padded[tap : tap + count].t(), grad, out=grad_weight[tap])
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weight, grad.sum(0)
+        grad_x = torch.empty_like(padded)
         torch.mm(grad, weight_3hk[0].t(), out=grad_x[:count])
         grad_x[count:] = 0
         for tap in (1, 2):
             grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
-        for tap in range(3):
-            torch.mm(padded[tap : tap + count].t(), grad, out=grad_weight[tap])
         return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight, grad.sum(0)
 
 

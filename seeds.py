@@ -411,7 +411,7 @@ def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int)
             f"{config['method']} ({config['variant']}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
             f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
-            "`best` is the best evaluation of each seed on the test videos, as the official code chooses it (quirk B9); `last` "
+            "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
             f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",
         ]
     )

@@ -98,6 +98,8 @@ def compute_activations(
             activations[video.name] = arrays | {"num_seg": np.array(video.num_seg)}
             if video.timed and video.duration is not None:
                 activations[video.name]["duration"] = np.array(video.duration)
+            if video.frames is not None:
+                activations[video.name]["frames"] = np.array(video.frames)
         between()
     return activations
 
@@ -128,16 +130,18 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
-        expected = method.activation_shapes() | {"num_seg": ()} | ({"duration": ()} if "duration" in arrays else {})
+        times: dict[str, tuple[int | None, ...]] = {kind: () for kind in ("duration", "frames") if kind in arrays}
+        expected = method.activation_shapes() | {"num_seg": ()} | times
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
-            typed = array.dtype.kind in "iu" if kind == "num_seg" else array.dtype in (np.float32, np.float64)
+            counts = kind in ("num_seg", "frames")
+            typed = array.dtype.kind in "iu" if counts else array.dtype in (np.float32, np.float64)
             if not fits or not typed or 0 in array.shape:
                 found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
-                wanted = "an integer" if kind == "num_seg" else f"float32 {shape}"
+                wanted = "an integer" if counts else f"float32 {shape}"
                 raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
-            if not np.isfinite(array).all() or (kind in ("num_seg", "duration") and array <= 0):
+            if not np.isfinite(array).all() or (kind in ("num_seg", *times) and array <= 0):
                 raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
     return activations
 

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from config import Config, where_to_get
+from config import BackTALConfig, Config, where_to_get
 from dataset.annotations import Database, check_labels, duration_of, read_database, subset_name
+from dataset.clicks import read_clicks
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
 from eval.table import Table, digest, read_ground_truth
@@ -46,6 +47,8 @@ class Video:
     width: int  # of one stream
     files: tuple[Path, ...]
     read: Callable[[], Floats]  # (L, F)
+    frames: int | None = None  # of the video, where a file tells
+    clicks: tuple[float, ...] = ()  # where annotators clicked on background, as shares of its length
 
     @property
     def seconds(self) -> float:
@@ -68,6 +71,7 @@ class Batch(NamedTuple):
     label_bc: Tensor
     videos: Sequence[Video] = ()
     share: float = 1.0  # of the batch, where processes share it
+    whole: Sequence[Video] = ()  # the videos of all of them, then
 
     def to(self, device: torch.device) -> "Batch":
         return self._replace(rows=self.rows.to(device), label_bc=self.label_bc.to(device))
@@ -123,6 +127,15 @@ def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, of
     return order[place * batch_size : (place + 1) * batch_size]
 
 
+def interpolated(num_seg: int, times: int) -> Mixture:
+    """Rows resized to T times, linearly between the middles of equal parts; past the outer ones they stay as they are."""
+    place_t = np.clip((np.arange(times) + 0.5) * num_seg / times - 0.5, 0, num_seg - 1)
+    left_t = np.minimum(place_t.astype(np.int64), max(num_seg - 2, 0))
+    share_t = (place_t - left_t).astype(np.float32)
+    rows_tk = np.stack([left_t, np.minimum(left_t + 1, num_seg - 1)], axis=1)
+    return Mixture(rows_tk, np.stack([1 - share_t, share_t], axis=1))
+
+
 class Store(Protocol):
     """Features of all videos of a run (store.py)."""
 
@@ -163,7 +176,9 @@ def training_batch(
     shown = [show(videos[v], random_state(ROWS, seed, iteration, v, again=random)) for v in numbers]
     chosen = [videos[v] for v in numbers]
     rows = rows_shown(chosen, store, shown)._replace(first=first, of=len(whole))
-    return Batch(rows, torch.from_numpy(np.stack([video.label_c for video in chosen])), chosen, counted)
+    return Batch(
+        rows, torch.from_numpy(np.stack([video.label_c for video in chosen])), chosen, counted, [videos[v] for v in whole]
+    )
 
 
 def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[Video], list[Shown]]]:
@@ -204,10 +219,19 @@ def load_data(config: Config, subsets: Sequence[str] = ("train", "test")) -> Dat
         with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
             opened = partial(open_video, layout=layout, config=config, database=database)
             videos[subset] = list(pool.map(opened, *zip(*found.files.items(), strict=True)))
+        if subset == "train" and isinstance(config, BackTALConfig):
+            videos[subset], said = with_clicks(videos[subset], layout, config, database)
+            lines.append(said)
         lines.append(found.summary(layout, videos[subset]))
         tested = [*found.files, *found.missing]
     truth = test_truth(database, config, tested)
     return Data(videos["train"], videos["test"], truth, "\n".join(lines))
+
+
+def with_clicks(videos: list[Video], layout: Layout, config: BackTALConfig, database: Database) -> tuple[list[Video], str]:
+    """The videos with the clicks that the config wants, and a line on these."""
+    clicks, said = read_clicks(videos, layout, config, database)
+    return [replace(video, clicks=clicks[video.name]) for video in videos], said
 
 
 REMEDY = " Or work without these videos: --missing drop."
@@ -303,7 +327,7 @@ def _check_split(path: Path, wanted: list[str], database: Database, own: str | N
 def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Config, database: Database) -> Video:
     annotations = database[name]["annotations"]
     width = config.len_feature // len(config.streams)
-    num_seg, duration = inspect(files, layout, config.streams, width)
+    num_seg, told = inspect(files, layout, config.streams, width)
     return Video(
         name=name,
         num_seg=num_seg,
@@ -311,17 +335,18 @@ def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Confi
         annotations=annotations,
         fps=config.fps,
         snippet_frames=config.snippet_frames,
-        duration=duration_of(database[name]) or duration,
+        duration=duration_of(database[name]) or told.duration,
         timed=config.timing == "duration" or layout.stretched,
         width=width,
         files=files,
         read=lambda: read_features(files, layout, config.streams, width),
+        frames=told.frames,
     )
 
 
 def fingerprint(videos: list[Video], truth: Table) -> str:
     """Changes with the names, lengths, labels or order of videos, on which every batch depends, and with the ground truth."""
-    rows = [digest(truth), *((video.name, video.num_seg, video.label_c.tolist()) for video in videos)]
+    rows = [digest(truth), *((video.name, video.num_seg, video.label_c.tolist(), *video.clicks) for video in videos)]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 

@@ -118,6 +118,23 @@ def precision_table(folder: Path, seeds: list[int]) -> str:
     return varied(folder, seeds, "--precision", {"fp32": "--ablation=full"} | half)
 
 
+def affinity_table(folder: Path, seeds: list[int]) -> str:
+    """What the layout of BackTAL's gates does, and what clicks of a careless annotator do."""
+    changes = {
+        "official": [],
+        "paper": ["--affinity_layout=paper"],
+        "official, careless clicks": ["--click_noise=2", "--click_miss=0.4"],
+    }
+    runs = {name: train(folder, seeds, "--method=backtal", *flags) for name, flags in changes.items()}
+    last = {name: [curve(place)[-1] for place in places] for name, places in runs.items()}
+    first = next(iter(last.values()))
+    rows = [
+        [name, spread(values), "" if values is first else advantage(values, first), " ".join(f"{x:.1f}" for x in values)]
+        for name, values in last.items()
+    ]
+    return table(["--affinity_layout", "last", "difference", "last of each seed"], rows)
+
+
 def varied(folder: Path, seeds: list[int], title: str, flags: dict[str, str]) -> str:
     rows = []
     for name, flag in flags.items():
@@ -149,6 +166,7 @@ TABLES = {
     "precision": precision_table,
     "classes": class_table,
     "um_classes": um_class_table,
+    "affinity": affinity_table,
 }
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -23,10 +23,17 @@ T = TypeVar("T")
 NPZ_KEYS = {"rgb": "feat_spa", "flow": "feat_tem"}
 
 
-def inspect(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> tuple[int, float | None]:
-    """Rows of a video, and its duration if a file tells; opens files without reading their features."""
-    arrays, duration = _arrays(files, layout, streams, width, headers_only=True)
-    return len(arrays[0]), duration
+class Told(NamedTuple):
+    """What a file tells of its video besides features, if it does."""
+
+    duration: float | None = None
+    frames: int | None = None
+
+
+def inspect(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> tuple[int, Told]:
+    """Rows of a video, and what else a file tells; opens files without reading their features."""
+    arrays, told = _arrays(files, layout, streams, width, headers_only=True)
+    return len(arrays[0]), told
 
 
 def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> Floats:
@@ -51,11 +58,11 @@ def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, .
 
 def _arrays(
     files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int, headers_only: bool = False
-) -> tuple[list[Array], float | None]:
+) -> tuple[list[Array], Told]:
     """One (L, W) array a stream, mapped where the file allows it; `headers_only`: where not, arrays without their numbers."""
-    duration = None
+    told = Told()
     if layout.suffix == ".npz":
-        arrays, duration = _from_npz(files[0], streams, width, headers_only)
+        arrays, told = _from_npz(files[0], streams, width, headers_only)
     elif layout.streams_apart:
         arrays = [_checked(_map(path), path, width) for path in files]
     else:
@@ -64,7 +71,7 @@ def _arrays(
     if len({len(array) for array in arrays}) > 1:
         found = ", ".join(f"{stream} {len(array)}" for stream, array in zip(streams, arrays, strict=True))
         raise UserError(f"{files[0]}: the streams differ in their number of rows ({found}); extract them again together.")
-    return arrays, duration
+    return arrays, told
 
 
 def _map(path: Path) -> Array:
@@ -109,7 +116,7 @@ def _checked(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Ar
     return array
 
 
-def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], float | None]:
+def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], Told]:
     try:
         with open(path, "rb") as stream, patiently(lambda: np.load(stream, allow_pickle=False)) as file:
             lacking = [NPZ_KEYS[stream] for stream in streams if NPZ_KEYS[stream] not in file.files]
@@ -118,14 +125,21 @@ def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bo
             keys = [NPZ_KEYS[stream] for stream in streams]
             read = partial(_header, file) if headers_only else file.__getitem__
             arrays = [patiently(partial(read, key)) for key in keys]
-            duration = float(patiently(lambda: file["duration"])) if "duration" in file.files else None
+            numbers = [
+                float(patiently(partial(file.__getitem__, key))) if key in file.files else None
+                for key in ("duration", "frame_num")
+            ]
     except UserError:
         raise
     except Exception as error:
         raise _unreadable(path, error) from None
+    duration, frames = numbers
     if duration is not None and not 0 < duration < np.inf:
         raise UserError(f"{path}: duration is {duration}; expected seconds, more than none. Extract it again.")
-    return [_checked(array.T, path, width, "({}, L)") for array in arrays], duration
+    if frames is not None and not (0 < frames < 2**31 and frames == int(frames)):
+        raise UserError(f"{path}: frame_num is {frames}; expected the number of the video's frames. Extract it again.")
+    told = Told(duration, None if frames is None else int(frames))
+    return [_checked(array.T, path, width, "({}, L)") for array in arrays], told
 
 
 def _header(file: NpzFile, key: str) -> Array:

@@ -7,7 +7,7 @@ A method holds its `config` and `network` and offers
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
   sequences(rows) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
-  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where timing needs it, `duration`.
+  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`.
 """
 
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import BaSNetConfig, Config, UMConfig
+from config import BackTALConfig, BaSNetConfig, Config, UMConfig
 from localize import Curves
 from rows import Rows
 from thumos_features import Batch, Shown, Video
@@ -40,7 +40,8 @@ class Method(Protocol):
 
 def build_method(config: Config) -> Method:
     """A freshly initialised method; seed torch just before to get the official initial weights."""
-    from methods.basnet import BaSNet  # imported here: methods import Arrays from this module
+    from methods.backtal import BackTAL  # imported here: methods import Arrays from this module
+    from methods.basnet import BaSNet
     from methods.um import UM
 
     match config:
@@ -48,4 +49,6 @@ def build_method(config: Config) -> Method:
             return BaSNet(config)
         case UMConfig():
             return UM(config)
+        case BackTALConfig():
+            return BackTAL(config)
     raise TypeError(f"no method has a {type(config).__name__}")

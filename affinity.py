@@ -1,0 +1,147 @@
+"""Convolutions whose terms are gated by how much neighbouring times are alike, as matrix products (docs/backtal.md, section 2).
+
+A term is the product of one tap and some of the input channels; which gate it has is the layout. The plain way to compute it
+unfolds the input to three times its channels and tiles the gates alike; here no tensor is wider than what goes in or comes out.
+
+Shapes: K branches, B videos, T times, I input channels, O output channels; gates are those of the times before, at and after.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Layout = Literal["official", "paper"]
+
+
+class Term(NamedTuple):
+    tap: int
+    gate: int
+    channels: slice
+
+
+def terms(channels: int, layout: Layout) -> list[Term]:
+    """What a convolution of three taps is the sum of.
+
+    The paper gates a tap by the neighbour that it looks at. The official code numbers (channel c, tap j) as 3c + j and gives
+    each third of these numbers a gate, so that in effect each third of the channels has one.
+    """
+    if layout == "paper":
+        return [Term(tap, tap, slice(0, channels)) for tap in range(3)]
+    first = [[-((tap - gate * channels) // 3) for gate in range(4)] for tap in range(3)]  # ceil((gate * channels - tap) / 3)
+    return [Term(tap, gate, slice(*first[tap][gate : gate + 2])) for tap in range(3) for gate in range(3)]
+
+
+def affinities(embedding_bte: Tensor) -> Tensor:
+    """(B, T, 3): cosine of each time's unit vector with those before, at and after; zero past the ends."""
+    beside_bt = (embedding_bte[:, 1:] * embedding_bte[:, :-1]).sum(2)
+    own_bt = embedding_bte.detach().square().sum(2)  # 1, or 0 of a zero vector: a gradient would be rounding errors alone
+    return torch.stack([F.pad(beside_bt, (1, 0)), own_bt, F.pad(beside_bt, (0, 1))], dim=2)
+
+
+def gated_branches(x_bti: Tensor, weight_kbt: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, layout: Layout) -> Tensor:
+    """(K, B, T, O): gated convolutions of x times each branch's weights, which share the products of x."""
+    return _GatedBranches.apply(x_bti, weight_kbt, gates_bt3, kernel_3io, terms(kernel_3io.shape[1], layout))
+
+
+def gated_convolution(x_bti: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, layout: Layout) -> Tensor:
+    """(B, T, O)."""
+    return _GatedConvolution.apply(x_bti, gates_bt3, kernel_3io, terms(kernel_3io.shape[1], layout))
+
+
+def _meeting(tap: int) -> tuple[slice, slice]:
+    """Times at which a tap finds something, and the times of what it finds."""
+    now, other = slice(0, None), slice(1, None)
+    until = slice(0, -1)
+    return ((other, until), (now, now), (until, other))[tap]
+
+
+class _GatedBranches(torch.autograd.Function):
+    """Every term's product once; a branch weighs and gates it. Kept for the gradients of weights and gates."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_bti: Tensor, weight_kbt: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, parts: Sequence[Term]
+    ) -> Tensor:
+        out = x_bti.new_zeros(*weight_kbt.shape, kernel_3io.shape[2])
+        products = []
+        for tap, gate, channels in parts:
+            product = (x_bti.flatten(0, 1)[:, channels] @ kernel_3io[tap, channels]).view(*x_bti.shape[:2], -1)
+            here, there = _meeting(tap)
+            share = weight_kbt[:, :, there] * gates_bt3[:, here, gate]
+            out[:, :, here].addcmul_(product[:, there], share[..., None])
+            products.append(product)
+        ctx.parts = parts
+        ctx.save_for_backward(x_bti, weight_kbt, gates_bt3, kernel_3io, *products)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_kbto: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, gates, kernel, *products = ctx.saved_tensors
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        grad_weight, grad_gates = torch.zeros_like(weight), torch.zeros_like(gates)
+        grad_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
+        grad_product = torch.empty_like(products[0])
+        for (tap, gate, channels), product in zip(ctx.parts, products, strict=True):
+            here, there = _meeting(tap)
+            share = weight[:, :, there] * gates[:, here, gate]
+            grad_product.zero_()
+            for branch, one in zip(grad_kbto, share, strict=True):
+                grad_product[:, there].addcmul_(branch[:, here], one[..., None])
+            found = torch.stack([torch.linalg.vecdot(branch[:, here], product[:, there]) for branch in grad_kbto])
+            grad_weight[:, :, there] += found * gates[:, here, gate]
+            grad_gates[:, here, gate] += (found * weight[:, :, there]).sum(0)
+            flat = grad_product.flatten(0, 1)
+            torch.mm(x.flatten(0, 1)[:, channels].t(), flat, out=grad_kernel[tap, channels])
+            if grad_x is not None:
+                grad_x[:, :, channels] += (flat @ kernel[tap, channels].t()).view(*x.shape[:2], -1)
+        return grad_x, grad_weight, grad_gates, grad_kernel, None
+
+
+class _GatedConvolution(torch.autograd.Function):
+    """One product a tap, of the input gated for it; the gated input is made again for the gradients, not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x_bti: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, parts: Sequence[Term]) -> Tensor:
+        padded = F.pad(x_bti, (0, 0, 1, 1))
+        gated = torch.empty_like(x_bti, memory_format=torch.contiguous_format)
+        out = x_bti.new_zeros(*x_bti.shape[:2], kernel_3io.shape[2])
+        for tap in range(3):
+            out.flatten(0, 1).addmm_(_gated(padded, gates_bt3, parts, tap, gated), kernel_3io[tap])
+        ctx.parts = parts
+        ctx.save_for_backward(padded, gates_bt3, kernel_3io)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_bto: Tensor) -> tuple[Tensor | None, ...]:
+        padded, gates, kernel = ctx.saved_tensors
+        size_t = gates.shape[1]
+        grad_x, grad_gates = torch.zeros_like(padded), torch.zeros_like(gates)
+        grad_kernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
+        grad_no = grad_bto.flatten(0, 1)
+        gated = torch.empty_like(padded[:, :size_t], memory_format=torch.contiguous_format)
+        for tap in range(3):
+            torch.mm(_gated(padded, gates, ctx.parts, tap, gated).t(), grad_no, out=grad_kernel[tap])
+            torch.mm(grad_no, kernel[tap].t(), out=gated.flatten(0, 1))
+            for part in ctx.parts:
+                if part.tap == tap:
+                    shown = padded[:, tap : tap + size_t, part.channels]
+                    grad = gated[:, :, part.channels]
+                    grad_gates[:, :, part.gate] += torch.linalg.vecdot(grad, shown)
+                    grad_x[:, tap : tap + size_t, part.channels].addcmul_(grad, gates[:, :, part.gate, None])
+        return grad_x[:, 1:-1], grad_gates, grad_kernel, None
+
+
+def _gated(padded: Tensor, gates_bt3: Tensor, parts: Sequence[Term], tap: int, out: Tensor) -> Tensor:
+    """(B * T, I) of what a tap looks at, every channel times its gate."""
+    size_t = gates_bt3.shape[1]
+    for part in parts:
+        if part.tap == tap:
+            shown = padded[:, tap : tap + size_t, part.channels]
+            torch.mul(shown, gates_bt3[:, :, part.gate, None], out=out[:, :, part.channels])
+    return out.flatten(0, 1)

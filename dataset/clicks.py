@@ -1,0 +1,168 @@
+"""Background clicks: moments at which an annotator saw nothing of the video's classes (docs/backtal.md, section 4).
+
+They come from BackTAL's .npz files, from its annotators' files, from a list of one's own, or are drawn between actions.
+Standard library only, but for what reads .npz: the configuration says where clicks come from.
+"""
+
+import contextlib
+import csv
+import random
+import zipfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataset.annotations import Database
+from dataset.layouts import Layout
+from utils import UserError, listing, read_text, spellings
+
+if TYPE_CHECKING:
+    from config import BackTALConfig
+    from thumos_features import Video
+
+Clicks = dict[str, tuple[float, ...]]  # by video, as shares of its length
+
+SOURCES = ("auto", "npz", "human", "simulated")
+ANNOTATORS = ("A1", "A2", "A3")
+HUMAN_TAG = "background_background"
+COLUMNS = (("video", "second"), ("URLID", "Start"))  # of a list of one's own, and of the annotators' files
+SLACK = 1.0  # seconds by which a click may lie past the end: rows round a video's length down
+NO_CLICK = -100  # in point_label
+
+
+def find_source(wanted: str, root: Path, layout: Layout, annotator: str) -> str:
+    """What `auto` stands for: clicks in the feature files, else those of the annotators, else simulated ones."""
+    if wanted != "auto":
+        return wanted
+    first = next(iter(layout.files("train", ("rgb",))[0].values()), None)
+    with contextlib.suppress(OSError, zipfile.BadZipFile):  # what else such a file is good for is told when it is read
+        if first and zipfile.is_zipfile(first):
+            with zipfile.ZipFile(first) as archive:
+                if "point_label.npy" in archive.namelist():
+                    return "npz"
+    return "human" if all(path.is_file() for path in human_files(root, annotator)) else "simulated"
+
+
+def human_files(root: Path, annotator: str) -> list[Path]:
+    """The files of one annotator, or of all of them."""
+    folder = root / "human_anns"
+    chosen = ANNOTATORS if annotator == "all" else (annotator,)
+    return [folder / f"THUMOS14_Background-Click-Annotation_{name}.txt" for name in chosen]
+
+
+def read_clicks(videos: Sequence["Video"], layout: Layout, config: "BackTALConfig", database: Database) -> tuple[Clicks, str]:
+    """The clicks of every training video, and what there is to say of them."""
+    if config.clicks == "npz":
+        clicks = {video.name: _labelled_rows(video, config.num_classes) for video in videos}
+    elif config.clicks == "simulated":
+        clicks = {video.name: simulate(video, config) for video in videos}
+    else:
+        paths = human_files(Path(config.data_path), config.annotator) if config.clicks == "human" else [Path(config.clicks)]
+        listed: dict[str, set[float]] = defaultdict(set)
+        for path in paths:
+            for name, second in read_seconds(path, database, videos, layout):
+                listed[name].add(second)
+        clicks = {video.name: tuple(sorted(t / video.seconds for t in listed[video.name])) for video in videos}
+    return clicks, summary(videos, clicks, config.clicks_described)
+
+
+def summary(videos: Sequence["Video"], clicks: Clicks, source: str) -> str:
+    """How many there are, and how many of them are mistakes: people make some."""
+    count = sum(map(len, clicks.values()))
+    clicked = sum(bool(clicks[video.name]) for video in videos)
+    inside = sum(
+        any(start <= share * video.seconds <= end for start, end in _segments(video))
+        for video in videos
+        for share in clicks[video.name]
+    )
+    text = f"  clicks {source}: {count:,} in {clicked} of {len(videos)} training videos"
+    return text + (f"; warning: {inside} ({100 * inside / count:.1f} %) lie inside an annotated action" if inside else "")
+
+
+# ------------------------------------------------------------------------------------------------------------ lists
+
+
+def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layout: Layout) -> list[tuple[str, float]]:
+    """Video and second of every click of a list, every one checked."""
+    expected = "expected a header with the columns video,second, or a file of BackTAL's annotators (URLID,...,Start,...)"
+    lines = read_text(path, "background clicks", "Choose others with --clicks.").splitlines()
+    reader = csv.DictReader(lines, skipinitialspace=True)
+    columns = next((pair for pair in COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
+    if columns is None:
+        raise UserError(f"{path}: its columns are {', '.join(reader.fieldnames or ()) or 'none'}; {expected}.")
+    known = {other: name for name in database for other in spellings(name)}
+    used = {video.name: video for video in videos}
+    found = []
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        name, text = ((row[column] or "").strip() for column in columns)
+        if name not in known:
+            raise UserError(f"{where}: video {name!r} is not among the annotated ones; correct its name or take the line out.")
+        if row.get("Tag", HUMAN_TAG) != HUMAN_TAG:
+            raise UserError(f"{where}: Tag is {row['Tag']!r}; expected {HUMAN_TAG}, as these are clicks on background.")
+        try:
+            second = float(text)
+        except ValueError:
+            raise UserError(f"{where}: {columns[1]} is {text!r}; expected a number of seconds.") from None
+        video = used.get(known[name])
+        if video is None:
+            continue  # of another subset, or dropped for want of features
+        if layout.stretched and video.duration is None:
+            raise UserError(f"{where}: nothing says how long {name} is; give the annotations its `duration`.")
+        if not 0 <= second <= video.seconds + SLACK:
+            raise UserError(f"{where}: second {text} of {name}, which lasts {video.seconds:.2f} s; correct it or take it out.")
+        found.append((video.name, second))
+    return found
+
+
+def _labelled_rows(video: "Video", background: int) -> tuple[float, ...]:
+    """Clicks that a .npz file of BackTAL's layout marks in its rows."""
+    import numpy as np  # here, as the configuration is made before there need be a numpy
+
+    path = video.files[0]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            label_l = file["point_label"]
+    except Exception as error:  # bytes that are no archive make numpy raise almost anything
+        raise UserError(f"{path}: has no readable point_label ({error}); choose other clicks with --clicks.") from None
+    unknown = sorted(set(label_l.ravel().tolist()) - {background, NO_CLICK})
+    if label_l.shape != (video.num_seg,) or unknown:
+        raise UserError(
+            f"{path}: point_label is {label_l.shape} and has {listing(list(map(str, unknown))) or 'no other value'} besides; "
+            f"expected ({video.num_seg},), {background} where background was clicked and {NO_CLICK} elsewhere."
+        )
+    return tuple(((np.flatnonzero(label_l == background) + 0.5) / video.num_seg).tolist())
+
+
+# ------------------------------------------------------------------------------------------------------- simulation
+
+
+def simulate(video: "Video", config: "BackTALConfig") -> tuple[float, ...]:
+    """Clicks at even chances in each gap between actions, by a generator of the video's own.
+
+    `--click_miss` is the share of gaps that the annotator passes over, `--click_noise` the deviation of the hand, in seconds.
+    """
+    draw = random.Random(f"{config.click_seed} {video.name}")
+    shares = []
+    for start, end in gaps(video, video.seconds / config.num_segments):
+        missed = draw.random() < config.click_miss
+        for _ in range(config.clicks_per_gap):
+            second = draw.uniform(start, end) + config.click_noise * draw.gauss(0, 1)
+            if not missed:
+                shares.append(min(max(second / video.seconds, 0.0), 1.0))
+    return tuple(sorted(shares))
+
+
+def gaps(video: "Video", least: float) -> list[tuple[float, float]]:
+    """What no action covers of a video, in stretches of at least so many seconds."""
+    found, free = [], 0.0
+    for start, end in [*_segments(video), (video.seconds, video.seconds)]:
+        if min(start, video.seconds) - free >= least:
+            found.append((free, min(start, video.seconds)))
+        free = max(free, end)
+    return found
+
+
+def _segments(video: "Video") -> list[tuple[float, float]]:
+    return sorted((float(row["segment"][0]), float(row["segment"][1])) for row in video.annotations)

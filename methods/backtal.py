@@ -1,0 +1,287 @@
+"""BackTAL on the seams of methods/: network, losses, activations, curves (docs/backtal.md).
+
+Shapes: K branches (base, suppression), B batch, T time, F features, H hidden channels, E embedding, C action classes; class C
+is the background.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from affinity import Layout, affinities, gated_branches, gated_convolution
+from config import BackTALConfig
+from device import DTYPES
+from dropout import Dropout
+from localize import Curves, Sweep, min_max
+from methods import Arrays
+from model import Filter_Module, lay_out, weights
+from rows import SLOPE, Rows, convolve
+from thumos_features import Batch, Mixture, Video, interpolated
+
+EMBEDDING = 32  # channels
+
+
+class Output(NamedTuple):
+    """Branches are base and suppression, or the latter alone."""
+
+    score_kbc: Tensor  # means of each class's largest activations
+    cas_kbtc: Tensor
+    embedding_bte: Tensor  # unit vectors
+    fore_bt: Tensor
+    magnitude_bt: Tensor | None  # of the suppression branch's first layer, where localization needs it
+
+
+class Gated_Module(nn.Module):
+    """Two convolutions without bias, gated by affinities that both branches share."""
+
+    def __init__(self, len_feature: int, hidden: int, layout: Layout):
+        super().__init__()
+        self.conv_1 = nn.Conv1d(len_feature, hidden, 3, padding=1, bias=False)
+        self.conv_2 = nn.Conv1d(hidden, hidden, 3, padding=1, bias=False)
+        self.layout = layout
+        lay_out(self.conv_1, 2, 1, 0)
+        lay_out(self.conv_2, 2, 1, 0)
+
+    def forward(self, x_btf: Tensor, weight_kbt: Tensor, gates_bt3: Tensor) -> tuple[Tensor, Tensor]:
+        """Both layers' (K, B, T, H) of x times each branch's weights."""
+        kernels = [weights(layer, x_btf.dtype)[0].permute(2, 1, 0) for layer in (self.conv_1, self.conv_2)]
+        first = gated_branches(x_btf, weight_kbt, gates_bt3, kernels[0], self.layout)
+        first = F.leaky_relu_(first, SLOPE)
+        all_gates = gates_bt3.repeat(len(weight_kbt), 1, 1)
+        second = gated_convolution(first.flatten(0, 1), all_gates, kernels[1], self.layout)
+        return first, F.leaky_relu_(second, SLOPE).view(first.shape)
+
+
+class Classifier_Module(nn.Module):
+    def __init__(self, hidden: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.conv = nn.Conv1d(hidden, num_classes + 1, 1, bias=False)
+        self.drop_out = Dropout(dropout)
+
+    def forward(self, hidden_kbth: Tensor, rows: Rows) -> Tensor:
+        """(K, B, T, C+1); dropout draws for the base branch first."""
+        dropped = torch.stack([self.drop_out(hidden_bth, rows) for hidden_bth in hidden_kbth])
+        return F.linear(dropped, weights(self.conv, dropped.dtype)[0].squeeze(2)).to(self.conv.weight.dtype)
+
+
+class Embedding_Module(nn.Module):
+    def __init__(self, len_feature: int, hidden: int):
+        super().__init__()
+        self.conv_1 = nn.Conv1d(len_feature, hidden, 3, padding=1)
+        self.conv_2 = nn.Conv1d(hidden, EMBEDDING, 3, padding=1)
+        lay_out(self.conv_1, 2, 1, 0)
+
+    def forward(self, x_btf: Tensor) -> Tensor:
+        """(B, T, E) unit vectors in the precision of the weights."""
+        kernel_hf3, bias_h = weights(self.conv_1, x_btf.dtype)
+        hidden_bht = convolve(x_btf, kernel_hf3.permute(2, 1, 0), bias_h).transpose(1, 2)
+        return F.normalize(self.conv_2(hidden_bht.to(self.conv_2.weight.dtype)).transpose(1, 2), dim=2)
+
+
+class BackTALNetwork(nn.Module):
+    """`dtype` is that of the large products; weights, embeddings, scores and losses are in the parameters' own."""
+
+    def __init__(
+        self,
+        len_feature: int,
+        num_classes: int,
+        num_segments: int,
+        hidden: int = 2048,
+        dropout: float = 0.7,
+        topk: float = 0.125,
+        layout: Layout = "official",
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        self.filter_module = Filter_Module(len_feature, max(1, hidden // 4))
+        self.base_module = Gated_Module(len_feature, hidden, layout)
+        self.classifier_module = Classifier_Module(hidden, num_classes, dropout)
+        self.embedding_module = Embedding_Module(len_feature, max(1, hidden // 4))
+        self.k = max(1, int(num_segments * topk))
+        self.dtype = dtype
+
+    def forward(self, x: Tensor | Rows, localized_only: bool = False) -> Output:
+        """Of features (B, T, F) or `Rows`; `localized_only` leaves out the base branch, which localization does not use."""
+        rows = Rows.shown(x)
+        fore_bt = F.embedding(rows.index_bt, self.filter_module(rows, self.dtype)).squeeze(2)
+        x_btf = rows.dense().to(self.dtype)
+        embedding_bte = self.embedding_module(x_btf)
+        weight_kbt = fore_bt[None] if localized_only else torch.stack([torch.ones_like(fore_bt), fore_bt])
+        gates_bt3 = affinities(embedding_bte).to(self.dtype)
+        first_kbth, second_kbth = self.base_module(x_btf, weight_kbt.to(self.dtype), gates_bt3)
+        cas_kbtc = self.classifier_module(second_kbth, rows)
+        magnitude_bt = first_kbth[-1].float().norm(dim=2) if localized_only else None
+        return Output(top_mean(cas_kbtc, self.k), cas_kbtc, embedding_bte, fore_bt, magnitude_bt)
+
+
+def top_mean(cas_kbtc: Tensor, k: int) -> Tensor:
+    """Mean over time of each class's k largest activations."""
+    return cas_kbtc.topk(min(k, cas_kbtc.shape[-2]), dim=-2).values.mean(dim=-2)
+
+
+class BackTALLoss(nn.Module):
+    """Video classification of both branches, the filter's L1 norm, and what clicks teach (docs/backtal.md, section 3)."""
+
+    def __init__(self, config: BackTALConfig):
+        super().__init__()
+        self.config = config
+        self.k, self.sep_k = (max(1, int(config.num_segments * share)) for share in (config.topk, config.sep_topk))
+
+    def forward(
+        self, output: Output, label_bc: Tensor, click_bt: Tensor, counts: tuple[float, float] | None = None
+    ) -> dict[str, Tensor]:
+        """`click_bt` is 1 where background was clicked, else 0. What clicks teach is 0 in a batch without any.
+
+        `counts` is how many clicks and clicked videos means are over, where these are not those of `click_bt`.
+        """
+        config = self.config
+        (score_base, score_supp), (cas_base, cas_supp) = output.score_kbc, output.cas_kbtc
+        clicked_b = click_bt.amax(dim=1)
+        clicks, clicked = counts or (click_bt.sum().clamp(min=1), clicked_b.sum().clamp(min=1))
+
+        def over_clicked(value_b: Tensor) -> Tensor:
+            return (value_b * clicked_b).sum() / clicked
+
+        background_bt = cas_base.log_softmax(dim=2)[:, :, -1]
+        found = {
+            "loss_base": classification(score_base, label_bc, 1.0),
+            "loss_supp": classification(score_supp, label_bc, 0.0),
+            "loss_norm": output.fore_bt.abs().sum(dim=1).mean(),
+            "loss_click": -(background_bt * click_bt).sum() / clicks,
+            "loss_sep": over_clicked(self.score_separation(score_base, cas_base, label_bc, click_bt)),
+            "loss_emb": over_clicked(self.embedding_separation(output.embedding_bte, cas_supp, label_bc, click_bt)),
+        }
+        weight = {"loss_norm": config.alpha, "loss_sep": config.sep_weight, "loss_emb": config.emb_weight}
+        total = torch.stack([weight.get(name, 1.0) * term for name, term in found.items()]).sum()
+        return found | {"loss_total": total}
+
+    def score_separation(self, score_bc: Tensor, cas_btc: Tensor, label_bc: Tensor, click_bt: Tensor) -> Tensor:
+        """(B,): how far clicked background scores like a class that is there, beside where that class scores highest."""
+        high_bc = score_bc if self.sep_k == self.k else top_mean(cas_btc, self.sep_k)
+        clicked_bc = torch.einsum("btc,bt->bc", cas_btc, click_bt) / click_bt.sum(1, keepdim=True).clamp(min=1)
+        term_bc = F.softplus(clicked_bc - high_bc)[:, :-1]
+        return (term_bc * label_bc).sum(1) / label_bc.sum(1).clamp(min=1)
+
+    def embedding_separation(self, embedding_bte: Tensor, cas_btc: Tensor, label_bc: Tensor, click_bt: Tensor) -> Tensor:
+        """(B,): hinges that draw action to action and clicks to clicks, and part the two.
+
+        Action is where the classes that are there score highest, a time once for each such class.
+        """
+        top_bkc = cas_btc[:, :, :-1].detach().topk(min(self.k, cas_btc.shape[1]), dim=1).indices
+        action_bt = torch.zeros_like(click_bt).scatter_add_(
+            1, top_bkc.flatten(1), label_bc.to(click_bt)[:, None].expand(top_bkc.shape).flatten(1)
+        )
+        cosine_btt = embedding_bte @ embedding_bte.transpose(1, 2)
+        kinds = (action_bt, click_bt)
+        hinges = []
+        for own in kinds:
+            least_bt = cosine_btt.masked_fill(own[:, None] == 0, torch.inf).min(dim=2).values
+            hinges.append((own, self.config.similar_min - least_bt))
+        for own, other in (kinds, kinds[::-1]):
+            most_bt = cosine_btt.masked_fill(other[:, None] == 0, -torch.inf).max(dim=2).values
+            hinges.append((own, most_bt - self.config.different_max))
+        parts = [(own * hinge.relu()).sum(1) / own.sum(1).clamp(min=1) for own, hinge in hinges]
+        return torch.stack(parts).sum(0)
+
+
+def classification(score_bc: Tensor, label_bc: Tensor, background: float) -> Tensor:
+    """Cross-entropy of the softmax over classes with the label normalised to sum 1, background included."""
+    target = torch.cat([label_bc, label_bc.new_full((len(label_bc), 1), background)], dim=1)
+    target = target / (target.sum(dim=1, keepdim=True) + 1e-10)
+    return -(target * score_bc.log_softmax(dim=1)).sum(1).mean()
+
+
+def clicked_rows(videos: Sequence[Video], times: int) -> NDArray[np.float32]:
+    """(B, T): 1 at the times in which clicks fall, when videos are cut into T equal parts."""
+    click_bt = np.zeros((len(videos), times), dtype=np.float32)
+    for row, video in zip(click_bt, videos, strict=True):
+        row[[min(times - 1, int(share * times)) for share in video.clicks]] = 1
+    return click_bt
+
+
+class BackTAL:
+    def __init__(self, config: BackTALConfig):
+        self.config = config
+        self.network = BackTALNetwork(
+            config.len_feature,
+            config.num_classes,
+            config.num_segments,
+            config.hidden,
+            config.dropout,
+            config.topk,
+            config.affinity_layout,
+            DTYPES[config.precision],
+        )
+        self.criterion = BackTALLoss(config)
+
+    def shown(self, video: Video, random: np.random.RandomState | None) -> Mixture:
+        return interpolated(video.num_seg, self.config.num_segments)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        times = self.config.num_segments
+        click_bt, whole_bt = clicked_rows(batch.videos, times), clicked_rows(batch.whole or batch.videos, times)
+        clicks, clicked = (batch.share * float(count) or 1.0 for count in (whole_bt.sum(), whole_bt.any(axis=1).sum()))
+        shown_bt = torch.from_numpy(click_bt).to(batch.label_bc.device)
+        return self.criterion(self.network(batch.rows), batch.label_bc, shown_bt, (clicks, clicked))
+
+    @torch.no_grad()
+    def activations(self, rows: Rows) -> Arrays:
+        output = self.network(rows, localized_only=True)
+        assert output.magnitude_bt is not None
+        score_bc = output.score_kbc[-1].softmax(dim=1)
+        found = {"cas": output.cas_kbtc[-1], "score": score_bc, "magnitude": output.magnitude_bt}
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
+    def activation_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        channels = self.config.num_classes + 1
+        return {"cas": (None, channels), "score": (channels,), "magnitude": (None,)}
+
+    @torch.no_grad()
+    def sequences(self, rows: Rows) -> Arrays:
+        output = self.network(rows)
+        affinity_bt = affinities(output.embedding_bte)[:, :, 2]
+        named = {
+            "base branch": output.cas_kbtc[0],
+            "suppressed branch": output.cas_kbtc[1],
+            "foreground\nweight": output.fore_bt,
+            "affinity to\nthe next row": affinity_bt,
+        }
+        return {name: value.cpu().numpy() for name, value in named.items()}
+
+    def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]:
+        return score_c[: self.config.num_classes] >= np.float32(self.config.class_th)
+
+    def curves(self, arrays: Arrays) -> Curves:
+        config = self.config
+        cas, score = arrays["cas"], arrays["score"][: config.num_classes]
+        seconds = config.seconds(int(arrays["num_seg"]), float(arrays["duration"]) if "duration" in arrays else None)
+        frames = int(arrays["frames"]) if "frames" in arrays else max(1, round(seconds * config.fps))
+        classes = np.flatnonzero(self.predicted(score))
+        if len(classes) == 0 and "B15" in config.repaired:
+            classes = np.array([np.argmax(score)])
+        term = config.class_weight * score[classes].astype(np.float64)
+        sweeps, common = [Sweep(np.array(config.cas_thresholds, np.float32).tolist(), term)], None
+        if config.mag_thresholds:
+            common = np.clip(min_max(arrays["magnitude"][:, None]), 0, 1)[:, 0]
+            sweeps.append(Sweep(np.array(config.mag_thresholds, np.float32).tolist(), term, support="common"))
+        return Curves(
+            classes=classes,
+            activation=min_max(cas[:, classes]),
+            common=common,
+            sweeps=sweeps,
+            points=config.scale * frames,
+            resize=True,
+            seconds_per_point=seconds / (config.scale * frames),
+            outer_width=config.outer,
+            right_surroundings_less=0 if "B6" in config.repaired else 1,
+            first_point_counts="B5" in config.repaired,
+            shrink=config.shrink,
+            whole_video_score=config.whole_video,
+            nms_threshold=config.nms_th,
+            nms_pad=0.0 if "B2" in config.repaired else 1.0,
+        )
