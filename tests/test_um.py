@@ -22,6 +22,7 @@ from checkpoint import load_network
 from config import make_config
 from dataset.annotations import read_database
 from eval.eval_detection import detection_map
+from eval.table import read_ground_truth
 from localize import localize
 from methods import build_method
 from methods.um import UM, UMNetwork
@@ -456,12 +457,10 @@ def test_l8_overlaps_in_single_precision_reach_the_score():
     assert not config_of().single_overlaps and config_of("--variant=leftthomas-exact").single_overlaps
 
 
-def test_l8_is_what_the_variant_scores_with(tmp_path):
+def test_l8_is_what_the_variant_scores_with():
     config = config_of("--variant=leftthomas-exact", classes=3)
     with patch("test.detection_map", wraps=detection_map) as scored:
-        from eval.table import read_ground_truth
-
-        annotations = [{"label": "c000", "segment": [0, 9]}]
+        annotations = [{"label": name, "segment": [0, 9]} for name in config.classes]
         truth = read_ground_truth({"database": {"v": {"subset": "test", "annotations": annotations}}}, "test")
         Judge(config, {"v": np.eye(3, dtype=np.float32)[0]}, truth)({"v": made_up(0, 30, 30, 3, 1)})
     assert scored.call_args.args[5] is True
