@@ -119,12 +119,17 @@ def precision_table(folder: Path, seeds: list[int]) -> str:
 
 
 def affinity_table(folder: Path, seeds: list[int]) -> str:
-    """What the layout of BackTAL's gates does, and what clicks of a careless annotator do."""
-    changes = {
-        "official": [],
-        "paper": ["--affinity_layout=paper"],
-        "official, careless clicks": ["--click_noise=2", "--click_miss=0.4"],
-    }
+    """What the layout of BackTAL's gates does."""
+    return backtal_table(folder, seeds, {"official": [], "paper": ["--affinity_layout=paper"]})
+
+
+def click_table(folder: Path, seeds: list[int]) -> str:
+    """What clicks of a careless annotator do to BackTAL."""
+    return backtal_table(folder, seeds, {"careful": [], "careless": ["--click_noise=2", "--click_miss=0.4"]})
+
+
+def backtal_table(folder: Path, seeds: list[int], changes: dict[str, list[str]]) -> str:
+    """The first row is what the others are compared with."""
     runs = {name: train(folder, seeds, "--method=backtal", *flags) for name, flags in changes.items()}
     last = {name: [curve(place)[-1] for place in places] for name, places in runs.items()}
     first = next(iter(last.values()))
@@ -132,7 +137,7 @@ def affinity_table(folder: Path, seeds: list[int]) -> str:
         [name, spread(values), "" if values is first else advantage(values, first), " ".join(f"{x:.1f}" for x in values)]
         for name, values in last.items()
     ]
-    return table(["--affinity_layout", "last", "difference", "last of each seed"], rows)
+    return table(["BackTAL", "last", "difference", "last of each seed"], rows)
 
 
 def varied(folder: Path, seeds: list[int], title: str, flags: dict[str, str]) -> str:
@@ -167,6 +172,7 @@ TABLES = {
     "classes": class_table,
     "um_classes": um_class_table,
     "affinity": affinity_table,
+    "clicks": click_table,
 }
 
 if __name__ == "__main__":
