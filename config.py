@@ -80,6 +80,15 @@ class Config:
         return False
 
     @property
+    def best_of_each_step(self) -> bool:
+        """Whether the best model is chosen anew when a step begins."""
+        return False
+
+    def step_of(self, iteration: int) -> int:
+        """Which step of a method that trains in several an iteration is of."""
+        return 0
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 
@@ -123,6 +132,12 @@ class Config:
         """Iterations between evaluations."""
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
 
+    def check(self) -> None:
+        """A mistake in the flags is told now, not after an hour."""
+        if self.len_feature % len(self.streams):
+            raise UserError(f"--len_feature {self.len_feature} cannot be shared by the streams {self.streams}.")
+        _ = self.cas_thresholds, self.repaired
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"repaired": list(self.repaired), "derived, unpublished": self.unpublished}
 
@@ -144,7 +159,56 @@ class BaSNetConfig(Config):
         return "B6" not in self.repaired
 
 
-CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig}
+@dataclass(frozen=True)
+class ASMLocConfig(Config):
+    steps: int
+    step_iters: int
+    dropout_on: str
+    r_fg: int
+    r_bg: int
+    lambda_fg: float
+    lambda_bg: float
+    lambda_ab: float
+    beta: float
+    delta: float
+    gamma: float
+    proposal_share: float
+    stretch_by: str
+    att_th: str
+    attention_share: float
+    pseudo_by: str
+    pseudo_th: str
+
+    @property
+    def best_of_each_step(self) -> bool:
+        return "Q2" in self.repaired
+
+    def step_of(self, iteration: int) -> int:
+        return min(iteration // self.step_iters, self.steps)
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.fps / self.snippet_frames
+
+    @property
+    def stretches_annotated(self) -> bool:
+        """Whether training videos are stretched by proposals of their own classes alone."""
+        return self.stretch_by == "annotated" or "Q4" in self.repaired
+
+    @cached_property
+    def att_thresholds(self) -> list[float]:
+        return parse_thresholds(self.att_th, "--att_th")
+
+    @cached_property
+    def pseudo_thresholds(self) -> list[float]:
+        return parse_thresholds(self.pseudo_th, "--pseudo_th")
+
+    def check(self) -> None:
+        super().check()
+        _ = self.att_thresholds, self.pseudo_thresholds
+
+
+CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "asm_loc": ASMLocConfig}
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
@@ -174,9 +238,7 @@ def make_config(args: Namespace) -> Config:
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
     config = kind(**values)
-    if config.len_feature % len(config.streams):
-        raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
-    _ = config.cas_thresholds, config.repaired  # a mistake in either is told now, not after an hour
+    config.check()
     return config
 
 
@@ -231,16 +293,16 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
     raise ValueError
 
 
-def parse_thresholds(text: str) -> list[float]:
-    """`start:stop:step`, stop left out, as start + i*step."""
+def parse_thresholds(text: str, flag: str = "--cas_th") -> list[float]:
+    """`start:stop:step`, stop left out, bit for bit as numpy's arange."""
     try:
         start, stop, step = (float(part) for part in text.split(":"))
         count = math.ceil(round((stop - start) / step, 9))
         if not 0 < count <= 1000 or step <= 0:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"--cas_th {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
-    return [start + i * step for i in range(count)]
+        raise UserError(f"{flag} {_short(text)}: expected start:stop:step, such as 0:0.25:0.025.") from None
+    return [start + i * ((start + step) - start) for i in range(count)]
 
 
 def _short(text: str) -> str:

@@ -13,6 +13,11 @@ REPAIRABLE = {
         "B4": "non-maximum suppression adds one second to lengths and intersections",
         "B6": "after the first pass every batch is the first batch of a new shuffle",
     },
+    "asm_loc": {
+        "Q2": "the best model of a step has to beat those of all earlier steps",
+        "Q4": "training videos of ActivityNet are stretched by proposals of classes that they do not have",
+        "Q29": "durations are ignored: a video lasts as long as its rows",
+    },
 }
 
 

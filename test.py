@@ -20,8 +20,8 @@ from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
-from methods import Arrays, Method, build_method
-from thumos_features import Store, Video, rows_shown, test_batches
+from methods import Arrays, Method, Stepwise, build_method
+from thumos_features import Mixture, Store, Video, rows_shown, test_batches
 from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
@@ -96,10 +96,22 @@ def compute_activations(
         for row, video in enumerate(part):
             arrays = {key: array[row] for key, array in batch.items()}
             activations[video.name] = arrays | {"num_seg": np.array(video.num_seg)}
+            if isinstance(mixture := shown[row], Mixture) and mixture.warp is not None:
+                activations[video.name]["warp"] = mixture.warp
             if video.timed and video.duration is not None:
                 activations[video.name]["duration"] = np.array(video.duration)
         between()
     return activations
+
+
+def take_steps(method: Method, videos: list[Video], store: Store, device: torch.device) -> None:
+    """Bring a method that works in steps to the last that its network has been trained for, by what it finds on the way."""
+    if isinstance(method, Stepwise):
+        last = method.last_step
+        method.begin_step(0, {})
+        for step in range(1, last + 1):
+            known = method.refine(compute_activations(method, videos, store, device), [])
+            method.begin_step(step, known)
 
 
 def save_activations(path: str | Path, activations: Activations) -> None:
@@ -128,7 +140,8 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
-        expected = method.activation_shapes() | {"num_seg": ()} | ({"duration": ()} if "duration" in arrays else {})
+        times = {"duration": (), "warp": (None,)}  # there if the timing of the video needs them
+        expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))

@@ -7,16 +7,23 @@ A method holds its `config` and `network` and offers
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
   sequences(rows) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
-  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where timing needs it, `duration`.
+  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where timing needs it, `duration`
+    or the `warp` of what it was shown.
+
+A method that trains in steps, each taught by what the one before found in all videos, offers besides
+  refine(activations, trained_on) -> what the next step is to know, in tensors and plain values, for checkpoints too;
+  begin_step(step, known) brings it to a step, `known` what `refine` gave at the end of the one before;
+  last_step, up to which its network has been trained.
 """
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import BaSNetConfig, Config
+from config import ASMLocConfig, BaSNetConfig, Config
 from localize import Curves
 from rows import Rows
 from thumos_features import Batch, Shown, Video
@@ -38,9 +45,20 @@ class Method(Protocol):
     def curves(self, arrays: Arrays) -> Curves: ...
 
 
+@runtime_checkable
+class Stepwise(Method, Protocol):
+    @property
+    def last_step(self) -> int: ...
+    def refine(self, activations: Mapping[str, Arrays], trained_on: list[Video]) -> dict[str, Any]: ...
+    def begin_step(self, step: int, known: Mapping[str, Any]) -> None: ...
+
+
 def build_method(config: Config) -> Method:
     """A freshly initialised method; seed torch just before to get the official initial weights."""
-    from methods.basnet import BaSNet  # imported here: methods import Arrays from this module
+    from methods.asm_loc import ASMLoc  # imported here: methods import Arrays from this module
+    from methods.basnet import BaSNet
 
+    if isinstance(config, ASMLocConfig):
+        return ASMLoc(config)
     assert isinstance(config, BaSNetConfig)
     return BaSNet(config)
