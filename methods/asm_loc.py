@@ -164,13 +164,13 @@ class ASMLoc:
         by_activation = self._sweep(config.cas_thresholds, "activation", 0 * term, arrays)
         by_attention = self._sweep(config.att_thresholds, "common", term, arrays)
         duration = float(arrays["duration"]) if "duration" in arrays and "Q29" in config.repaired else None
-        return self._curves(arrays, [by_activation, by_attention], config.seconds(int(arrays["num_seg"]), duration))
+        return self._curves(arrays, [by_activation, by_attention], duration)
 
     def pseudo_curves(self, arrays: Arrays) -> Curves:
         """What the next step learns from; in seconds by the number of rows, whatever a video's duration."""
         support = "common" if self.config.pseudo_by == "attention" else "activation"
         sweep = self._sweep(self.config.pseudo_thresholds, support, np.zeros_like(arrays["score"], np.float64), arrays)
-        return self._curves(arrays, [sweep], self.config.seconds(int(arrays["num_seg"])))
+        return self._curves(arrays, [sweep], None)
 
     def _sweep(self, thresholds: list[float], support: Any, term_c: NDArray[np.float64], arrays: Arrays) -> Sweep:
         share = self.config.attention_share
@@ -179,20 +179,24 @@ class ASMLoc:
     def _classes(self, arrays: Arrays) -> NDArray[np.integer]:
         return np.flatnonzero(self.predicted(arrays["score"]))
 
-    def _curves(self, arrays: Arrays, sweeps: list[Sweep], seconds: float) -> Curves:
-        classes, points = self._classes(arrays), self.config.scale * len(arrays["cas"])
+    def _curves(self, arrays: Arrays, sweeps: list[Sweep], duration: float | None) -> Curves:
+        config, num_seg = self.config, int(arrays["num_seg"])
+        classes, points = self._classes(arrays), config.scale * len(arrays["cas"])
+        # in this order: times lie on a grid, where the last bit decides how the next step rounds them to its own
+        per_point = num_seg * config.snippet_frames / (config.fps * points) if duration is None else duration / points
         return Curves(
             classes=classes,
             activation=arrays["cas"][:, classes],
             common=arrays["attention"],
             sweeps=sweeps,
             points=points,
-            seconds_per_point=seconds / points,
-            outer_width=self.config.outer,
+            seconds_per_point=per_point,
+            outer_width=config.outer,
             shortest_run=2,
-            nms_threshold=self.config.nms_th,
+            nms_threshold=config.nms_th,
             nms_pad=1.0,
             warp=arrays.get("warp"),
+            warped_seconds=config.seconds(num_seg, duration),
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import zlib
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import oracle_asm_loc as oracle
@@ -11,13 +12,20 @@ import torch
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_localize import as_rows, assert_same
 
 from config import make_config
+from eval.table import read_ground_truth
+from localize import Detections, localize
+from methods import build_method
 from methods.asm_loc import losses
 from methods.segment_attention import ASMNet
-from methods.segments import at_random, stretched, uniform
+from methods.segments import Plan, at_random, stretched, uniform, weights
 from options import parse_args
 from rows import Rows
+from store import Files
+from test import compute_activations, detect, score
+from thumos_features import Batch, Video, rows_shown
 
 
 @pytest.fixture(scope="session")
@@ -220,3 +228,145 @@ def test_official_stretching(golden_asm):
     np.testing.assert_array_equal(warp, golden_asm["samp/dyn2/cumsum"])
     assert shares.min() < 0, "extrapolated below the first row"
     np.testing.assert_allclose((x[:5][rows] * shares[:, :, None]).sum(axis=1), golden_asm["samp/dyn2/out"], atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------- the whole chain
+
+LENGTHS = {"train": [25, 60, 61, 150, 97, 200], "test": [1, 2, 30, 60, 83, 170, 240]}
+CHAINS = {
+    "THUMOS": ("thumos14", 20, "--num_segments=60", "--steps=2", ("video_validation_%07d", "video_test_%07d")),
+    "ActivityNet": ("activitynet1.3", 200, "--num_segments=40", "--steps=1", ("v_train%02d", "v_test%02d")),
+}
+
+
+def chain(golden_asm, dataset):
+    """The method with the vectors' weights, and its videos."""
+    name, classes, *flags, patterns = CHAINS[dataset]
+    flags += ["--method=asm_loc", "--device=cpu", "--hidden=32", "--len_feature=32"]
+    recipe = parse_args([f"--dataset={name}", *flags])
+    config = make_config(Namespace(**(vars(recipe) | {"dataset": "thumos14"})))
+    config = replace(config, classes=tuple(f"c{number:03d}" for number in range(classes)))
+    method = build_method(config)
+    for network in method.network.networks:
+        fill(network, 32)
+        with torch.no_grad():
+            network.att_branch.weight *= 0.25
+            network.att_branch.weight += torch.tensor([12 / 32, -12 / 32])[:, None, None]
+            network.att_branch.bias.copy_(torch.tensor([-2.1, 2.1]))
+    labels = json.loads(str(golden_asm["meta_json"]))["labels_e2e"][dataset]
+    videos = {
+        subset: [
+            made_video(pattern % i, 100 * (subset == "test") + i, rows, own, config.classes)
+            for i, (rows, own) in enumerate(zip(LENGTHS[subset], labels[subset], strict=True))
+        ]
+        for subset, pattern in zip(("train", "test"), patterns, strict=True)
+    }
+    return method, videos
+
+
+def made_video(name, j, rows, labels, classes):
+    z = np.abs(np.random.default_rng(1000 + j).standard_normal((rows, 32)))
+    proto = np.abs(np.random.default_rng(2000 + j).standard_normal(32))
+    on = np.arange(rows) // (3 + j % 4) % 3 == 1
+    x = (0.15 * z + 0.8 * on[:, None] * proto).astype(np.float32)
+    label_c = np.zeros(len(classes), dtype=np.float32)
+    label_c[labels] = 1
+    seconds = rows * 16 / 25
+    spans = [(round(0.1 * seconds * (i + 1), 2), round(0.1 * seconds * (i + 1) + 0.3 * seconds, 2)) for i in range(len(labels))]
+    annotations = [{"label": classes[c], "segment": list(span)} for c, span in zip(labels, spans, strict=True)]
+    return Video(name, rows, label_c, annotations, 25.0, 16, None, False, 16, (), lambda: x)
+
+
+def in_order(rows):
+    return rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+def nonzero(label_tc):
+    t, c = np.nonzero(label_tc)
+    return np.column_stack([t, c, label_tc[t, c]])
+
+
+def assert_items(method, videos, given, random):
+    """What the network is shown of videos, and is to learn from them."""
+    for video in videos:
+        own = {key.removeprefix(f"{video.name}/"): value for key, value in given.items() if key.startswith(f"{video.name}/")}
+        shown = method.shown(video, random)
+        mixed = (video.read()[shown.rows_tk] * shown.shares_tk[:, :, None]).sum(axis=1)
+        np.testing.assert_allclose(mixed[:, :4], own["feat[:,:4]"], atol=2e-6)
+        np.testing.assert_array_equal(shown.boxes, own["bbox"])
+        expected = own["pseudo_label_nz"]
+        found = nonzero(method.plan(video).labels(len(mixed)))
+        np.testing.assert_array_equal(found, expected[np.lexsort((expected[:, 1], expected[:, 0]))])
+
+
+@pytest.mark.parametrize("dataset", CHAINS)
+def test_the_whole_chain(golden_asm, dataset):
+    """Proposals, stretched time, boxes, labels and detections of every step, each from the step before."""
+    method, videos = chain(golden_asm, dataset)
+    everything = [*videos["train"], *videos["test"]]
+    store, cpu = Files(1), torch.device("cpu")
+    golden = {key.removeprefix(f"e2e/{dataset}/"): value for key, value in golden_asm.items() if f"e2e/{dataset}/" in key}
+    method.begin_step(0, {})
+    for step in range(method.config.steps + 1):
+        if step:
+            found = compute_activations(method, everything, store, cpu)
+            pseudo = {name: as_rows(localize(method.pseudo_curves(arrays))) for name, arrays in found.items()}
+            known = method.refine(found, videos["train"])
+            method.begin_step(step, known)
+            for video in everything:
+                assert_same(pseudo[video.name], in_order(golden[f"pseudo{step}/{video.name}"]))
+                if video.num_seg > 1:
+                    np.testing.assert_array_equal(
+                        np.diff(method.plan(video).warp).round(9), golden[f"W{step}/{video.name}"].round(9)
+                    )
+            for subset, random in (("test", None), ("train", np.random.RandomState(2))):
+                prefix = f"items_{subset}{step}/"
+                given = {key.removeprefix(prefix): value for key, value in golden.items() if key.startswith(prefix)}
+                assert_items(method, videos[subset], given, random)
+        activations = compute_activations(method, videos["test"], store, cpu)
+        for video in videos["test"]:
+            assert_same(as_rows(localize(method.curves(activations[video.name]))), in_order(golden[f"det{step}/{video.name}"]))
+        assert_log(method, videos["test"], activations, golden[f"log{step}"])
+
+
+def assert_log(method, videos, activations, expected):
+    """Mean losses on the test videos, accuracy and average mAP; the official accuracy knows no best class below the threshold."""
+    method.network.eval()
+    terms = []
+    for video in videos:
+        rows = rows_shown([video], Files(1), [method.shown(video, None)])
+        with torch.no_grad():
+            terms.append(values(method.loss(Batch(rows, torch.from_numpy(video.label_c)[None], [video]))))
+    np.testing.assert_allclose(np.mean(terms, axis=0), expected[:5], atol=2e-4)
+    database = {video.name: {"subset": "test", "annotations": video.annotations} for video in videos}
+    truth = read_ground_truth({"database": database}, "test")
+    labels = {video.name: video.label_c for video in videos}
+    tiou = (np.arange(0.1, 0.8, 0.1) if method.config.steps > 1 else np.arange(0.5, 1.0, 0.05)).tolist()
+    config = replace(method.config, tiou_thresholds=tuple(tiou))
+    evaluation = score(method, activations, detect(method, activations), labels, truth, config)
+    above = np.stack([activations[video.name]["score"][:-1] > method.config.class_th for video in videos])  # or none
+    right = [np.array_equal(row, video.label_c > 0) for row, video in zip(above, videos, strict=True)]
+    np.testing.assert_allclose([np.mean(right), evaluation.average_mAP], expected[5:], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["test", "pseudo"])
+@pytest.mark.parametrize("case", ["thu_static_long", "thu_dyn", "thu_argmax_only", "anet_static", "anet_dyn"])
+def test_official_detections(golden_localization, case, kind):
+    """From what the network gives to detections, by the method's own curves."""
+    given = {key.split("/")[2]: value for key, value in golden_localization.items() if key.startswith(f"asm_loc/{case}/")}
+    recipe = parse_args(["--method=asm_loc", f"--dataset={'thumos14' if case.startswith('thu') else 'activitynet1.3'}"])
+    config = make_config(Namespace(**(vars(recipe) | {"dataset": "thumos14", "hidden": 8, "len_feature": 2})))
+    config = replace(config, classes=tuple(map(str, range(200))))
+    arrays = {
+        "cas": np.zeros((len(given["fg_att"]), 201), dtype=np.float32),
+        "attention": given["fg_att"],
+        "score": np.zeros(201, dtype=np.float32),
+        "num_seg": given["vid_len"],
+    }
+    arrays["cas"][:, given["cols"]] = given["fg_cas_cols"]
+    arrays["score"][given["cols"]] = given["fg_cls_cols"]
+    if "cumsum" in given:
+        arrays["warp"] = given["cumsum"]
+    method = build_method(config)
+    curves = method.curves(arrays) if kind == "test" else method.pseudo_curves(arrays)
+    assert_same(as_rows(localize(curves)), given[f"{kind}_dets"])
