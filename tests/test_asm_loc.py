@@ -16,11 +16,11 @@ from test_localize import as_rows, assert_same
 
 from config import make_config
 from eval.table import read_ground_truth
-from localize import Detections, localize
+from localize import localize
 from methods import build_method
 from methods.asm_loc import losses
 from methods.segment_attention import ASMNet
-from methods.segments import Plan, at_random, stretched, uniform, weights
+from methods.segments import at_random, stretched, uniform
 from options import parse_args
 from rows import Rows
 from store import Files
@@ -330,7 +330,7 @@ def test_the_whole_chain(golden_asm, dataset):
 
 
 def assert_log(method, videos, activations, expected):
-    """Mean losses on the test videos, accuracy and average mAP; the official accuracy knows no best class below the threshold."""
+    """Mean losses on the test videos, accuracy and average mAP."""
     method.network.eval()
     terms = []
     for video in videos:
@@ -344,7 +344,8 @@ def assert_log(method, videos, activations, expected):
     tiou = (np.arange(0.1, 0.8, 0.1) if method.config.steps > 1 else np.arange(0.5, 1.0, 0.05)).tolist()
     config = replace(method.config, tiou_thresholds=tuple(tiou))
     evaluation = score(method, activations, detect(method, activations), labels, truth, config)
-    above = np.stack([activations[video.name]["score"][:-1] > method.config.class_th for video in videos])  # or none
+    above = np.stack([activations[video.name]["score"][:-1] > method.config.class_th for video in videos])
+    # the official accuracy knows no best class where none is above
     right = [np.array_equal(row, video.label_c > 0) for row, video in zip(above, videos, strict=True)]
     np.testing.assert_allclose([np.mean(right), evaluation.average_mAP], expected[5:], atol=1e-6)
 
