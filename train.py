@@ -104,16 +104,17 @@ def fit(
     def begin_step(step: int) -> None:
         """Every process works on what number 0 has made of what all of them found."""
         assert stepwise
-        videos = [*data.train, *data.test]
-        found = found_by_all(videos, lambda: None)
-        known = stepwise.refine({video.name: found[video.name] for video in videos}, data.train) if found else {}
+        # apart, as an evaluation of the test videos alone computes them
+        found = found_by_all(data.test) | found_by_all(data.train)
+        known = stepwise.refine(found, data.train) if found else {}
         state.known, state.step = team.agreed(known), step
         stepwise.begin_step(step, state.known)
 
-    def found_by_all(videos: list[Video], between: Callable[[], None]) -> Activations:
-        """Activations of `videos`, for number 0."""
+    def found_by_all(videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
+        """Activations of `videos`, in that order, for number 0; nothing for the others."""
         own = compute_activations(method, videos, store, device, between, team.every())
-        return {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
+        found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
+        return {video.name: found[video.name] for video in videos if found}
 
     if stepwise:
         stepwise.begin_step(state.step, state.known)
@@ -143,7 +144,7 @@ def fit(
                 between = stop_if_asked if team.size == 1 else lambda: None
                 found = found_by_all(data.test, between)
                 if recorder:
-                    recorder.evaluate({video.name: found[video.name] for video in data.test})
+                    recorder.evaluate(found)
             if at_end:
                 break
             if stepwise and state.step != config.step_of(state.iteration):

@@ -1,6 +1,8 @@
 """ASM-Loc against what the official code computes, and its fast forms against the plain ones."""
 
 import json
+import os
+import signal
 import zlib
 from argparse import Namespace
 from dataclasses import replace
@@ -9,23 +11,32 @@ import numpy as np
 import oracle_asm_loc as oracle
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_localize import as_rows, assert_same
+from test_resume import kept_bytes, records
 
+import main
+import main_eval
+import recorder
+import train
+from checkpoint import TrainingState
 from config import make_config
 from eval.table import read_ground_truth
-from localize import localize
+from localize import Detections, localize
 from methods import build_method
 from methods.asm_loc import losses
 from methods.segment_attention import ASMNet
-from methods.segments import at_random, stretched, uniform
+from methods.segments import Plan, at_random, stretched, uniform
 from options import parse_args
 from rows import Rows
 from store import Files
+from team import Team
 from test import compute_activations, detect, score
-from thumos_features import Batch, Video, rows_shown
+from thumos_features import Batch, Video, load_data, rows_shown, training_batch
+from train import Loss, make_optimizer, train_step
+from utils import Stopped, UserError
 
 
 @pytest.fixture(scope="session")
@@ -230,6 +241,61 @@ def test_official_stretching(golden_asm):
     np.testing.assert_allclose((x[:5][rows] * shares[:, :, None]).sum(axis=1), golden_asm["samp/dyn2/out"], atol=1e-6)
 
 
+# ----------------------------------------------------------------------------------------------------------- segments
+
+
+def plan_for(found, rows, labels, trained_on, *flags):
+    """A video of such detections (class, score, start, end) in a step that follows another."""
+    found = np.array(sorted(found, key=lambda row: (row[0], -row[1]))).reshape(-1, 4)
+    config = config_for("--num_segments=30", "--hidden=8", "--len_feature=4", *flags)
+    label_c = np.isin(np.arange(20), labels).astype(np.float32)
+    annotations = [{"label": config.classes[c], "segment": [0, 1]} for c in labels]
+    video = Video("v", rows, label_c, annotations, 25.0, 16, None, False, 2, (), lambda: np.zeros((rows, 4), np.float32))
+    return Plan(Detections(found[:, 0].astype(int), found[:, 1], found[:, 2:]), video, trained_on, config), found
+
+
+@st.composite
+def detections_of_a_video(draw):
+    rows = draw(st.integers(2, 50))
+    place = st.integers(0, 2 * rows).map(lambda n: 0.32 * n)
+    one = st.tuples(st.integers(0, 3), st.sampled_from([-0.1, 0.1, 0.2, 0.5, 0.9]), place, place)
+    found = [(c, s, min(a, b), max(a, b) + 0.32) for c, s, a, b in draw(st.lists(one, max_size=12))]
+    return found, rows, draw(st.permutations(range(4)))[: draw(st.integers(1, 3))], draw(st.booleans())
+
+
+@given(detections_of_a_video(), st.sampled_from([("0.5", "6", "0.7"), ("0", "10", "0.3"), ("1", "3", "1")]))
+def test_segments_are_those_of_plain_steps(video, setting):
+    """Stretched time, boxes and labels, of training and test videos, with as many classes as there are."""
+    delta, gamma, alpha = setting
+    flags = [f"--delta={delta}", f"--gamma={gamma}", f"--proposal_share={alpha}"]
+    plan, found = plan_for(*video, *flags)
+    _, rows, labels, trained_on = video
+    classes = labels if trained_on else list(dict.fromkeys(found[:, 0].astype(int)))
+    by_class = [[tuple(row) for row in found[found[:, 0] == c, 1:]] for c in classes]
+    w = oracle.weights([own for own in by_class if own], rows, float(delta), float(gamma), float(alpha))
+    cumsum = np.concatenate([[0], np.cumsum(w)])
+    np.testing.assert_allclose(plan.warp, cumsum, atol=1e-9)
+    assert plan.warp[-1] == pytest.approx(round(plan.warp[-1]), abs=1e-9), "stretched runs last whole rows"
+    ordered = [row[1:] for own in by_class for row in sorted(own, key=lambda row: -row[0])]
+    times = len(plan.shown(None).rows_tk)
+    assert times == min(30, round(plan.warp[-1]))
+    for count in (times, 30):
+        expected = oracle.boxes(ordered, rows, plan.warp, count, float(delta))
+        np.testing.assert_array_equal(plan.boxes(count), np.array(expected).reshape(-1, 2))
+        label_tc = plan.labels(count)
+        triples = [(int(c), a, b) for c, _, a, b in found]
+        np.testing.assert_array_equal(label_tc, oracle.labels(triples, plan.label_c, rows, plan.warp, count))
+        np.testing.assert_allclose(label_tc.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_short_action_is_stretched_to_gamma_widened_rows():
+    plan, _ = plan_for([(0, 0.6, 12.8, 16.0), (0, 0.5, 30.0, 31.0)], 60, [0], True)
+    weight_l = np.diff(plan.warp)  # 5 rows, widened to 11, last 12; those of the worse detection last as before
+    np.testing.assert_allclose(weight_l, [1] * 18 + [12 / 11] * 11 + [1] * 31, atol=1e-9)
+    mixture = plan.shown(np.random.RandomState(0))
+    assert mixture.rows_tk.shape == (30, 4) and mixture.boxes is not None and len(mixture.boxes) == 2
+
+
 # ---------------------------------------------------------------------------------------------------- the whole chain
 
 LENGTHS = {"train": [25, 60, 61, 150, 97, 200], "test": [1, 2, 30, 60, 83, 170, 240]}
@@ -371,3 +437,117 @@ def test_official_detections(golden_localization, case, kind):
     method = build_method(config)
     curves = method.curves(arrays) if kind == "test" else method.pseudo_curves(arrays)
     assert_same(as_rows(localize(curves)), given[f"{kind}_dets"])
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+RUN = ["--method=asm_loc", "--seed=0", "--lr=[0.01]*9", "--steps=2", "--step_iters=3", "--eval_every=2", "--batch_size=2"]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def run(tiny, tmp_path):
+    """main.py or main_eval.py in this process, on the tiny data; returns the folder of the files."""
+
+    def start(work, *flags, folder="run"):
+        places = [f"--{kind}_path={tmp_path / folder / kind}" for kind in ("model", "output", "log")]
+        work(parse_args([f"--data_path={tiny}", "--cache_path=none", *TINY, *places, *flags, "--quiet"]))
+        return tmp_path / folder
+
+    return start
+
+
+def test_a_run_stopped_inside_a_step_ends_with_the_same_files(run, tmp_path, monkeypatch):
+    """Asked to stop inside step 1 and at its end, and killed inside step 2."""
+    straight = kept_bytes(run(main.train, *RUN))
+    assert [record["iteration"] for record in records(tmp_path / "run")] == [2, 4, 6, 8, 9]
+    monkeypatch.setattr(recorder, "CHECKPOINT_SHARE", 1e9)  # one before every evaluation
+    for at, error, step in ((5, Stopped, 1), (6, Stopped, 1), (9, Killed, 2)):
+
+        def until(loss, state, *rest, at=at, error=error):
+            terms = train_step(loss, state, *rest)
+            if state.iteration == at and error is Killed:
+                raise Killed
+            if state.iteration == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return terms
+
+        with monkeypatch.context() as patched, pytest.raises(error):
+            patched.setattr(train, "train_step", until)
+            run(main.train, *RUN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        saved = torch.load(tmp_path / "run" / "model" / "ASM_Loc_model_seed_0_last.ckpt")
+        assert saved["step"] == step and len(saved["known"]["videos"]) == 9 and len(saved["known"]["scores"]) > 0
+        assert kept_bytes(run(main.train, *RUN, "--resume")) == straight, at
+
+
+def rows_of_file(path):
+    found = json.loads(path.read_text())["results"]
+    return [(video, row["label"], *row["segment"], row["score"]) for video in sorted(found) for row in found[video]]
+
+
+def test_a_checkpoint_alone_gives_the_detections_of_the_training(run, tmp_path):
+    """The chain of networks is followed from the first; boxes at hand during the training are the same."""
+    folder = run(main.train, *RUN)
+    last = folder / "model" / "ASM_Loc_model_seed_0_last.ckpt"
+    assert torch.load(last)["network"]["step"] == 2
+    expected = rows_of_file(folder / "output" / "detections_last_seed_0.json")
+    assert len(expected) >= 10
+    state, steps = torch.load(last), ["--method=asm_loc", "--steps=2"]
+    saved, found = tmp_path / "activations.npz", folder / "output" / "detections.json"
+    run(main_eval.evaluate, *steps, f"--model_file={last}", f"--save_activations={saved}")
+    assert rows_of_file(found) == expected
+    run(main_eval.evaluate, *steps, f"--activations={saved}")
+    assert rows_of_file(found) == expected
+
+    official = tmp_path / "official"
+    official.mkdir()
+    for step, name in enumerate(("model_step0_last_epoch", "model_step1_last_epoch", "model_step2_best_epoch")):
+        begin = f"networks.{step}."
+        part = {key.removeprefix(begin): value for key, value in state["network"].items() if key.startswith(begin)}
+        content = {"epoch": 7, "model_state_dict": part, "optimizer": {}, "best_test_mAP": np.float64(0.3)}
+        torch.save(content, official / f"{name}.pth")
+    run(main_eval.evaluate, *steps, f"--model_file={official}")
+    assert rows_of_file(found) == expected
+    (official / "model_step2_best_epoch.pth").unlink()
+    with pytest.raises(UserError, match=r"model_step2_best_epoch\.pth: no such checkpoint"):
+        run(main_eval.evaluate, *steps, f"--model_file={official}")
+    with pytest.raises(UserError, match="expected a checkpoint file"):
+        run(main_eval.evaluate, f"--model_file={official}")
+
+
+def test_a_best_model_of_an_earlier_step_is_followed_to_that_step_only(run):
+    """And with quirk Q2 repaired the best is of the last step."""
+    folder = run(main.train, *RUN, "--seed=2")
+    best_file = folder / "model" / "ASM_Loc_model_seed_2.pkl"
+    best = max(records(folder), key=lambda record: record["average_mAP"])
+    assert torch.load(best_file)["step"] == (best["iteration"] - 1) // 3 == 1
+    run(main_eval.evaluate, "--method=asm_loc", "--steps=2", f"--model_file={best_file}")
+    expected = rows_of_file(folder / "output" / "detections_best_seed_2.json")
+    assert rows_of_file(folder / "output" / "detections.json") == expected
+    folder = run(main.train, *RUN, "--seed=2", "--fix=Q2", folder="repaired")
+    assert torch.load(folder / "model" / "ASM_Loc_model_seed_2.pkl")["step"] == 2
+
+
+def test_only_the_network_of_a_step_is_trained(tiny):
+    config = config_for(f"--data_path={tiny}", *TINY, *RUN[1:])
+    data = load_data(config)
+    torch.manual_seed(0)
+    method = build_method(config)
+    state = TrainingState(method.network, make_optimizer(method.network, config), torch.amp.GradScaler(enabled=False), 0, "")
+    store, cpu = Files(1), torch.device("cpu")
+    before = {key: value.clone() for key, value in method.network.state_dict().items()}
+    for step in range(3):
+        if step:
+            known = method.refine(compute_activations(method, data.test + data.train, store, cpu), data.train)
+            method.begin_step(step, known)
+        batch = training_batch(data.train, store, config, method.shown, 0, step)
+        train_step(Loss(method), state, batch, 0.01, Team())
+        after = {key: value.clone() for key, value in method.network.state_dict().items()}
+        changed = {key.split(".")[1] for key, value in after.items() if key != "step" and not torch.equal(value, before[key])}
+        assert changed == {str(step)}
+        before = after
