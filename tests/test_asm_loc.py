@@ -11,7 +11,7 @@ import numpy as np
 import oracle_asm_loc as oracle
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, edit_gt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_localize import as_rows, assert_same
@@ -22,12 +22,12 @@ import main_eval
 import recorder
 import train
 from checkpoint import TrainingState
-from config import make_config
+from config import make_config, parse_thresholds
 from eval.table import read_ground_truth
 from localize import Detections, localize
 from methods import build_method
 from methods.asm_loc import losses
-from methods.segment_attention import ASMNet
+from methods.segment_attention import ASMNet, find_places
 from methods.segments import Plan, at_random, stretched, uniform
 from options import parse_args
 from rows import Rows
@@ -551,3 +551,122 @@ def test_only_the_network_of_a_step_is_trained(tiny):
         changed = {key.split(".")[1] for key, value in after.items() if key != "step" and not torch.equal(value, before[key])}
         assert changed == {str(step)}
         before = after
+
+
+# ------------------------------------------------------------------------------------------------- settings and quirks
+
+
+def test_published_settings_are_pinned():
+    thumos, activitynet = (
+        vars(parse_args(["--method=asm_loc", f"--dataset={name}"])) for name in ("thumos14", "activitynet1.3")
+    )
+    expected = {
+        "steps": (3, 1),
+        "step_iters": (1300, 7100),
+        "lr": ("[0.0001]*10400", "[0.0001]*14200"),
+        "batch_size": (16, 64),
+        "weight_decay": (5e-5, 1e-3),
+        "dropout": (0.7, 0.7),
+        "num_segments": (750, 150),
+        "r_fg": (8, 2),
+        "r_bg": (3, 10),
+        "lambda_fg": (1, 5),
+        "lambda_bg": (0.5, 0.5),
+        "lambda_ab": (0.5, 0.5),
+        "beta": (0.2, 0.2),
+        "delta": (0.5, 0),
+        "proposal_share": (0.7, 0.3),
+        "gamma": (6, 10),
+        "class_th": (0.25, 0.1),
+        "scale": (20, 20),
+        "outer": (0.2, 0.15),
+        "nms_th": (0.45, 0.9),
+    }
+    assert {name: (thumos[name], activitynet[name]) for name in expected} == expected
+    config = config_for()
+    for found, wanted in (
+        (config.cas_thresholds, np.arange(0.15, 0.25, 0.05)),
+        (config.att_thresholds, np.arange(0.1, 0.925, 0.025)),
+        (config.pseudo_thresholds, np.arange(0.4, 0.925, 0.025)),
+        (parse_thresholds(activitynet["cas_th"]), [0.005, 0.01, 0.015, 0.02]),
+        (parse_thresholds(activitynet["pseudo_th"]), np.arange(0.1, 0.305, 0.005)),
+    ):
+        np.testing.assert_array_equal(found, wanted)
+    assert [config.step_of(i) for i in (0, 1299, 1300, 3899, 3900, 10399)] == [0, 0, 1, 2, 3, 3]
+
+
+def test_mistakes_in_own_flags():
+    with pytest.raises(UserError, match="--att_th"):
+        config_for("--att_th=a:b")
+    with pytest.raises(UserError, match="--hidden 12"):
+        build_method(config_for("--hidden=12", "--len_feature=4"))
+
+
+def test_q3_unreachable_videos_count_and_the_score_without_them_is_beside(run, tiny):
+    edit_gt(tiny, lambda database: database.update(video_test_99=database["video_test_0"]))
+    record = records(run(main.train, *RUN))[-1]
+    assert record["ground_truth"].startswith("5 videos") and record["with_features"]["ground_truth"].startswith("4 videos")
+
+
+def test_q4_classes_that_a_training_video_lacks_stretch_it():
+    found = [(3, 0.6, 12.8, 16.0), (3, 0.5, 25.6, 28.8)]
+
+    def total(*flags):
+        return plan_for(found, 60, [0], True, *flags)[0].warp[-1]
+
+    assert total("--stretch_by=detected") > 60 == total("--stretch_by=detected", "--fix=Q4") == total("--stretch_by=annotated")
+
+
+def test_q5_classes_come_in_order_of_appearance():
+    """Of two that start together the one that appears later is met first, and drops the other if that ends no later."""
+    found = [(1, 0.6, 0.0, 6.4), (2, 0.6, 0.0, 9.6)]
+    flags = ["--proposal_share=0", "--delta=0"]
+    assert plan_for(found, 30, [1, 2], True, *flags)[0].boxes(30).tolist() == [[0, 15]]
+    assert plan_for(found, 30, [2, 1], True, *flags)[0].boxes(30).tolist() == [[0, 10], [0, 15]]
+
+
+def test_q6_a_single_detection_never_stretches_unless_its_score_is_negative():
+    assert plan_for([(0, 0.6, 12.8, 16.0)], 60, [0], True)[0].warp[-1] == 60
+    assert plan_for([(0, -0.6, 12.8, 16.0)], 60, [0], True)[0].warp[-1] > 60
+
+
+def test_q9_the_last_row_of_a_long_video_is_never_drawn():
+    random = np.random.RandomState(0)
+    drawn = np.concatenate([at_random(100, 30, random)[0][:, 0] for _ in range(200)])
+    assert set(drawn.tolist()) == set(range(99))
+
+
+def test_q11_a_video_of_one_row_is_trained_on():
+    assert at_random(1, 30, np.random.RandomState(0))[0].max() == 0
+    plan, _ = plan_for([(0, 0.6, 0.0, 0.64)], 1, [0], True)
+    shown = plan.shown(np.random.RandomState(0))
+    assert plan.warp is None and set(shown.rows_tk.ravel().tolist()) == {0}
+    np.testing.assert_allclose(shown.shares_tk.sum(axis=1), 1)
+
+
+def test_q12_any_number_of_boxes():
+    boxes = np.stack([np.arange(300), np.arange(300) + 5], axis=1)
+    places = find_places([boxes[:0], boxes], 400)
+    assert len(places.time_m) == 305 and places.box_bn.shape == (1, 300) and len(places.runs) == 1
+
+
+def test_q26_a_training_video_without_proposals_of_its_class_is_all_background():
+    label_tc = plan_for([(3, 0.6, 12.8, 16.0)], 60, [0], True)[0].labels(30)
+    assert label_tc[:, -1].all() and label_tc.sum() == 30
+
+
+def test_q29_durations_are_ignored():
+    arrays = {
+        "cas": np.tile(np.linspace(0, 1, 30, dtype=np.float32)[:, None], (1, 21)),
+        "attention": np.linspace(0, 1, 30, dtype=np.float32),
+        "score": np.full(21, 0.5, dtype=np.float32),
+        "num_seg": np.array(30),
+        "duration": np.array(25.0),
+    }
+    small = ["--hidden=8", "--len_feature=4"]
+    official, fixed = (build_method(config_for(*small, *fix)).curves(arrays) for fix in ([], ["--fix=Q29"]))
+    assert official.points * official.seconds_per_point == pytest.approx(19.2)
+    assert fixed.points * fixed.seconds_per_point == pytest.approx(25) and fixed.warped_seconds == 25
+    arrays["warp"] = np.linspace(0, 40, 31)
+    found = localize(build_method(config_for(*small, "--fix=Q29")).curves(arrays))
+    assert found.segments.max() == pytest.approx(25)
