@@ -40,7 +40,8 @@ class Rows(NamedTuple):
 
     def dense(self) -> Tensor:
         """(B, T, F) in single precision."""
-        return torch.cat(self.parts).float()[self.index_bt]
+        table = torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
+        return table.float()[self.index_bt]
 
     def times(self, weight_fk: Tensor) -> Tensor:
         """Every row by a matrix: (N, K)."""

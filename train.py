@@ -97,9 +97,8 @@ def fit(
 ) -> None:
     """Train from where `state` stands to the end, evaluating as it goes; number 0 of the team has the recorder."""
     interval = config.eval_interval(len(data.train))
-    loss = team.training_together(Loss(method))
-
     stepwise = method if isinstance(method, Stepwise) else None
+    loss = team.training_together(Loss(method), in_parts=stepwise is not None)
 
     def begin_step(step: int) -> None:
         """Every process works on what number 0 has made of what all of them found."""

@@ -7,6 +7,7 @@ Shapes: B batch, T time, F features, D hidden channels, C action classes, class 
 lie in a box, G runs of them of at most S times, N boxes of the batch, P pairs of a box and a time in it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -180,8 +181,8 @@ class Attention(nn.Module):
                     bn.num_batches_tracked += 1
             mean, variance = mean_now, variance_now
         scale_d = bn.weight * (variance + bn.eps).rsqrt()
-        base_d = (elsewhere_d - mean) * scale_d + bn.bias
-        return (x_td + base_d).index_add_(0, time_m, (there_md - elsewhere_d) * scale_d)
+        added_elsewhere_d = (elsewhere_d - mean) * scale_d + bn.bias
+        return (x_td + added_elsewhere_d).index_add_(0, time_m, there_md * scale_d - elsewhere_d * scale_d)
 
 
 class Inside(Attention):
@@ -259,29 +260,46 @@ class ASMNet(nn.Module):
     def forward(self, x: Tensor | Rows, localized_only: bool = False) -> Output:
         """`localized_only` leaves out what localization does not use."""
         rows = Rows.shown(x)
-        x_btf = rows.dense()
-        size_b, size_t, _ = x_btf.shape
+        size_b, size_t = rows.index_bt.shape
         maybe = self.dropout if self.everywhere else lambda values, _: values
         embedding = self.feature_embedding[-1]
         assert isinstance(embedding, nn.Conv1d)
         weight_3fd, bias_d = embedding.weight.permute(2, 1, 0).to(self.dtype), bias_of(embedding).to(self.dtype)
-        x_btd = convolve(maybe(x_btf, rows).to(self.dtype), weight_3fd, bias_d, slope=0.0).float()
+        x_btd = convolve(maybe(rows.dense(), rows).to(self.dtype), weight_3fd, bias_d, slope=0.0).float()
         if self.full:
             places = find_places(rows.boxes or [np.zeros((0, 2), dtype=np.int64)] * size_b, size_t).to(x_btd.device)
-            x_td = self.MHSA_Intra(x_btd.flatten(0, 1), places, self.dtype)
-            x_btd = self.MHSA_Inter(x_td, places, self.dtype).view(x_btd.shape)
+            x_td = x_btd.flatten(0, 1)
+            for attention in (self.MHSA_Intra, self.MHSA_Inter):
+                x_td = attention(x_td, places, self.dtype)
+            x_btd = x_td.view(x_btd.shape)
         attention_bt2 = F.linear(maybe(x_btd, rows), self.att_branch.weight.squeeze(2), self.att_branch.bias).softmax(dim=2)
         uncertainty_bt = None
         if self.full and not localized_only:
             uncertainty_bt = F.linear(maybe(x_btd, rows), self.uncertainty_branch.weight.squeeze(2)).squeeze(2)
-        kept_bt1 = self.dropout(x_btd.new_ones(size_b, size_t, 1), rows)
-        logits = self.snippet_cls(self.dropout(x_btd * kept_bt1, rows))
+        logits = self.classified(x_btd, rows)
         score_fg, score_bg = (
             None if localized_only and branch else self.video_score(logits * attention_bt2[:, :, branch : branch + 1], divisor)
             for branch, divisor in enumerate(self.k_divisors)
         )
         assert score_fg is not None
         return Output(score_fg, score_bg, attention_bt2, logits, uncertainty_bt)
+
+    def classified(self, x_btd: Tensor, rows: Rows) -> Tensor:
+        """Logits (B, T, C+1). Dropout leaves out whole times, and then single values of those that remain and no others."""
+        size_b, size_t, _ = x_btd.shape
+        p = self.dropout.p
+        if not self.training or p in (0, 1):
+            return self.snippet_cls(self.dropout(x_btd, rows))
+        kept_bt = self.dropout(x_btd.new_ones(size_b, size_t), rows)
+        most = math.ceil(size_t * (1 - p) + 6 * (size_t * p * (1 - p)) ** 0.5)  # the same for all processes that share a batch
+        if most > size_t or bool(((kept_bt > 0).sum(dim=1) > most).any()):
+            most = size_t
+        time_bm = kept_bt.argsort(dim=1, descending=True, stable=True)[:, :most]
+        flat = (time_bm + size_t * torch.arange(size_b, device=time_bm.device)[:, None]).flatten()
+        x_bmd = (x_btd.flatten(0, 1)[flat] * kept_bt.flatten()[flat, None]).view(size_b, most, -1)
+        logits_bmc = self.snippet_cls(self.dropout(x_bmd, rows))
+        everywhere = self.snippet_cls.bias.expand(size_b, size_t, -1)
+        return everywhere.scatter(1, time_bm[:, :, None].expand_as(logits_bmc), logits_bmc)
 
     @staticmethod
     def video_score(cas_btc: Tensor, divisor: int) -> Tensor:

@@ -670,3 +670,18 @@ def test_q29_durations_are_ignored():
     arrays["warp"] = np.linspace(0, 40, 31)
     found = localize(build_method(config_for(*small, "--fix=Q29")).curves(arrays))
     assert found.segments.max() == pytest.approx(25)
+
+
+def test_dropout_leaves_out_times_and_values():
+    """On average the logits are those without dropout; a time that is left out has the bias."""
+    torch.manual_seed(0)
+    network = fill(ASMNet(5, 3, 16, False, (8, 3), 0.6), 16).train()
+    x = torch.rand(4, 50, 5)
+    with torch.no_grad():
+        drawn = torch.stack([network(x).logits for _ in range(2000)])
+        expected = network.eval()(x).logits
+    bias = network.snippet_cls.bias
+    left_out = (drawn == bias).all(dim=3)
+    assert left_out.float().mean().item() == pytest.approx(0.6, abs=0.01)
+    error = (drawn.mean(dim=0) - expected) / (drawn.std(dim=0) / 2000**0.5)
+    assert error.abs().max() < 5 and error.std().item() == pytest.approx(1, abs=0.15)
