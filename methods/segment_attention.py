@@ -157,32 +157,30 @@ class Attention(nn.Module):
         return found.transpose(1, 2).reshape(groups * size, width // 3)
 
     def out(self, x_nd: Tensor) -> Tensor:
-        """In single precision."""
-        weight = self.conv_out.weight.squeeze(2)
-        return F.linear(x_nd, weight.to(x_nd.dtype)).float() + bias_of(self.conv_out)
+        """In single precision, the bias left out."""
+        return F.linear(x_nd, self.conv_out.weight.squeeze(2).to(x_nd.dtype)).float()
 
-    def added(self, x_td: Tensor, there_md: Tensor, time_m: Tensor) -> Tensor:
-        """`x_td` (B*T, D) plus the batch norm of `there_md` at the times `time_m` and of the output's bias at all others."""
-        bn, elsewhere_d, count, there = self.bn, bias_of(self.conv_out), len(x_td), len(there_md)
-        mean, variance = bn.running_mean, bn.running_var
-        assert mean is not None and variance is not None
+    def added(self, x_td: Tensor, more_md: Tensor, time_m: Tensor) -> Tensor:
+        """`x_td` (B*T, D) plus the batch norm of the output: its bias, and at the times `time_m` `more_md` more than that."""
+        bn, bias_d, count, there = self.bn, bias_of(self.conv_out), len(x_td), len(more_md)
+        running_mean, running_var = bn.running_mean, bn.running_var
+        assert running_mean is not None and running_var is not None
+        mean_d, variance_d = running_mean - bias_d, running_var  # means, too, as what they are more than the bias
         if self.training:
+            variance_there_d, mean_there_d = torch.zeros_like(bias_d), 0 * bias_d
             if there:
-                variance_there, mean_there = torch.var_mean(there_md, dim=0, correction=0)
-            else:
-                variance_there, mean_there = torch.zeros_like(elsewhere_d), elsewhere_d
+                variance_there_d, mean_there_d = torch.var_mean(more_md, dim=0, correction=0)
             share = there / count
-            mean_now = share * mean_there + (1 - share) * elsewhere_d
-            variance_now = share * (variance_there + (mean_there - mean_now) ** 2) + (1 - share) * (elsewhere_d - mean_now) ** 2
+            mean_d = share * mean_there_d
+            variance_d = share * (variance_there_d + (mean_there_d - mean_d) ** 2) + (1 - share) * mean_d**2
             with torch.no_grad():
-                mean.lerp_(mean_now, bn.momentum or 0)
-                variance.lerp_(variance_now * (count / (count - 1)), bn.momentum or 0)
+                running_mean.lerp_(mean_d + bias_d, bn.momentum or 0)
+                running_var.lerp_(variance_d * (count / (count - 1)), bn.momentum or 0)
                 if bn.num_batches_tracked is not None:
                     bn.num_batches_tracked += 1
-            mean, variance = mean_now, variance_now
-        scale_d = bn.weight * (variance + bn.eps).rsqrt()
-        added_elsewhere_d = (elsewhere_d - mean) * scale_d + bn.bias
-        return (x_td + added_elsewhere_d).index_add_(0, time_m, there_md * scale_d - elsewhere_d * scale_d)
+            mean_d = mean_d + 0 * bias_d  # decays, as a parameter whose gradient is zero
+        scale_d = bn.weight * (variance_d + bn.eps).rsqrt()
+        return (x_td + (bn.bias - mean_d * scale_d)).index_add_(0, time_m, more_md * scale_d)
 
 
 class Inside(Attention):

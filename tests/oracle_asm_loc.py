@@ -15,14 +15,14 @@ class PlainASMNet(ASMNet):
     most = 200
 
     def forward(self, rows, localized_only=False):
-        x_btd = rows.dense() if hasattr(rows, "dense") else rows
-        boxes = getattr(rows, "boxes", ()) or [np.zeros((0, 2), dtype=int)] * len(x_btd)
+        x_btd = rows.dense().to(self.att_branch.weight.dtype)
+        boxes = rows.boxes or [np.zeros((0, 2), dtype=int)] * len(x_btd)
         p = self.dropout.p
         if self.everywhere:
             x_btd = F.dropout(x_btd, p, self.training)
         x_btd = F.relu(self.feature_embedding[-1](x_btd.transpose(1, 2))).transpose(1, 2)
         if self.full:
-            member_btn = torch.zeros(len(x_btd), x_btd.shape[1], self.most)
+            member_btn = x_btd.new_zeros(len(x_btd), x_btd.shape[1], self.most)
             there_bn = torch.zeros(len(x_btd), self.most, dtype=torch.bool)
             for b, own in enumerate(boxes):
                 for n, (first, last) in enumerate(own):
@@ -34,7 +34,7 @@ class PlainASMNet(ASMNet):
         again = (lambda x: F.dropout(x, p, self.training)) if self.everywhere else (lambda x: x)
         attention = self.att_branch(again(x_bdt)).transpose(1, 2).softmax(dim=2)
         doubt = self.uncertainty_branch(again(x_bdt)).squeeze(1) if self.full else None
-        kept = F.dropout(torch.ones(*x_btd.shape[:2], 1), p, self.training)
+        kept = F.dropout(x_btd.new_ones(*x_btd.shape[:2], 1), p, self.training)
         logits = self.snippet_cls(F.dropout(x_btd * kept, p, self.training))
         scores = []
         for branch, divisor in enumerate(self.k_divisors):

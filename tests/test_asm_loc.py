@@ -192,16 +192,16 @@ def test_three_steps_of_adam(golden_asm, tag, kind):
 boxes_of_a_video = st.lists(st.tuples(st.integers(0, 29), st.integers(-1, 12)), max_size=6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.lists(boxes_of_a_video, min_size=1, max_size=3), st.booleans(), st.integers(0, 9))
 def test_attention_where_boxes_are_is_attention_with_masks(videos, training, seed):
-    """Boxes that overlap, hold each other, are empty or the same; outputs, gradients, statistics."""
+    """Boxes that overlap, hold each other, are empty or the same; outputs, gradients, statistics, the plain ones in double."""
     torch.manual_seed(seed)
     boxes = tuple(np.array([(a, min(a + n, 29)) for a, n in own], dtype=np.int64).reshape(-1, 2) for own in videos)
     rows = Rows.shown(torch.rand(len(videos), 30, 5))._replace(boxes=boxes)
     ours, plain = ASMNet(5, 3, 16, True, (8, 3), 0.0), oracle.PlainASMNet(5, 3, 16, True, (8, 3), 0.0)
     fill(ours, 16), fill(plain, 16)
-    found, expected = ours.train(training)(rows), plain.train(training)(rows)
+    found, expected = ours.train(training)(rows), plain.double().train(training)(rows)
     for name, value in outputs(expected).items():
         np.testing.assert_allclose(outputs(found)[name], value, atol=2e-5, err_msg=name)
     for output in (found, expected):
@@ -210,7 +210,7 @@ def test_attention_where_boxes_are_is_attention_with_masks(videos, training, see
     others = dict(plain.named_parameters())
     for key, weight in ours.named_parameters():
         other = others[key].grad
-        np.testing.assert_allclose(weight.grad.numpy(), other.numpy(), atol=3e-5 * max(1, other.abs().max()), err_msg=key)
+        np.testing.assert_allclose(weight.grad.numpy(), other.numpy(), atol=1e-4 * max(1, other.abs().max()), err_msg=key)
     for key, value in plain.state_dict().items():
         np.testing.assert_allclose(ours.state_dict()[key].numpy(), value.numpy(), atol=1e-5, err_msg=key)
 
