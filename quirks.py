@@ -16,7 +16,7 @@ REPAIRABLE = {
     "asm_loc": {
         "Q2": "the best model of a step has to beat those of all earlier steps",
         "Q4": "training videos of ActivityNet are stretched by proposals of classes that they do not have",
-        "Q29": "durations are ignored: a video lasts as long as its rows",
+        "Q28": "durations are ignored: a video lasts as long as its rows",
     },
 }
 

@@ -163,7 +163,7 @@ class ASMLoc:
         term = config.class_weight * arrays["score"].astype(np.float64)
         by_activation = self._sweep(config.cas_thresholds, "activation", 0 * term, arrays)
         by_attention = self._sweep(config.att_thresholds, "common", term, arrays)
-        duration = float(arrays["duration"]) if "duration" in arrays and "Q29" in config.repaired else None
+        duration = float(arrays["duration"]) if "duration" in arrays and "Q28" in config.repaired else None
         return self._curves(arrays, [by_activation, by_attention], duration)
 
     def pseudo_curves(self, arrays: Arrays) -> Curves:

@@ -655,7 +655,7 @@ def test_q26_a_training_video_without_proposals_of_its_class_is_all_background()
     assert label_tc[:, -1].all() and label_tc.sum() == 30
 
 
-def test_q29_durations_are_ignored():
+def test_q28_durations_are_ignored():
     arrays = {
         "cas": np.tile(np.linspace(0, 1, 30, dtype=np.float32)[:, None], (1, 21)),
         "attention": np.linspace(0, 1, 30, dtype=np.float32),
@@ -664,11 +664,11 @@ def test_q29_durations_are_ignored():
         "duration": np.array(25.0),
     }
     small = ["--hidden=8", "--len_feature=4"]
-    official, fixed = (build_method(config_for(*small, *fix)).curves(arrays) for fix in ([], ["--fix=Q29"]))
+    official, fixed = (build_method(config_for(*small, *fix)).curves(arrays) for fix in ([], ["--fix=Q28"]))
     assert official.points * official.seconds_per_point == pytest.approx(19.2)
     assert fixed.points * fixed.seconds_per_point == pytest.approx(25) and fixed.warped_seconds == 25
     arrays["warp"] = np.linspace(0, 40, 31)
-    found = localize(build_method(config_for(*small, "--fix=Q29")).curves(arrays))
+    found = localize(build_method(config_for(*small, "--fix=Q28")).curves(arrays))
     assert found.segments.max() == pytest.approx(25)
 
 
