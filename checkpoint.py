@@ -6,8 +6,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,13 +47,19 @@ class TrainingState:
     iteration: int = 0
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
+    step: int = 0  # of a method that trains in several
+    known: dict[str, Any] = field(default_factory=dict)  # what the step before found (methods.Stepwise)
     best_model: Best | None = None
 
-    KEPT = ("seed", "data", "run", "iteration", "losses", "records")
+    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known")
 
-    def is_best(self, record: dict[str, Any]) -> bool:
-        """Whether the mAP that chooses is higher than any before."""
-        return self.best_model is None or record["choice"] > self.best_model.record["choice"]
+    def is_best(self, record: dict[str, Any], config: Config) -> bool:
+        """Whether the mAP that chooses is higher than any before, or than any of its step, if that is what counts."""
+        if self.best_model is None:
+            return True
+        best = self.best_model.record
+        steps = [config.step_of(one["iteration"] - 1) for one in (record, best)]
+        return record["choice"] > best["choice"] or (config.best_of_each_step and steps[0] > steps[1])
 
     def save(self, path: Path, config: Config) -> None:
         best = self.best_model
@@ -109,6 +116,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+WEIGHTS = ("network", "model_state_dict")  # where a checkpoint of ours, or of ASM-Loc's code, has them
+SCALAR = np.float64(0).__reduce__()[0]  # makes one of numpy's numbers when a file is read
+# Official checkpoints hold one beside tensors, a score, under the name that older versions of numpy or newer ones give it.
+NUMBERS: list[Any] = [np.dtype, np.dtypes.Float64DType, SCALAR, (SCALAR, "numpy.core.multiarray.scalar")]
+
+
 def save_file(path: Path, content: Any) -> None:
     buffer = io.BytesIO()  # given a file on a full disk, torch.save hides what went wrong
     torch.save(content, buffer)
@@ -119,7 +132,8 @@ def save_file(path: Path, content: Any) -> None:
 def load_file(path: str | Path) -> Mapping[str, Any]:
     """A checkpoint, ours or official, with tensors on the CPU; nothing in it is executed."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint. Name an existing one with --model_file.") from None
     except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
@@ -132,6 +146,8 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
 
 def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     """Load the weights in a checkpoint of either kind; one that knows its own settings has to agree with this run's."""
+    if Path(path).is_dir():
+        return load_weights(network, weights_in_folder(network, Path(path)), path)
     content = load_file(path)
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else {}
     differ = [
@@ -147,12 +163,25 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     load_weights(network, network_weights(content), path)
 
 
+def weights_in_folder(network: nn.Module, folder: Path) -> Mapping[str, Any]:
+    """The state dict of an official checkpoint of several files."""
+    if not isinstance(network, ManyFiles):
+        raise UserError(f"{folder}: is a folder; expected a checkpoint file. Name one with --model_file.")
+    return network.weights_in(folder)
+
+
 def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state dict inside a checkpoint under our names, without the prefix that torch's DataParallel adds."""
-    inner = content.get("network", content.get("state_dict"))
-    weights = inner if isinstance(inner, Mapping) else content
+    weights = next((content[name] for name in WEIGHTS if isinstance(content.get(name), Mapping)), content)
     names = {key: str(key).removeprefix("module.") for key in weights}
     return {OTHER_NAMES.get(names[key], names[key]): value for key, value in weights.items()}
+
+
+@runtime_checkable
+class ManyFiles(Protocol):
+    """A network whose official checkpoints are folders."""
+
+    def weights_in(self, folder: Path) -> dict[str, Any]: ...
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:

@@ -88,6 +88,15 @@ class Config:
         return False
 
     @property
+    def best_of_each_step(self) -> bool:
+        """Whether the best model is chosen anew when a step begins."""
+        return False
+
+    def step_of(self, iteration: int) -> int:
+        """Which step of a method that trains in several an iteration is of."""
+        return 0
+
+    @property
     def num_classes(self) -> int:
         return len(self.classes)
 
@@ -151,6 +160,12 @@ class Config:
         """Iterations between evaluations."""
         return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
 
+    def check(self) -> None:
+        """A mistake in the flags is told now, not after an hour."""
+        if self.len_feature % len(self.streams):
+            raise UserError(f"--len_feature {self.len_feature} cannot be shared by the streams {self.streams}.")
+        _ = self.cas_thresholds, self.repaired, self.chosen({f"{tiou:g}": 0.0 for tiou in self.tiou_thresholds})
+
     def as_dict(self) -> dict[str, Any]:
         derived = {"variant": self.variant, "repaired": list(self.repaired), "derived, unpublished": self.unpublished}
         return dataclasses.asdict(self) | derived
@@ -191,9 +206,6 @@ class UMConfig(Config):
         "leftthomas-exact": {"L1", "L2", "L8"},
     }
 
-    def __post_init__(self) -> None:
-        _ = self.mag_thresholds  # a mistake is told now, not after an hour
-
     @cached_property
     def mag_thresholds(self) -> list[float]:
         return parse_thresholds("--mag_th", self.mag_th)
@@ -207,6 +219,10 @@ class UMConfig(Config):
     @property
     def single_overlaps(self) -> bool:
         return "L8" in self.quirks
+
+    def check(self) -> None:
+        super().check()
+        _ = self.mag_thresholds
 
     def counts(self, times: int) -> tuple[int, int]:
         """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
@@ -250,15 +266,72 @@ class BackTALConfig(Config):
     def mag_thresholds(self) -> list[float]:
         return parse_thresholds("--mag_th", self.mag_th) if self.mag_th else []
 
-    def settled(self) -> "BackTALConfig":
+    def check(self) -> None:
+        super().check()
         _ = self.mag_thresholds
+
+    def settled(self) -> "BackTALConfig":
         root = Path(self.data_path)
         return dataclasses.replace(
             self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator)
         )
 
 
-CONFIGS: dict[str, type[Config]] = {"basnet": BaSNetConfig, "um": UMConfig, "backtal": BackTALConfig}
+@dataclass(frozen=True)
+class ASMLocConfig(Config):
+    steps: int
+    step_iters: int
+    dropout_on: str
+    r_fg: int
+    r_bg: int
+    lambda_fg: float
+    lambda_bg: float
+    lambda_ab: float
+    beta: float
+    delta: float
+    gamma: float
+    proposal_share: float
+    stretch_by: str
+    att_th: str
+    attention_share: float
+    pseudo_by: str
+    pseudo_th: str
+
+    @property
+    def best_of_each_step(self) -> bool:
+        return "Q2" in self.repaired
+
+    def step_of(self, iteration: int) -> int:
+        return min(iteration // self.step_iters, self.steps)
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.fps / self.snippet_frames
+
+    @property
+    def stretches_annotated(self) -> bool:
+        """Whether training videos are stretched by proposals of their own classes alone."""
+        return self.stretch_by == "annotated" or "Q4" in self.repaired
+
+    @cached_property
+    def att_thresholds(self) -> list[float]:
+        return parse_thresholds("--att_th", self.att_th)
+
+    @cached_property
+    def pseudo_thresholds(self) -> list[float]:
+        return parse_thresholds("--pseudo_th", self.pseudo_th)
+
+    def check(self) -> None:
+        super().check()
+        _ = self.att_thresholds, self.pseudo_thresholds
+
+
+CONFIGS: dict[str, type[Config]] = {
+    "basnet": BaSNetConfig,
+    "um": UMConfig,
+    "backtal": BackTALConfig,
+    "asm_loc": ASMLocConfig,
+}
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
@@ -287,10 +360,7 @@ def make_config(args: Namespace) -> Config:
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
     config = kind(**values).settled()
-    if config.len_feature % len(config.streams):
-        raise UserError(f"--len_feature {config.len_feature} cannot be shared by the streams {config.streams}.")
-    # a mistake in one of these is told now, not after an hour
-    _ = config.cas_thresholds, config.repaired, config.chosen({f"{tiou:g}": 0.0 for tiou in config.tiou_thresholds})
+    config.check()
     return config
 
 

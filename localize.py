@@ -65,6 +65,7 @@ class Curves:
     shrink: float = 0.0  # share of its length that a proposal loses at each end
     whole_video_score: float | None = None  # score of one more proposal, the whole video, for classes that have any
     warp: FloatArray | None = None  # (L+1,) time at which each feature row starts on the network's axis, if not evenly
+    warped_seconds: float | None = None  # how long a video with a `warp` lasts (None: its points); the last bit may matter
 
     def __post_init__(self) -> None:
         """A method's mistake is told here: kernels do not look past the ends of arrays before they read there."""
@@ -126,6 +127,7 @@ NUMBERS = {  # fields of `Curves` that the kernel takes as they are
     "right_surroundings_less": np.int64,
     "shrink": np.float64,
     "whole_video_score": np.float64,  # nan: none
+    "warped_seconds": np.float64,  # nan: as many points as there are
 }
 SIZES = ("num_classes", "rows", "common_rows", "knots", "num_sweeps", "levels")  # of the arrays that belong to a video
 RULE = np.dtype([*((name, np.int64) for name in SIZES), *NUMBERS.items()])
@@ -339,7 +341,7 @@ def contrasts(
 def place(starts: IntArray, ends: IntArray, warp: Floats, rule: Record) -> Floats:
     """(R, 2) seconds at which runs of points start and end."""
     seconds = np.empty((len(starts), 2))
-    duration = rule.points * rule.seconds_per_point
+    duration = rule.points * rule.seconds_per_point if np.isnan(rule.warped_seconds) else rule.warped_seconds
     knots = warp / warp[-1] if len(warp) else warp
     for r in range(len(starts)):
         start, end = starts[r] * rule.seconds_per_point, ends[r] * rule.seconds_per_point
@@ -355,8 +357,10 @@ def unwarp(share: float, knots: Floats) -> float:
     """A share of the network's time axis as a share of the video: linear between the rows' `knots`, and beyond them."""
     rows = len(knots) - 1
     right = min(max(int(np.searchsorted(knots, share)), 1), rows)
-    low, high = knots[right - 1], knots[right]
-    return ((share - low) / (high - low) + (right - 1)) / rows
+    low, high, row = knots[right - 1], knots[right], 1 / rows
+    start = (right - 1) * row
+    end = right * row if right < rows else 1.0
+    return (end - start) / (high - low) * (share - low) + start
 
 
 @inner

@@ -120,7 +120,7 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
     from checkpoint import load_network
     from methods import build_method
     from store import Files
-    from test import compute_activations, detect, read_activations, save_activations, score
+    from test import compute_activations, detect, read_activations, save_activations, score, take_steps
     from thumos_features import load_data, load_database, multi_hot, test_truth
 
     method = build_method(config)
@@ -132,7 +132,9 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
         data = load_data(config, ["test"])
         load_network(method.network, config.model_file or "", config)
         method.network.to(device)
-        activations = compute_activations(method, data.test, Files(config.num_workers), device)
+        store = Files(config.num_workers)
+        take_steps(method, data.test, store, device)
+        activations = compute_activations(method, data.test, store, device)
         database, truth = {video.name: {"annotations": video.annotations} for video in data.test}, data.truth
     if save:
         save_activations(save, activations)

@@ -274,7 +274,41 @@ def _add_backtal(group: Group) -> None:
     )
 
 
-ADD_OWN = {"basnet": _add_basnet, "um": _add_um, "backtal": _add_backtal}
+def _add_asm_loc(group: Group) -> None:
+    group.add_argument("--steps", type=not_negative_integer, help="refinement steps after the base network")
+    group.add_argument(
+        "--step_iters", type=positive_integer, metavar="N", help="iterations of every step but the last, which has the rest"
+    )
+    group.add_argument(
+        "--dropout_on",
+        choices=["classifier", "everything"],
+        help="what --dropout comes before: the classifier, or the embedding, attention and uncertainty too",
+    )
+    group.add_argument("--r_fg", type=positive_integer, help="one in so many of a video's rows makes its foreground score")
+    group.add_argument("--r_bg", type=positive_integer, help="one in so many makes its background score")
+    group.add_argument("--lambda_fg", type=not_negative_number, help="weight of the foreground score's loss")
+    group.add_argument("--lambda_bg", type=not_negative_number, help="weight of the background score's loss, as background")
+    group.add_argument("--lambda_ab", type=not_negative_number, help="weight of the background score's loss, as the action")
+    group.add_argument("--beta", type=not_negative_number, help="weight of the mean uncertainty in the loss")
+    group.add_argument(
+        "--delta", type=not_negative_number, help="lengths by which a proposal is widened at each end to attend and stretch"
+    )
+    group.add_argument("--gamma", type=not_negative_number, help="rows that a short proposal is stretched to, before widening")
+    group.add_argument(
+        "--proposal_share", type=share, help="share of a class's summed scores whose best proposals stretch time (alpha)"
+    )
+    group.add_argument(
+        "--stretch_by", choices=["annotated", "detected"], help="classes whose proposals stretch a training video (quirk Q4)"
+    )
+    group.add_argument("--att_th", help="thresholds of the attention, start:stop:step; those of the activation are --cas_th")
+    group.add_argument("--attention_share", type=share, help="of the attention in the curve that scores a proposal")
+    group.add_argument(
+        "--pseudo_by", choices=["attention", "activation"], help="what is thresholded for the proposals that the next step has"
+    )
+    group.add_argument("--pseudo_th", help="the thresholds, start:stop:step")
+
+
+ADD_OWN = {"basnet": _add_basnet, "um": _add_um, "backtal": _add_backtal, "asm_loc": _add_asm_loc}
 
 
 def _add_scoring(group: Group) -> None:

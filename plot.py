@@ -18,7 +18,7 @@ from localize import Detections, localize
 from methods import Arrays, Method, build_method
 from options import parse_args
 from store import Files
-from test import compute_activations
+from test import compute_activations, take_steps
 from thumos_features import Video, load_data, rows_shown
 from utils import UserError, atomic_write, run_command
 
@@ -44,6 +44,7 @@ def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) ->
     method = build_method(config)
     load_network(method.network, config.model_file, config)
     method.network.eval()
+    take_steps(method, [video], Files(1), torch.device("cpu"))
     rows = rows_shown([video], Files(1), [method.shown(video, None)])
     arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
     sequences = {key: array[0] for key, array in method.sequences(rows).items()}
@@ -61,9 +62,12 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
     heights = [1.0] * len(sequences) + [0.8 * len(classes)]
     figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    times = len(next(iter(sequences.values())))
-    time = np.arange(times) * video.seconds / times
     for panel, (title, values) in zip(panels, sequences.items(), strict=False):
+        place = np.arange(len(values)) / len(values)
+        if "warp" in arrays:
+            warp = arrays["warp"]
+            place = np.interp(place, warp / warp[-1], np.arange(len(warp)) / (len(warp) - 1))
+        time = place * video.seconds
         for number in classes if values.ndim == 2 else [None]:
             line = values if number is None else values[:, number]
             panel.plot(time, line, color="0.3" if number is None else colours[number], lw=1)

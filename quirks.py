@@ -25,6 +25,11 @@ REPAIRABLE = {
         "B6": "what surrounds a proposal on its right is one frame short",
         "B15": "a video where no class passes the threshold yields no detection",
     },
+    "asm_loc": {
+        "Q2": "the best model of a step has to beat those of all earlier steps",
+        "Q4": "training videos of ActivityNet are stretched by proposals of classes that they do not have",
+        "Q28": "durations are ignored: a video lasts as long as its rows",
+    },
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dataset.facts import KNOWN
 
-METHODS = {"basnet": "BaSNet", "um": "UM", "backtal": "BackTAL"}  # and what their folders are called
+METHODS = {"basnet": "BaSNet", "um": "UM", "backtal": "BackTAL", "asm_loc": "ASM_Loc"}  # and what their folders are called
 
 Recipes = dict[tuple[str, str], dict[str, Any]]  # by method and data set
 ANY = ""  # data set, unless another recipe says otherwise
@@ -116,6 +116,64 @@ PUBLISHED["backtal", "hacs"] = PUBLISHED["backtal", "activitynet1.2"] | {
     "outer": 200.0,
     "nms_th": 0.71,
 }
+PUBLISHED["asm_loc", ANY] = {
+    "seed": 2,
+    "steps": 3,
+    "step_iters": 1300,  # 100 epochs of 13
+    "lr": "[0.0001]*10400",  # 800 epochs
+    "batch_size": 16,
+    "weight_decay": 5e-5,
+    "dropout": 0.7,
+    "dropout_on": "classifier",
+    "num_segments": 750,
+    "hidden": 2048,
+    "r_fg": 8,
+    "r_bg": 3,
+    "lambda_fg": 1.0,
+    "lambda_bg": 0.5,
+    "lambda_ab": 0.5,
+    "beta": 0.2,
+    "delta": 0.5,
+    "gamma": 6.0,
+    "proposal_share": 0.7,
+    "stretch_by": "annotated",
+    "class_th": 0.25,
+    "scale": 20,
+    "cas_th": "0.15:0.25:0.05",
+    "att_th": "0.1:0.925:0.025",
+    "attention_share": 0.0,
+    "pseudo_by": "attention",
+    "pseudo_th": "0.4:0.925:0.025",
+    "outer": 0.2,
+    "class_weight": 0.0,
+    "nms_th": 0.45,
+}
+PUBLISHED["asm_loc", "thumos14"] = {"choose_by": "0.1:0.7"}
+PUBLISHED["asm_loc", "activitynet1.3"] = {
+    "steps": 1,
+    "step_iters": 7100,  # 50 epochs of 142
+    "lr": "[0.0001]*14200",  # 100 epochs
+    "batch_size": 64,
+    "weight_decay": 1e-3,
+    "dropout_on": "everything",
+    "num_segments": 150,
+    "r_fg": 2,
+    "r_bg": 10,
+    "lambda_fg": 5.0,
+    "delta": 0.0,
+    "gamma": 10.0,
+    "proposal_share": 0.3,
+    "stretch_by": "detected",
+    "class_th": 0.1,
+    "cas_th": "0.005:0.025:0.005",
+    "att_th": "0.005:0.025:0.005",
+    "attention_share": 0.3,
+    "pseudo_by": "activation",
+    "pseudo_th": "0.1:0.305:0.005",
+    "outer": 0.15,
+    "class_weight": 0.25,
+    "nms_th": 0.9,
+}
 # BaS-Net's authors published no setting for these data sets. BackTAL did, for the same two branches plus clicks; the lengths
 # of the schedules are its epochs times the batches of the complete training set.
 UNPUBLISHED: Recipes = {}
@@ -144,10 +202,17 @@ UNPUBLISHED["basnet", "hacs"] = UNPUBLISHED["basnet", "activitynet1.2"] | {
     "nms_th": 0.71,
 }
 UNPUBLISHED["backtal", "activitynet1.3"] = PUBLISHED["backtal", "activitynet1.2"] | {"lr": "[0.0002]*1975"}
+# ASM-Loc's authors published ActivityNet 1.3; the other two have its epochs, times their own batches.
+UNPUBLISHED |= {
+    ("asm_loc", name): PUBLISHED["asm_loc", "activitynet1.3"] | {"lr": f"[0.0001]*{epoch * 100}", "step_iters": epoch * 50}
+    for name, epoch in (("activitynet1.2", 76), ("hacs", 588))
+}
 OURS: Recipes = {
     ("backtal", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
     ("backtal", "demo-activitynet"): PUBLISHED["backtal", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
+    ("asm_loc", "demo"): PUBLISHED["asm_loc", "thumos14"]
+    | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.001]*600", "steps": 2, "step_iters": 200},
     ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
     ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},

@@ -99,7 +99,7 @@ class Recorder:
         evaluation = None
         for moment, evaluation in self.beside.done(wait_for_all):
             record = record_of(evaluation, moment.iteration, moment.losses, self.config)
-            best = self.state.is_best(record)
+            best = self.state.is_best(record, self.config)
             self.state.records.append(record)
             if best:
                 self.state.best_model = Best(record, moment.weights, evaluation.as_json)

@@ -7,8 +7,10 @@ Shapes: B videos, T times, N rows of all videos, F features, K products of a row
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -20,6 +22,7 @@ class Rows(NamedTuple):
     index_bt: Tensor  # never less than at the time before, the video before included
     first: int = 0  # these videos are number `first` and following
     of: int = 0  # of so many, where a batch is shared by processes; 0: they are the batch
+    boxes: tuple[NDArray[np.int64], ...] = ()  # (n, 2) of each video, first and last times between which it is to attend
 
     @classmethod
     def shown(cls, x: "Tensor | Rows") -> "Rows":
@@ -37,7 +40,8 @@ class Rows(NamedTuple):
 
     def dense(self) -> Tensor:
         """(B, T, F) in single precision."""
-        return torch.cat(self.parts).float()[self.index_bt]
+        table = torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
+        return table.float()[self.index_bt]
 
     def times(self, weight_fk: Tensor) -> Tensor:
         """Every row by a matrix: (N, K)."""
@@ -75,7 +79,7 @@ class _Conv3(torch.autograd.Function):
     """A convolution over three times as three matrix products, each of the same padded rows moved on by one; LeakyReLU."""
 
     @staticmethod
-    def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
+    def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor, slope: float) -> Tensor:
         size_b, size_t, size_h = x_bth.shape
         padded = x_bth.new_empty(size_b, size_t + 2, size_h)
         padded[:, 0], padded[:, 1:-1], padded[:, -1] = 0, x_bth, 0
@@ -85,31 +89,33 @@ class _Conv3(torch.autograd.Function):
         torch.mm(padded[:count], weight_3hk[0], out=out[:count])
         for tap in (1, 2):
             out[:count].addmm_(padded[tap : tap + count], weight_3hk[tap])
-        out = F.leaky_relu_(out.add_(bias_k), SLOPE).view(size_b, size_t + 2, -1)[:, :size_t]
+        out = F.leaky_relu_(out.add_(bias_k), slope).view(size_b, size_t + 2, -1)[:, :size_t]
         ctx.save_for_backward(padded, weight_3hk, out)
+        ctx.slope = slope
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, ...]:
         padded, weight_3hk, out = ctx.saved_tensors
         size_b, size_t, size_k = grad_btk.shape
         grad = grad_btk.new_empty(size_b, size_t + 2, size_k)
         grad[:, size_t:] = 0
-        torch.ops.aten.leaky_relu_backward(grad_btk, out, SLOPE, True, grad_input=grad[:, :size_t])
+        torch.ops.aten.leaky_relu_backward(grad_btk, out, ctx.slope, True, grad_input=grad[:, :size_t])
         count = len(padded) - 2
         grad = grad.flatten(0, 1)[:count]
         grad_weight = torch.empty_like(weight_3hk, memory_format=torch.contiguous_format)
         for tap in range(3):
             torch.mm(padded[tap : tap + count].t(), grad, out=grad_weight[tap])
-        if not ctx.needs_input_grad[0]:
-            return None, grad_weight, grad.sum(0)
-        grad_x = torch.empty_like(padded)
-        torch.mm(grad, weight_3hk[0].t(), out=grad_x[:count])
-        grad_x[count:] = 0
-        for tap in (1, 2):
-            grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
-        return grad_x.view(size_b, size_t + 2, -1)[:, 1:-1], grad_weight, grad.sum(0)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.empty_like(padded)
+            torch.mm(grad, weight_3hk[0].t(), out=grad_x[:count])
+            grad_x[count:] = 0
+            for tap in (1, 2):
+                grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
+            grad_x = grad_x.view(size_b, size_t + 2, -1)[:, 1:-1]
+        return grad_x, grad_weight, grad.sum(0), None
 
 
 class _RowConv3(torch.autograd.Function):
@@ -148,9 +154,9 @@ def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = N
     return F.embedding_bag(bags, table, first, mode="sum", per_sample_weights=weights)
 
 
-def convolve(x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor) -> Tensor:
+def convolve(x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor, slope: float = SLOPE) -> Tensor:
     """LeakyReLU of a convolution of kernel 3, padding 1, time before channels: (B, T, K)."""
-    return _Conv3.apply(x_bth, weight_3hk, bias_k)
+    return _Conv3.apply(x_bth, weight_3hk, bias_k, slope)
 
 
 def convolve_rows(products_n3k: Tensor, weight_n: Tensor, bias_k: Tensor, index_bt: Tensor, slope: float = SLOPE) -> Tensor:

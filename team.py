@@ -92,6 +92,6 @@ class Team:
             dist.all_reduce(values)
         return values
 
-    def training_together(self, module: nn.Module) -> nn.Module:
-        """`module` with gradients that are means over the team."""
-        return DistributedDataParallel(module) if self.size > 1 else module
+    def training_together(self, module: nn.Module, in_parts: bool = False) -> nn.Module:
+        """`module` with gradients that are means over the team; `in_parts` if some parameters may have none."""
+        return DistributedDataParallel(module, find_unused_parameters=in_parts) if self.size > 1 else module

@@ -20,8 +20,8 @@ from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
-from methods import Arrays, Method, build_method
-from thumos_features import Store, Video, rows_shown, test_batches
+from methods import Arrays, Method, Stepwise, build_method
+from thumos_features import Mixture, Store, Video, rows_shown, test_batches
 from utils import UserError, atomic_write
 
 EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
@@ -96,12 +96,24 @@ def compute_activations(
         for row, video in enumerate(part):
             arrays = {key: array[row] for key, array in batch.items()}
             activations[video.name] = arrays | {"num_seg": np.array(video.num_seg)}
+            if isinstance(mixture := shown[row], Mixture) and mixture.warp is not None:
+                activations[video.name]["warp"] = mixture.warp
             if video.timed and video.duration is not None:
                 activations[video.name]["duration"] = np.array(video.duration)
             if video.frames is not None:
                 activations[video.name]["frames"] = np.array(video.frames)
         between()
     return activations
+
+
+def take_steps(method: Method, videos: list[Video], store: Store, device: torch.device) -> None:
+    """Bring a method that works in steps to the last that its network has been trained for, by what it finds on the way."""
+    if isinstance(method, Stepwise):
+        last = method.last_step
+        method.begin_step(0, {})
+        for step in range(1, last + 1):
+            known = method.refine(compute_activations(method, videos, store, device), [])
+            method.begin_step(step, known)
 
 
 def save_activations(path: str | Path, activations: Activations) -> None:
@@ -130,8 +142,8 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
-        times: dict[str, tuple[int | None, ...]] = {kind: () for kind in ("duration", "frames") if kind in arrays}
-        expected = method.activation_shapes() | {"num_seg": ()} | times
+        times = {"duration": (), "frames": (), "warp": (None,)}  # there if the timing of the video needs them
+        expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
@@ -141,7 +153,7 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
                 found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
                 wanted = "an integer" if counts else f"float32 {shape}"
                 raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
-            if not np.isfinite(array).all() or (kind in ("num_seg", *times) and array <= 0):
+            if not np.isfinite(array).all() or (kind in ("num_seg", "duration", "frames") and array <= 0):
                 raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
     return activations
 

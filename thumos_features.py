@@ -60,8 +60,11 @@ class Mixture(NamedTuple):
 
     rows_tk: Indices
     shares_tk: Floats
+    boxes: Indices | None = None  # (N, 2) first and last times between which it is to attend
+    warp: NDArray[np.floating] | None = None  # (L+1,) when each row starts on this time axis, if not evenly (Curves.warp)
 
 
+NO_BOXES = np.zeros((0, 2), dtype=np.int64)
 Shown = Indices | Mixture  # what a network is shown of a video: the number of a row at each time, or mixtures of rows
 Show = Callable[[Video, np.random.RandomState | None], Shown]  # for training, with a generator; for tests, without
 
@@ -153,7 +156,8 @@ def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Rows:
     table = torch.cat(rows.parts).float()
     shares = torch.from_numpy(np.concatenate([mixture.shares_tk for mixture in mixtures])).to(table)
     mixed = F.embedding_bag(rows.index_bt.view(-1, size_k), table, mode="sum", per_sample_weights=shares)
-    return Rows.shown(mixed.view(size_b, size_t, -1))
+    boxes = tuple(NO_BOXES if mixture.boxes is None else mixture.boxes for mixture in mixtures)
+    return Rows.shown(mixed.view(size_b, size_t, -1))._replace(boxes=boxes)
 
 
 def training_batch(

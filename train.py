@@ -5,6 +5,7 @@ Shapes: B batch, T time, C action classes.
 
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import numpy as np
@@ -15,11 +16,11 @@ from tqdm import tqdm
 
 from checkpoint import TrainingState
 from config import Config
-from methods import Method
+from methods import Method, Stepwise
 from recorder import Recorder, due
 from team import Team
-from test import compute_activations
-from thumos_features import DROPOUT, Batch, Data, Store, random_state, training_batch
+from test import Activations, compute_activations
+from thumos_features import DROPOUT, Batch, Data, Store, Video, random_state, training_batch
 from utils import Stopped, StopSignal
 
 
@@ -100,7 +101,26 @@ def fit(
 ) -> None:
     """Train from where `state` stands to the end, evaluating as it goes; number 0 of the team has the recorder."""
     interval = config.eval_interval(len(data.train))
-    loss = team.training_together(Loss(method))
+    stepwise = method if isinstance(method, Stepwise) else None
+    loss = team.training_together(Loss(method), in_parts=stepwise is not None)
+
+    def begin_step(step: int) -> None:
+        """Every process works on what number 0 has made of what all of them found."""
+        assert stepwise
+        # apart, as an evaluation of the test videos alone computes them
+        found = found_by_all(data.test) | found_by_all(data.train)
+        known = stepwise.refine(found, data.train) if found else {}
+        state.known, state.step = team.agreed(known), step
+        stepwise.begin_step(step, state.known)
+
+    def found_by_all(videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
+        """Activations of `videos`, in that order, for number 0; nothing for the others."""
+        own = compute_activations(method, videos, store, device, between, team.every())
+        found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
+        return {video.name: found[video.name] for video in videos if found}
+
+    if stepwise:
+        stepwise.begin_step(state.step, state.known)
 
     def say_how_to_resume(what: str) -> None:
         if recorder:
@@ -125,12 +145,13 @@ def fit(
                 recorder.save()
             if due(state.iteration, interval, config.num_iters):
                 between = stop_if_asked if team.size == 1 else lambda: None
-                own = compute_activations(method, data.test, store, device, between, team.every())
-                found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
+                found = found_by_all(data.test, between)
                 if recorder:
-                    recorder.evaluate({video.name: found[video.name] for video in data.test})
+                    recorder.evaluate(found)
             if at_end:
                 break
+            if stepwise and state.step != config.step_of(state.iteration):
+                begin_step(config.step_of(state.iteration))
             batch = training_batch(data.train, store, config, method.shown, state.seed, state.iteration, team.share)
             rate = config.learning_rates[state.iteration]
             terms = train_step(loss, state, batch.to(device), rate, team)

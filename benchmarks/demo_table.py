@@ -1,4 +1,4 @@
-"""The tables of docs/demo.md and docs/quirks.md, on the demo data over several seeds.
+"""The tables of docs/demo.md, docs/quirks.md and docs/asm_loc.md, on the demo data over several seeds.
 
 `python -m benchmarks.demo_table [TABLE ...]` trains what is not there yet (each run resumes) and prints the tables.
 """
@@ -75,6 +75,19 @@ def method_table(folder: Path, seeds: list[int]) -> str:
         ahead = [advantage(last, [run[-1] for run in curves[other]]) if name != other else "" for other in list(curves)[:2]]
         rows.append([name, spread(best), spread(last), *ahead, " ".join(f"{value:.1f}" for value in last)])
     return table(["method", "best", "last", "ahead of the baseline by", "of BaS-Net by", "last of each seed"], rows)
+
+
+def step_table(folder: Path, seeds: list[int]) -> str:
+    """What ASM-Loc finds at the end of each step."""
+    places = train(folder, seeds, "--method=asm_loc")
+    config = json.loads((places[0] / "config.json").read_text())
+    ends = [(step + 1) * config["step_iters"] for step in range(config["steps"])] + [config["num_iters"]]
+    at_end = [[100 * r["averages"][AVERAGE] for r in records(place) if r["iteration"] in ends] for place in places]
+    rows = []
+    for step, values in enumerate(map(list, zip(*at_end, strict=True))):
+        ahead = advantage(values, [first for first, *_ in at_end]) if step else ""
+        rows.append([str(step), str(ends[step]), spread(values), ahead, " ".join(f"{value:.1f}" for value in values)])
+    return table(["step", "iterations", "at its end", "ahead of step 0 by", "of each seed"], rows)
 
 
 def ablation_table(folder: Path, seeds: list[int]) -> str:
@@ -165,6 +178,7 @@ def um_class_table(folder: Path, seeds: list[int]) -> str:
 
 TABLES = {
     "methods": method_table,
+    "steps": step_table,
     "ablations": ablation_table,
     "quirks": quirk_table,
     "storage": storage_table,

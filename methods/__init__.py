@@ -7,16 +7,23 @@ A method holds its `config` and `network` and offers
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
   sequences(rows) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
-  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`.
+  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`,
+    and the `warp` of what it was shown.
+
+A method that trains in steps, each taught by what the one before found in all videos, offers besides
+  refine(activations, trained_on) -> what the next step is to know, in tensors and plain values, for checkpoints too;
+  begin_step(step, known) brings it to a step, `known` what `refine` gave at the end of the one before;
+  last_step, up to which its network has been trained.
 """
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import BackTALConfig, BaSNetConfig, Config, UMConfig
+from config import ASMLocConfig, BackTALConfig, BaSNetConfig, Config, UMConfig
 from localize import Curves
 from rows import Rows
 from thumos_features import Batch, Shown, Video
@@ -38,9 +45,18 @@ class Method(Protocol):
     def curves(self, arrays: Arrays) -> Curves: ...
 
 
+@runtime_checkable
+class Stepwise(Method, Protocol):
+    @property
+    def last_step(self) -> int: ...
+    def refine(self, activations: Mapping[str, Arrays], trained_on: list[Video]) -> dict[str, Any]: ...
+    def begin_step(self, step: int, known: Mapping[str, Any]) -> None: ...
+
+
 def build_method(config: Config) -> Method:
     """A freshly initialised method; seed torch just before to get the official initial weights."""
-    from methods.backtal import BackTAL  # imported here: methods import Arrays from this module
+    from methods.asm_loc import ASMLoc  # imported here: methods import Arrays from this module
+    from methods.backtal import BackTAL
     from methods.basnet import BaSNet
     from methods.um import UM
 
@@ -51,4 +67,6 @@ def build_method(config: Config) -> Method:
             return UM(config)
         case BackTALConfig():
             return BackTAL(config)
+        case ASMLocConfig():
+            return ASMLoc(config)
     raise TypeError(f"no method has a {type(config).__name__}")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, one_thread
 
+from options import parse_args
+
 
 def bash(*line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -24,11 +26,11 @@ def test_train_then_evaluate(tiny, tmp_path, places):
 
 
 def test_official_places_and_visible_devices():
-    for name, kind in (("run.sh", "BaSNet "), ("run_eval.sh", "BaSNet_eval ")):
-        text = (ROOT / name).read_text()
-        for folder in ("models", "outputs", "logs"):
-            assert f"./{folder}/{kind}" in text
-        assert "CUDA_VISIBLE_DEVICES" not in text, "whatever is set is honoured"
+    for name, folders in (("run.sh", ""), ("run_eval.sh", "_eval")):
+        args = parse_args([], folders)
+        places = [args.model_path, args.output_path, args.log_path]
+        assert places == [f"./{kind}/BaSNet{folders}" for kind in ("models", "outputs", "logs")]
+        assert "CUDA_VISIBLE_DEVICES" not in (ROOT / name).read_text(), "whatever is set is honoured"
     assert "--model_file ./BaSNet_model_best.pkl" in (ROOT / "run_eval.sh").read_text()
 
 

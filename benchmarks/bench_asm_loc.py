@@ -1,0 +1,92 @@
+"""What a train step of ASM-Loc's full network costs, beside the plain network's: python -m benchmarks.bench_asm_loc
+
+Made-up videos whose boxes cover a share of their times. Each network steps in a process of its own; the quickest of some steps
+counts, and the most memory that the process ever had, weights, Adam's moments, features and torch itself included.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+
+from benchmarks.record import machine
+from config import ASMLocConfig, make_config
+from device import keep_freed_memory
+from methods.asm_loc import losses
+from methods.segment_attention import ASMNet, find_places
+from options import parse_args
+from rows import Rows
+from tests.oracle_asm_loc import PlainASMNet
+from thumos_features import Indices
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--times", type=int, default=750)
+    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--coverage", type=float, nargs="+", default=[0.1, 0.3, 0.5])
+    parser.add_argument("--boxes", type=int, default=20, help="of a video")
+    parser.add_argument("--turns", type=int, default=3)
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {machine()}, batch {args.batch_size}, {args.times} times, width {args.hidden}\n")
+    print("| covered | seconds a step, plain | ours | faster by | peak MiB, plain | ours | share |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for coverage in args.coverage:
+        boxes = [spread(args.times, args.boxes, coverage, seed) for seed in range(args.batch_size)]
+        covered = len(find_places(boxes, args.times).time_m) / (args.batch_size * args.times)
+        (plain, plain_memory), (ours, memory) = (measured(kind, boxes, args) for kind in (PlainASMNet, ASMNet))
+        print(
+            f"| {100 * covered:.0f} % | {plain:.2f} | {ours:.2f} | {plain / ours:.2f}x | {plain_memory:,.0f} | {memory:,.0f} | "
+            f"{memory / plain_memory:.2f} |",
+            flush=True,
+        )
+
+
+def spread(times: int, count: int, coverage: float, seed: int) -> Indices:
+    """(N, 2) boxes at random places, of unequal lengths, some overlapping, that cover about that share of the times."""
+    random = np.random.default_rng(seed)
+    mean = -np.log(1 - coverage) * times / count
+    length = np.clip(np.round(mean * random.uniform(0.4, 1.6, count)), 1, times).astype(np.int64)
+    first = random.integers(0, times - length + 1)
+    return np.stack([first, first + length - 1], axis=1)
+
+
+def measured(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace) -> tuple[float, float]:
+    """Seconds of a step and MiB of memory, by a fresh process."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=steps, args=(kind, boxes, args, theirs))
+    process.start()
+    result: tuple[float, float] = ours.recv()
+    process.join()
+    return result
+
+
+def steps(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace, answer: Connection) -> None:
+    """Send what a step takes."""
+    keep_freed_memory()
+    config = make_config(parse_args(["--method=asm_loc"]))
+    assert isinstance(config, ASMLocConfig)
+    network = kind(args.hidden, config.num_classes, args.hidden, True, (config.r_fg, config.r_bg), config.dropout)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=config.weight_decay, fused=True)
+    random = torch.Generator().manual_seed(0)
+    rows = Rows.shown(torch.rand(args.batch_size, args.times, args.hidden, generator=random))._replace(boxes=tuple(boxes))
+    label_bc = torch.eye(config.num_classes)[:1].repeat(args.batch_size, 1)
+    label_btc = torch.full((args.batch_size, args.times, config.num_classes + 1), 1 / (config.num_classes + 1))
+    best = float("inf")
+    for _ in range(args.turns + 1):  # the first makes the optimizer's state
+        begun = time.perf_counter()
+        loss = losses(network(rows), label_bc, label_btc, config)["loss_total"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        best = min(best, time.perf_counter() - begun)
+    answer.send((best, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+
+
+if __name__ == "__main__":
+    main()

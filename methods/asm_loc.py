@@ -1,0 +1,220 @@
+"""ASM-Loc on the seams of methods/: a network for each step, each taught by the detections of the one before (docs/asm_loc.md).
+
+Shapes: B batch, T time, L feature rows of a video, C action classes, class C the background, K classes to localize.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from checkpoint import load_file, network_weights
+from config import ASMLocConfig
+from device import DTYPES
+from localize import Curves, Detections, Sweep, localize_all
+from methods import Arrays
+from methods.segment_attention import ASMNet, Output
+from methods.segments import Plan, at_random, uniform
+from rows import Rows
+from thumos_features import Batch, Mixture, Shown, Video
+
+
+class Chain(nn.Module):
+    """The networks of all steps; `step` says which is the last that has been trained, and computes."""
+
+    step: Tensor
+
+    def __init__(self, config: ASMLocConfig):
+        super().__init__()
+        self.networks = nn.ModuleList(
+            ASMNet(
+                config.len_feature,
+                config.num_classes,
+                config.hidden,
+                step > 0,
+                (config.r_fg, config.r_bg),
+                config.dropout,
+                config.dropout_on == "everything",
+                DTYPES[config.precision],
+            )
+            for step in range(config.steps + 1)
+        )
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # kept with the weights
+        self.at = 0  # the same, where a GPU need not be asked
+
+    def go_to(self, step: int) -> None:
+        self.at = step
+        self.step.fill_(step)
+
+    def forward(self, rows: Tensor | Rows, localized_only: bool = False) -> Output:
+        output: Output = self.networks[self.at](rows, localized_only)
+        return output
+
+    def weights_in(self, folder: Path) -> dict[str, Any]:
+        """The state dict of a folder of the official code: the last weights of each step but one, the best of the last."""
+        last = len(self.networks) - 1
+        names = [f"model_step{step}_last_epoch.pth" for step in range(last)] + [f"model_step{last}_best_epoch.pth"]
+        parts = [network_weights(load_file(folder / name)) for name in names]
+        joined = {f"networks.{step}.{key}": value for step, part in enumerate(parts) for key, value in part.items()}
+        return joined | {"step": torch.tensor(last)}
+
+
+class ASMLoc:
+    def __init__(self, config: ASMLocConfig):
+        self.config = config
+        self.network = Chain(config)
+        self.found: dict[str, Detections] = {}  # of the step before, by video
+        self.trained_on: set[str] = set()
+        self.plans: dict[str, Plan] = {}
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    @property
+    def last_step(self) -> int:
+        """Of the weights that the network has."""
+        return int(self.network.step)
+
+    def refine(self, activations: Mapping[str, Arrays], trained_on: list[Video]) -> dict[str, Any]:
+        """What the next step is to know: what this one finds in every video, in tensors."""
+        curves = (self.pseudo_curves(arrays) for arrays in activations.values())
+        found = localize_all(curves)
+        return {
+            "videos": list(activations),
+            "trained_on": [video.name for video in trained_on],
+            "counts": torch.tensor([len(part.scores) for part in found]),
+            "classes": torch.from_numpy(np.concatenate([part.classes for part in found])),
+            "scores": torch.from_numpy(np.concatenate([part.scores for part in found])),
+            "segments": torch.from_numpy(np.concatenate([part.segments for part in found])),
+        }
+
+    def begin_step(self, step: int, known: Mapping[str, Any]) -> None:
+        self.network.go_to(step)
+        self.plans, self.found, self.trained_on = {}, {}, set()
+        if step:
+            counts = known["counts"].tolist()
+            parts = (known[name].split(counts) for name in ("classes", "scores", "segments"))
+            found = (Detections(*(values.numpy() for values in video)) for video in zip(*parts, strict=True))
+            self.found = dict(zip(known["videos"], found, strict=True))
+            self.trained_on = set(known["trained_on"])
+
+    def plan(self, video: Video) -> Plan:
+        if video.name not in self.plans:
+            self.plans[video.name] = Plan(self.found[video.name], video, video.name in self.trained_on, self.config)
+        return self.plans[video.name]
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def shown(self, video: Video, random: np.random.RandomState | None) -> Shown:
+        if self.network.at:
+            return self.plan(video).shown(random)
+        if random is None:
+            return uniform(video.num_seg, self.config.num_segments)
+        rows, shares = at_random(video.num_seg, self.config.num_segments, random)
+        return Mixture(rows, shares.astype(np.float32))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.network(batch.rows)
+        label_btc = None
+        if self.network.at:
+            times = output.logits.shape[1]
+            label_btc = torch.from_numpy(np.stack([self.plan(video).labels(times) for video in batch.videos])).to(output.logits)
+        return losses(output, batch.label_bc, label_btc, self.config)
+
+    # ---------------------------------------------------------------------------------------------- localization
+
+    @torch.no_grad()
+    def activations(self, rows: Rows) -> Arrays:
+        output = self.network(rows, localized_only=True)
+        attention_bt1 = output.attention[:, :, :1]
+        found = {
+            "cas": (output.logits * attention_bt1).softmax(dim=2),
+            "attention": attention_bt1.squeeze(2),
+            "score": output.score_fg,
+        }
+        return {name: values.cpu().numpy() for name, values in found.items()}
+
+    def activation_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        channels = self.config.num_classes + 1
+        return {"cas": (None, channels), "attention": (None,), "score": (channels,)}
+
+    @torch.no_grad()
+    def sequences(self, rows: Rows) -> Arrays:
+        output = self.network(rows)
+        attention_bt1 = output.attention[:, :, :1]
+        named = {
+            "activation": output.logits.softmax(dim=2),
+            "times attention": (output.logits * attention_bt1).softmax(dim=2),
+            "attention": attention_bt1.squeeze(2),
+        }
+        return {name: value.cpu().numpy() for name, value in named.items()}
+
+    def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Classes above the threshold, or the best one if none is."""
+        score_c = score_c[: self.config.num_classes]
+        above = score_c > np.float32(self.config.class_th)
+        return above if above.any() else np.arange(len(score_c)) == score_c.argmax()
+
+    def curves(self, arrays: Arrays) -> Curves:
+        config = self.config
+        term = config.class_weight * arrays["score"].astype(np.float64)
+        by_activation = self._sweep(config.cas_thresholds, "activation", 0 * term, arrays)
+        by_attention = self._sweep(config.att_thresholds, "common", term, arrays)
+        duration = float(arrays["duration"]) if "duration" in arrays and "Q28" in config.repaired else None
+        return self._curves(arrays, [by_activation, by_attention], duration)
+
+    def pseudo_curves(self, arrays: Arrays) -> Curves:
+        """What the next step learns from; in seconds by the number of rows, whatever a video's duration."""
+        support = "common" if self.config.pseudo_by == "attention" else "activation"
+        sweep = self._sweep(self.config.pseudo_thresholds, support, np.zeros_like(arrays["score"], np.float64), arrays)
+        return self._curves(arrays, [sweep], None)
+
+    def _sweep(self, thresholds: list[float], support: Any, term_c: NDArray[np.float64], arrays: Arrays) -> Sweep:
+        share = self.config.attention_share
+        return Sweep(thresholds, term_c[self._classes(arrays)], support, 1 - share, share)
+
+    def _classes(self, arrays: Arrays) -> NDArray[np.integer]:
+        return np.flatnonzero(self.predicted(arrays["score"]))
+
+    def _curves(self, arrays: Arrays, sweeps: list[Sweep], duration: float | None) -> Curves:
+        config, num_seg = self.config, int(arrays["num_seg"])
+        classes, points = self._classes(arrays), config.scale * len(arrays["cas"])
+        # in this order: times lie on a grid, where the last bit decides how the next step rounds them to its own
+        per_point = num_seg * config.snippet_frames / (config.fps * points) if duration is None else duration / points
+        return Curves(
+            classes=classes,
+            activation=arrays["cas"][:, classes],
+            common=arrays["attention"],
+            sweeps=sweeps,
+            points=points,
+            seconds_per_point=per_point,
+            outer_width=config.outer,
+            shortest_run=2,
+            nms_threshold=config.nms_th,
+            nms_pad=1.0,
+            warp=arrays.get("warp"),
+            warped_seconds=config.seconds(num_seg, duration),
+        )
+
+
+def losses(output: Output, label_bc: Tensor, label_btc: Tensor | None, config: ASMLocConfig) -> dict[str, Tensor]:
+    """The video's classification by both branches and, where times have labels, theirs (docs/asm_loc.md, section 4)."""
+    zero = label_bc.new_zeros(len(label_bc), 1)
+    actions = torch.cat([label_bc / label_bc.sum(dim=1, keepdim=True), zero], dim=1)
+    background = torch.cat([torch.zeros_like(label_bc), zero + 1], dim=1)
+    assert output.score_bg is not None
+    loss_fg = entropy(output.score_fg, actions).mean()
+    loss_bg, loss_ab = entropy(output.score_bg, background).mean(), entropy(output.score_bg, actions).mean()
+    loss_pi = loss_fg.new_zeros(())
+    if label_btc is not None and output.uncertainty is not None:
+        doubt_bt = output.uncertainty
+        loss_pi = ((-doubt_bt).exp() * entropy(output.logits.softmax(dim=2), label_btc)).mean() + config.beta * doubt_bt.mean()
+    total = config.lambda_fg * loss_fg + config.lambda_bg * loss_bg + config.lambda_ab * loss_ab + loss_pi
+    return {"loss_fg": loss_fg, "loss_bg": loss_bg, "loss_ab": loss_ab, "loss_pi": loss_pi, "loss_total": total}
+
+
+def entropy(probability: Tensor, target: Tensor) -> Tensor:
+    return -(target * probability.clamp(min=1e-7).log()).sum(dim=-1)
