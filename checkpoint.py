@@ -1,6 +1,7 @@
 """What is kept of a training run: the official plain state dict of the best model, and all that a resume needs."""
 
 import io
+import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from utils import UserError, atomic_write, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
-MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "variant", "derived, unpublished"}
+MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "described", "derived, unpublished"}
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they change numbers by rounding at most
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
@@ -149,18 +150,27 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     if Path(path).is_dir():
         return load_weights(network, weights_in_folder(network, Path(path)), path)
     content = load_file(path)
-    trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else {}
+    trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else settings_beside(Path(path))
     differ = [
         f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
-        for name in ("method", "ablation", "affinity_layout", "clicks", "modal", "dataset")
+        for name in ("method", "ablation", "affinity_layout", "modal", "dataset")
         if name in trained and trained[name] != getattr(config, name, None)
     ]
     if differ:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
-    for name in ("num_segments", "scale"):  # which weights do not show and detections depend on
-        if name in trained and trained[name] != getattr(config, name):
-            say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name)}.")
+    for name in ("num_segments", "scale", "variant"):  # which weights do not show and detections depend on
+        if name in trained and trained[name] != getattr(config, name, None):
+            say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name, None)}.")
     load_weights(network, network_weights(content), path)
+
+
+def settings_beside(path: Path) -> Mapping[str, Any]:
+    """What a model was trained with, if a .json beside it says so (leftthomas.py)."""
+    try:
+        settings = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, Mapping) and "method" in settings else {}
 
 
 def weights_in_folder(network: nn.Module, folder: Path) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, SupportsFloat
 
 from dataset.annotations import classes_of, read_database
-from dataset.clicks import find_source
+from dataset.clicks import ANNOTATORS, find_source
 from dataset.facts import Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
 from quirks import repaired
@@ -73,8 +73,8 @@ class Config:
     protocol: str
 
     @property
-    def variant(self) -> str:
-        """Which form of the method."""
+    def described(self) -> str:
+        """Which form of the method, for reports."""
         return "published"
 
     @property
@@ -132,6 +132,10 @@ class Config:
         derived = UNPUBLISHED.get((self.method, self.dataset), {})
         return [name for name, value in derived.items() if getattr(self, name) == value]
 
+    def seconds_per_point(self, num_seg: int, points: int, duration: SupportsFloat | None = None) -> float:
+        """Of so many points over a video, in the official codes' order of multiplying: the last bit may decide."""
+        return num_seg * self.snippet_frames / (self.fps * points) if duration is None else float(duration) / points
+
     def seconds(self, num_seg: int, duration: float | None = None) -> float:
         """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
         return num_seg * self.snippet_frames / self.fps if duration is None else duration
@@ -167,7 +171,7 @@ class Config:
         _ = self.cas_thresholds, self.repaired, self.chosen({f"{tiou:g}": 0.0 for tiou in self.tiou_thresholds})
 
     def as_dict(self) -> dict[str, Any]:
-        derived = {"variant": self.variant, "repaired": list(self.repaired), "derived, unpublished": self.unpublished}
+        derived = {"described": self.described, "repaired": list(self.repaired), "derived, unpublished": self.unpublished}
         return dataclasses.asdict(self) | derived
 
 
@@ -180,7 +184,7 @@ class BaSNetConfig(Config):
     whole_video: float | None
 
     @property
-    def variant(self) -> str:
+    def described(self) -> str:
         return self.ablation
 
     @property
@@ -198,13 +202,17 @@ class UMConfig(Config):
     mag_th: str
     bce_reduction: str
     um_loss: str | None
-    variant: str = "official"  # with a default, which dataclasses would else take from the property of Config
+    variant: str
 
     QUIRKS: ClassVar = {  # that each variant reproduces
         "official": {"O2"},
         "leftthomas-fixed": set[str](),
         "leftthomas-exact": {"L1", "L2", "L8"},
     }
+
+    @property
+    def described(self) -> str:
+        return self.variant
 
     @cached_property
     def mag_thresholds(self) -> list[float]:
@@ -243,14 +251,14 @@ class BackTALConfig(Config):
     shrink: float
     whole_video: float | None
     clicks: str
-    annotator: str
+    annotator: str | None
     click_seed: int
     clicks_per_gap: int
     click_noise: float
     click_miss: float
 
     @property
-    def variant(self) -> str:
+    def described(self) -> str:
         return f"{self.affinity_layout} affinity layout, clicks {self.clicks_described}"
 
     @property
@@ -259,7 +267,8 @@ class BackTALConfig(Config):
             each = f"seed {self.click_seed}, {self.clicks_per_gap} a gap"
             noise = f", {100 * self.click_miss:g} % of gaps missed, {self.click_noise:g} s of noise"
             return f"simulated from the ground truth ({each}{noise if self.click_miss or self.click_noise else ''})"
-        named = {"human": f"of human annotators ({self.annotator})", "npz": "of the feature files"}
+        human = f"of human annotators ({self.annotator or ANNOTATORS[0]})"
+        named = {"human": human, "npz": "of the feature files", "auto": "of its training"}
         return named.get(self.clicks, f"of {self.clicks}")
 
     @cached_property
@@ -345,8 +354,8 @@ def where_to_get(facts: Dataset, data_path: str) -> str:
     )
 
 
-def make_config(args: Namespace) -> Config:
-    """The run that `args` (options.parse_args) asks for."""
+def make_config(args: Namespace, training: bool = True) -> Config:
+    """The run that `args` (options.parse_args) asks for; what concerns `training` alone is looked for only then."""
     facts = dataset_facts(args.dataset)
     kind = CONFIGS[args.method]
     values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
@@ -359,9 +368,9 @@ def make_config(args: Namespace) -> Config:
         values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
-    config = kind(**values).settled()
+    config = kind(**values)
     config.check()
-    return config
+    return config.settled() if training else config
 
 
 def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
@@ -421,7 +430,7 @@ def parse_thresholds(flag: str, text: str) -> list[float]:
         numbers = [float(part) for part in text.split(":" if ":" in text else ",")]
         if ":" in text:
             start, stop, step = numbers
-            count = math.ceil(round((stop - start) / step, 9))
+            count = math.ceil((stop - start) / step)
             if not 0 < count <= 1000 or step <= 0:
                 raise ValueError
             numbers = [start + i * ((start + step) - start) for i in range(count)]

@@ -15,13 +15,15 @@ from typing import Any
 
 from checkpoint import OTHER_NAMES, Best, TrainingState
 from config import Config, make_config
+from dataset.facts import DEMOS, KNOWN
+from dataset.make_demo import ensure_demo
 from device import choose_device, choose_precision
 from eval.report import report
 from main import train
 from main_eval import evaluate_now
 from options import parse_args
 from outputs import RunFiles, locked, record_of, set_aside
-from utils import UserError, read_json, run_command, write_json
+from utils import UserError, run_command, write_json
 
 SAME = {  # its flag: ours, and its default
     "alpha": ("alpha", "0.0005"),
@@ -46,7 +48,6 @@ SAME = {  # its flag: ours, and its default
     "seed": ("seed", "-1"),
 }
 THRESHOLDS = {"seg_th": ("cas_th", "np.arange(0.0, 0.25, 0.025)"), "mag_th": ("mag_th", "np.arange(0.4, 0.625, 0.025)")}
-STORED = ("num_segments", "scale")  # settings that change what a model finds without a sign of it
 
 
 def read_flags(argv: Sequence[str] | None = None) -> Namespace:
@@ -57,13 +58,18 @@ def read_flags(argv: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--save_path", default="result", help="folder for its files (default: result)")
     parser.add_argument("--model_file", default=None, help="--model_file of main.py")
     own, others = parser.parse_known_args(argv)
+    if own.data_name in DEMOS and own.data_path == parser.get_default("data_path"):
+        own.data_path = KNOWN[own.data_name].data_path
     flags = [f"--{ours}={getattr(own, name)}" for name, (ours, _) in SAME.items()]
     flags += [f"--{ours}={threshold_list(name, getattr(own, name))}" for name, (ours, _) in THRESHOLDS.items()]
-    flags += [f"--{kind}_path={Path(own.save_path) / f'{own.data_name}_run'}" for kind in ("model", "output", "log")]
+    flags += [
+        f"--{kind}_path={Path(own.save_path) / f'{known_name(own.data_name)}_run'}" for kind in ("model", "output", "log")
+    ]
     flags += [f"--model_file={own.model_file}"] if own.model_file else []
     args = parse_args(["--method=um", "--variant=leftthomas-fixed", "--timing=rows", *flags, *others])
-    if args.seeds:
-        raise UserError("--seeds is a flag of main.py alone.")
+    for name in ("seeds", "result", "protocols", "per_class", "save_kit"):
+        if getattr(args, name):
+            raise UserError(f"--{name} is a flag of main.py and main_eval.py alone.")
     return args
 
 
@@ -79,9 +85,20 @@ def threshold_list(flag: str, text: str) -> str:
         return ":".join(numbers)
     try:
         first, last, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+        if count < 2:
+            raise ValueError
         return ",".join(repr(first + i * ((last - first) / (count - 1))) for i in range(count - 1)) + f",{last!r}"
-    except (ValueError, ZeroDivisionError):
+    except ValueError:
         raise UserError(f"--{flag} {text!r}: expected np.linspace(first, last, count).") from None
+
+
+def own_file(config: Config, kind: str) -> Path:
+    return Path(config.model_path).parent / f"{known_name(config.dataset)}_{kind}"
+
+
+def known_name(dataset: str) -> str:
+    """What files are named after; `activitynet1.2` has no suffix to lose."""
+    return Path(dataset).stem if dataset.endswith(".json") else dataset
 
 
 class LeftThomasFiles(RunFiles):
@@ -89,10 +106,10 @@ class LeftThomasFiles(RunFiles):
 
     def __init__(self, config: Config, quiet: bool):
         super().__init__(config, quiet)
-        place = Path(config.model_path).parent
-        self.best_model, self.settings = place / f"{config.dataset}_model.pth", place / f"{config.dataset}_model.json"
-        self.best_detections = place / f"{config.dataset}_pred.json"
-        self.metric, self.record = place / f"{config.dataset}_metric.json", place / f"{config.dataset}_record.json"
+        names = {
+            kind: own_file(config, kind) for kind in ("model.pth", "model.json", "pred.json", "metric.json", "record.json")
+        }
+        self.best_model, self.settings, self.best_detections, self.metric, self.record = names.values()
 
     def start(self, state: TrainingState, resumed: bool) -> None:
         super().start(state, resumed)
@@ -120,17 +137,16 @@ def metric(record: dict[str, Any], config: Config) -> dict[str, float]:
 
 def test(args: Namespace) -> None:
     """Evaluate the checkpoint --model_file."""
-    config = make_config(args)
+    ensure_demo(args.dataset, args.data_path)
+    config = make_config(args, training=False)
     if config.model_file is None:
         raise UserError(f"name a checkpoint with --model_file, such as result/{config.dataset}_model.pth.")
-    warn_of_other_settings(config)
     device = choose_device(config.device)
     config = replace(config, precision=choose_precision(config.precision, device))
-    place = Path(config.model_path).parent
-    with locked(str(place)):
-        evaluation = evaluate_now(config, device, None, None)
+    with locked(config.model_path):
+        evaluation = evaluate_now(config, device, args.activations, args.save_activations)
         record = record_of(evaluation, 0, {}, config)
-        paths = [place / f"{config.dataset}_{kind}.json" for kind in ("record", "pred")]
+        paths = [own_file(config, kind) for kind in ("record.json", "pred.json")]
         set_aside(paths)
         write_json(paths[0], metric(record, config), indent=2)
         write_json(paths[1], evaluation.as_json())
@@ -138,22 +154,9 @@ def test(args: Namespace) -> None:
     print("\nWritten:\n" + "".join(f"- {path}\n" for path in paths), end="")
 
 
-def warn_of_other_settings(config: Config) -> None:
-    """A model does not say for which rows it was trained; the file beside it does."""
-    settings = Path(config.model_file or "").with_suffix(".json")
-    trained = read_json(settings, "settings of a model", "Delete it, or copy it again.") if settings.exists() else {}
-    for name in STORED:
-        if trained.get(name, getattr(config, name)) != getattr(config, name):
-            print(
-                f"warning: {config.model_file}: was trained with --{name} {trained[name]}, and is tested with "
-                f"{getattr(config, name)}",
-                file=sys.stderr,
-            )
-
-
 def run_train() -> None:
-    run_command(lambda: train(read_flags(), LeftThomasFiles))
+    run_command(lambda: train(read_flags(), LeftThomasFiles), "--debug" in sys.argv)
 
 
 def run_test() -> None:
-    run_command(lambda: test(read_flags()))
+    run_command(lambda: test(read_flags()), "--debug" in sys.argv)

@@ -378,7 +378,10 @@ def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, ke
         for i in range(1, left):
             other = rest[i]
             shared = max(0.0, min(end, segments[other, 1]) - max(start, segments[other, 0]) + pad)
-            overlap = shared / ((end - start + pad) + (segments[other, 1] - segments[other, 0] + pad) - shared)
+            length, other_length = end - start + pad, segments[other, 1] - segments[other, 0] + pad
+            # where equals stay, the last bit decides: each rule adds in the order of its official code
+            union = other_length - shared + length if keeps_equal else length + other_length - shared
+            overlap = shared / union
             if overlap < threshold or (keeps_equal and overlap == threshold):
                 rest[survivors] = other
                 survivors += 1

@@ -94,7 +94,7 @@ def eval_workers(config: Config, device: torch.device) -> int:
 def describe(config: Config, data: Data, device: torch.device, seed: int, processes: int) -> str:
     videos = f"{len(data.train)} training and {len(data.test)} test videos"
     return (
-        f"{config.method} ({config.variant}) on {config.dataset}: {videos}, "
+        f"{config.method} ({config.described}) on {config.dataset}: {videos}, "
         f"{config.num_iters} iterations of {config.batch_size}, {device}, {config.precision}, seed {seed}"
         + (f", {processes} processes" if processes > 1 else "")
     )

@@ -87,7 +87,7 @@ def evaluate_network(args: Namespace) -> None:
     from test import as_table
 
     ensure_demo(args.dataset, args.data_path)
-    config = make_config(args)
+    config = make_config(args, training=False)
     if config.model_file is None and args.activations is None:
         raise UserError(
             "nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl), saved "

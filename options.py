@@ -243,7 +243,9 @@ def _add_backtal(group: Group) -> None:
         "human_anns/ of --data_path), simulated (from the ground truth, as every report then says), or a file with the "
         "columns video,second; auto: the first of these three that is there",
     )
-    group.add_argument("--annotator", default="A1", choices=[*ANNOTATORS, "all"], help="whose clicks --clicks human takes")
+    group.add_argument(
+        "--annotator", default=None, choices=[*ANNOTATORS, "all"], help="whose clicks to take (None: with --clicks human A1)"
+    )
     group.add_argument("--click_seed", type=not_negative_integer, default=0, help="seed of simulated clicks")
     group.add_argument(
         "--clicks_per_gap", type=positive_integer, default=1, help="simulated clicks between two actions, and at the ends"

@@ -36,7 +36,7 @@ def main() -> None:
 
 def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) -> None:
     ensure_demo(args.dataset, args.data_path)
-    config = make_config(args)
+    config = make_config(args, training=False)
     videos = {video.name: video for video in load_data(config, ["test"]).test}
     if config.model_file is None or (name or next(iter(videos))) not in videos:
         raise UserError(f"--video {name}, --model_file {config.model_file}: expected a test video's name and a checkpoint.")

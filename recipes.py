@@ -59,8 +59,8 @@ PUBLISHED: Recipes = {
         "um_loss": None,
     },
     ("um", "thumos14"): {"choose_by": "0.1:0.7"},
-    ("um", "activitynet1.2"): {"variant": "leftthomas-fixed", "num_segments": 50},
-    ("um", "activitynet1.3"): {"variant": "leftthomas-fixed", "num_segments": 50},
+    ("um", "activitynet1.2"): {"variant": "leftthomas-fixed", "num_segments": 50, "timing": "rows"},
+    ("um", "activitynet1.3"): {"variant": "leftthomas-fixed", "num_segments": 50, "timing": "rows"},
 }
 PUBLISHED["backtal", ANY] = {
     "seed": 38,
@@ -87,8 +87,8 @@ PUBLISHED["backtal", ANY] = {
     "nms_th": 0.55,
     "shrink": 0.0,
     "whole_video": None,
-    "choose_by": "0.5",
 }
+PUBLISHED["backtal", "thumos14"] = {"choose_by": "0.5"}
 PUBLISHED["backtal", "activitynet1.2"] = {
     "seed": 5,
     "sep_weight": 0.1,
@@ -105,7 +105,6 @@ PUBLISHED["backtal", "activitynet1.2"] = {
     "nms_th": 0.7,
     "shrink": 0.02,
     "whole_video": 0.6,
-    "choose_by": "all",
 }
 PUBLISHED["backtal", "hacs"] = PUBLISHED["backtal", "activitynet1.2"] | {
     "class_th": 0.075,
@@ -208,7 +207,8 @@ UNPUBLISHED |= {
     for name, epoch in (("activitynet1.2", 76), ("hacs", 588))
 }
 OURS: Recipes = {
-    ("backtal", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
+    ("backtal", "demo"): PUBLISHED["backtal", "thumos14"]
+    | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
     ("backtal", "demo-activitynet"): PUBLISHED["backtal", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
     ("asm_loc", "demo"): PUBLISHED["asm_loc", "thumos14"]

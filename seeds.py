@@ -298,7 +298,7 @@ class Run:
     @property
     def best(self) -> dict[str, Any]:
         """The evaluation that the official code chooses, on the test videos: the first of the highest mAP."""
-        return max(self.records, key=lambda record: record["choice"])
+        return max(self.records, key=lambda record: record.get("choice", record["average_mAP"]))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -408,7 +408,7 @@ def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int)
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']} ({config['variant']}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
+            f"{config['method']} ({config['described']}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
             f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
             "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "

@@ -144,6 +144,8 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
             raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
         times = {"duration": (), "frames": (), "warp": (None,)}  # there if the timing of the video needs them
         expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
+        if foreign := arrays.keys() - expected:
+            raise UserError(f"{path}: {name} has {', '.join(sorted(foreign))} besides: activations of another method. {remedy}")
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
@@ -155,6 +157,9 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
                 raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
             if not np.isfinite(array).all() or (kind in ("num_seg", "duration", "frames") and array <= 0):
                 raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
+        lengths = {len(arrays[kind]) for kind, shape in method.activation_shapes().items() if shape[:1] == (None,)}
+        if len(lengths) > 1:
+            raise UserError(f"{path}: the arrays of {name} are of {' and '.join(map(str, sorted(lengths)))} times. {remedy}")
     return activations
 
 

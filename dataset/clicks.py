@@ -9,7 +9,7 @@ import csv
 import random
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,16 @@ SLACK = 1.0  # seconds by which a click may lie past the end: rows round a video
 NO_CLICK = -100  # in point_label
 
 
-def find_source(wanted: str, root: Path, layout: Layout, annotator: str) -> str:
+def find_source(wanted: str, root: Path, layout: Layout, annotator: str | None) -> str:
     """What `auto` stands for: clicks in the feature files, else those of the annotators, else simulated ones."""
+    if annotator and wanted not in ("auto", "human"):
+        raise UserError(f"--annotator {annotator} is for --clicks human, and --clicks is {wanted}; give one of the two.")
+    if annotator:
+        return "human"
+    if wanted not in ("auto", "npz", "human", "simulated"):
+        return str(Path(wanted).resolve())  # one list, however it is spelt
+    if wanted == "npz" and layout.suffix != ".npz":
+        raise UserError(f"--clicks npz: the feature files of {root} are {layout.suffix}; expected BackTAL's .npz files.")
     if wanted != "auto":
         return wanted
     first = next(iter(layout.files("train", ("rgb",))[0].values()), None)
@@ -41,13 +49,13 @@ def find_source(wanted: str, root: Path, layout: Layout, annotator: str) -> str:
             with zipfile.ZipFile(first) as archive:
                 if "point_label.npy" in archive.namelist():
                     return "npz"
-    return "human" if all(path.is_file() for path in human_files(root, annotator)) else "simulated"
+    return "human" if human_files(root, None)[0].is_file() else "simulated"
 
 
-def human_files(root: Path, annotator: str) -> list[Path]:
-    """The files of one annotator, or of all of them."""
+def human_files(root: Path, annotator: str | None) -> list[Path]:
+    """The files of one annotator, the first unless told, or of all of them."""
     folder = root / "human_anns"
-    chosen = ANNOTATORS if annotator == "all" else (annotator,)
+    chosen = ANNOTATORS if annotator == "all" else (annotator or ANNOTATORS[0],)
     return [folder / f"THUMOS14_Background-Click-Annotation_{name}.txt" for name in chosen]
 
 
@@ -64,6 +72,8 @@ def read_clicks(videos: Sequence["Video"], layout: Layout, config: "BackTALConfi
             for name, second in read_seconds(path, database, videos, layout):
                 listed[name].add(second)
         clicks = {video.name: tuple(sorted(t / video.seconds for t in listed[video.name])) for video in videos}
+        if not any(clicks.values()):
+            raise UserError(f"{', '.join(map(str, paths))}: has no click in a training video; choose others with --clicks.")
     return clicks, summary(videos, clicks, config.clicks_described)
 
 
@@ -94,7 +104,7 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     known = {other: name for name in database for other in spellings(name)}
     used = {video.name: video for video in videos}
     found = []
-    for row in reader:
+    for row in rows_of(reader, path):
         where = f"{path}, line {reader.line_num}"
         name, text = ((row[column] or "").strip() for column in columns)
         if name not in known:
@@ -114,6 +124,13 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
             raise UserError(f"{where}: second {text} of {name}, which lasts {video.seconds:.2f} s; correct it or take it out.")
         found.append((video.name, second))
     return found
+
+
+def rows_of(reader: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str | None]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: is no line of a table ({error}); correct it.") from None
 
 
 def _labelled_rows(video: "Video", background: int) -> tuple[float, ...]:

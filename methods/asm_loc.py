@@ -182,15 +182,13 @@ class ASMLoc:
     def _curves(self, arrays: Arrays, sweeps: list[Sweep], duration: float | None) -> Curves:
         config, num_seg = self.config, int(arrays["num_seg"])
         classes, points = self._classes(arrays), config.scale * len(arrays["cas"])
-        # in this order: times lie on a grid, where the last bit decides how the next step rounds them to its own
-        per_point = num_seg * config.snippet_frames / (config.fps * points) if duration is None else duration / points
         return Curves(
             classes=classes,
             activation=arrays["cas"][:, classes],
             common=arrays["attention"],
             sweeps=sweeps,
             points=points,
-            seconds_per_point=per_point,
+            seconds_per_point=config.seconds_per_point(num_seg, points, duration),
             outer_width=config.outer,
             shortest_run=2,
             nms_threshold=config.nms_th,

@@ -62,15 +62,15 @@ class BaSNet:
     def curves(self, arrays: Arrays) -> Curves:
         config = self.config
         cas, score = arrays["cas"], arrays["score"][: config.num_classes]
-        seconds = config.seconds(int(arrays["num_seg"]), float(arrays["duration"]) if "duration" in arrays else None)
+        duration, points = arrays.get("duration"), config.scale * len(cas)
         classes = self.localized_classes(score)
         term = score[classes].astype(np.float64) if "B3" in config.repaired else np.ones(len(classes))
         return Curves(
             classes=classes,
             activation=min_max(cas[:, classes]),
             sweeps=[Sweep(config.cas_thresholds, config.class_weight * term)],
-            points=config.scale * len(cas),
-            seconds_per_point=seconds / (config.scale * len(cas)),
+            points=points,
+            seconds_per_point=config.seconds_per_point(int(arrays["num_seg"]), points, duration),
             outer_width=config.outer,
             nms_threshold=config.nms_th,
             nms_pad=0.0 if "B4" in config.repaired else 1.0,

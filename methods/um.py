@@ -134,16 +134,15 @@ class UM:
         if len(classes) == 0:
             classes = np.array([score.argmax()])
         certainty = self.certainty(magnitude)
-        by_rows = config.variant == "leftthomas-exact" or "duration" not in arrays
-        seconds = config.seconds(int(arrays["num_seg"]), None if by_rows else float(arrays["duration"]))
+        duration, points = arrays.get("duration"), config.scale * len(cas)
         term = (np.float32(config.class_weight) * score[classes]).astype(np.float64)
         return Curves(
             classes=classes,
             activation=np.clip(min_max(cas[:, classes] * certainty[:, None]), 0, 1),
             common=certainty,
             sweeps=[Sweep(config.cas_thresholds, term), Sweep(config.mag_thresholds, term, support="common")],
-            points=config.scale * len(cas),
-            seconds_per_point=seconds / (config.scale * len(cas)),
+            points=points,
+            seconds_per_point=config.seconds_per_point(int(arrays["num_seg"]), points, duration),
             outer_width=config.outer,
             shortest_run=2,
             nms_threshold=config.nms_th,

@@ -124,6 +124,8 @@ def suppressed(found, config):
         best, order = order[0], order[1:]
         kept.append(best)
         shared = np.maximum(0, np.minimum(end[best], end[order]) - np.maximum(start[best], start[order]) + pad)
-        overlap = shared / ((end[best] - start[best] + pad) + (end[order] - start[order] + pad) - shared)
+        length, lengths = end[best] - start[best] + pad, end[order] - start[order] + pad
+        official = config.variant == "official"
+        overlap = shared / (length + lengths - shared if official else lengths - shared + length)
         order = order[overlap < config.nms_th if config.variant == "official" else overlap <= config.nms_th]
     return kept

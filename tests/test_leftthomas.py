@@ -63,8 +63,8 @@ def test_tests_the_model_and_says_when_settings_differ(program, tmp_path):
     assert read(result / "thumos14_record.json") == record and read(result / "thumos14_pred.json") == detections
     assert read(result / "earlier_runs" / "1" / "thumos14_record.json") == record
     warning = program("test.py", model, "--num_segments=20", "--scale=8").stderr
-    assert "trained with --num_segments 16, and is tested with 20" in warning
-    assert "trained with --scale 24, and is tested with 8" in warning
+    assert "trained with --num_segments 16; this run has 20" in warning
+    assert "trained with --scale 24; this run has 8" in warning
 
 
 def test_a_second_run_keeps_the_files_of_the_first(program, tmp_path):
