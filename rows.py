@@ -40,8 +40,11 @@ class Rows(NamedTuple):
 
     def dense(self) -> Tensor:
         """(B, T, F) in single precision."""
-        table = torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
-        return table.float()[self.index_bt]
+        table = (torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]).float()
+        size_n = len(table)
+        if self.index_bt.numel() == size_n and torch.equal(self.index_bt.flatten(), torch.arange(size_n, device=table.device)):
+            return table.view(*self.index_bt.shape, -1)
+        return table[self.index_bt]
 
     def times(self, weight_fk: Tensor) -> Tensor:
         """Every row by a matrix: (N, K)."""

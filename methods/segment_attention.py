@@ -270,10 +270,17 @@ class ASMNet(nn.Module):
             for attention in (self.MHSA_Intra, self.MHSA_Inter):
                 x_td = attention(x_td, places, self.dtype)
             x_btd = x_td.view(x_btd.shape)
-        attention_bt2 = F.linear(maybe(x_btd, rows), self.att_branch.weight.squeeze(2), self.att_branch.bias).softmax(dim=2)
+        weight_2d, bias_2 = self.att_branch.weight.squeeze(2), bias_of(self.att_branch)
         uncertainty_bt = None
-        if self.full and not localized_only:
+        if not self.full or localized_only:
+            attention_bt2 = F.linear(maybe(x_btd, rows), weight_2d, bias_2)
+        elif self.everywhere:
+            attention_bt2 = F.linear(maybe(x_btd, rows), weight_2d, bias_2)
             uncertainty_bt = F.linear(maybe(x_btd, rows), self.uncertainty_branch.weight.squeeze(2)).squeeze(2)
+        else:
+            both_bt3 = F.linear(x_btd, torch.cat([weight_2d, self.uncertainty_branch.weight.squeeze(2)]))
+            attention_bt2, uncertainty_bt = both_bt3[:, :, :2] + bias_2, both_bt3[:, :, 2]
+        attention_bt2 = attention_bt2.softmax(dim=2)
         logits = self.classified(x_btd, rows)
         score_fg, score_bg = (
             None if localized_only and branch else self.video_score(logits * attention_bt2[:, :, branch : branch + 1], divisor)
