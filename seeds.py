@@ -408,7 +408,8 @@ def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int)
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']} ({config.get('described', 'published')}) on {config['dataset']}, --modal {config['modal']}, {count}. mAP in % "
+            f"{config['method']} ({config.get('described', 'published')}) on {config['dataset']}, --modal {config['modal']}, "
+            f"{count}. mAP in % "
             f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
             "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
