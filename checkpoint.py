@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from utils import UserError, atomic_write, say_now
+from utils import UserError, atomic_write, listing, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
@@ -22,8 +22,11 @@ MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "ca
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they change numbers by rounding at most
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
-FORMAT = 2  # of the checkpoints that resume: changes with what is in them
+FORMAT = 3  # of the checkpoints that resume: changes with what is in them
 OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
+
+# settings that weights do not show and detections depend on, of a chain of networks those of its earlier steps, too
+SHOWN_NOWHERE = ("num_segments", "scale", "variant", "delta", "gamma", "proposal_share", "pseudo_by", "pseudo_th")
 
 
 @dataclass(frozen=True)
@@ -153,12 +156,12 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else settings_beside(Path(path))
     differ = [
         f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
-        for name in ("method", "ablation", "affinity_layout", "modal", "dataset")
+        for name in ("method", "ablation", "affinity_layout", "steps", "dropout_on", "modal", "dataset")
         if name in trained and trained[name] != getattr(config, name, None)
     ]
     if differ:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
-    for name in ("num_segments", "scale", "variant"):  # which weights do not show and detections depend on
+    for name in SHOWN_NOWHERE:
         if name in trained and trained[name] != getattr(config, name, None):
             say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name, None)}.")
     load_weights(network, network_weights(content), path)
@@ -200,8 +203,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Pat
     missing, foreign = [k for k in own if k not in weights], [k for k in weights if k not in own]
     if missing or foreign:
         raise UserError(
-            f"{path}: is of another method or --ablation than this run: it lacks {missing or 'nothing'} and has "
-            f"{foreign or 'nothing'} besides. Evaluate it with the --method and --ablation that it was trained with."
+            f"{path}: is of another method, --ablation or --steps than this run: it lacks {listing(missing) or 'nothing'} and "
+            f"has {listing(foreign) or 'nothing'} besides. Evaluate it with the settings that it was trained with."
         )
     wrong = {k: weights[k] for k in own if not isinstance(weights[k], Tensor) or weights[k].shape != own[k].shape}
     if wrong:

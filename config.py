@@ -314,6 +314,11 @@ class ASMLocConfig(Config):
         return min(iteration // self.step_iters, self.steps)
 
     @property
+    def described(self) -> str:
+        taken = self.step_of(self.num_iters - 1)
+        return f"{self.steps} refinement steps" + (f", of which {taken} are reached" if taken < self.steps else "")
+
+    @property
     def rows_per_second(self) -> float:
         return self.fps / self.snippet_frames
 
@@ -333,6 +338,8 @@ class ASMLocConfig(Config):
     def check(self) -> None:
         super().check()
         _ = self.att_thresholds, self.pseudo_thresholds
+        if self.num_segments < 2:
+            raise UserError(f"--num_segments {self.num_segments}: batch norms need two rows at least.")
 
 
 CONFIGS: dict[str, type[Config]] = {

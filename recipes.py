@@ -213,6 +213,8 @@ OURS: Recipes = {
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},
     ("asm_loc", "demo"): PUBLISHED["asm_loc", "thumos14"]
     | {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.001]*600", "steps": 2, "step_iters": 200},
+    ("asm_loc", "demo-activitynet"): PUBLISHED["asm_loc", "activitynet1.3"]
+    | {"seed": 0, "hidden": 128, "lr": "[0.001]*400", "step_iters": 200, "batch_size": 32},
     ("basnet", "demo"): {"seed": 0, "num_segments": 128, "hidden": 128, "lr": "[0.0015]*480", "alpha": 3e-4},
     ("basnet", "demo-activitynet"): UNPUBLISHED["basnet", "activitynet1.2"]
     | {"seed": 0, "hidden": 128, "lr": "[0.0015]*400", "batch_size": 32},

@@ -92,6 +92,11 @@ class Team:
             dist.all_reduce(values)
         return values
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give everybody number 0's statistics, which are those that a checkpoint keeps."""
+        for buffer in module.buffers() if self.size > 1 else ():
+            dist.broadcast(buffer, 0)
+
     def training_together(self, module: nn.Module, in_parts: bool = False) -> nn.Module:
         """`module` with gradients that are means over the team; `in_parts` if some parameters may have none."""
         return DistributedDataParallel(module, find_unused_parameters=in_parts) if self.size > 1 else module

@@ -3,6 +3,7 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,6 +111,8 @@ def take_steps(method: Method, videos: list[Video], store: Store, device: torch.
     """Bring a method that works in steps to the last that its network has been trained for, by what it finds on the way."""
     if isinstance(method, Stepwise):
         last = method.last_step
+        if last > method.config.step_of(sys.maxsize):
+            raise UserError(f"the checkpoint has been trained for {last} steps; evaluate it with the --steps of its training.")
         method.begin_step(0, {})
         for step in range(1, last + 1):
             known = method.refine(compute_activations(method, videos, store, device), [])

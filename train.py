@@ -115,6 +115,7 @@ def fit(
 
     def found_by_all(videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
         """Activations of `videos`, in that order, for number 0; nothing for the others."""
+        team.share_buffers(method.network)  # each has seen its share of the batches
         own = compute_activations(method, videos, store, device, between, team.every())
         found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
         return {video.name: found[video.name] for video in videos if found}
