@@ -83,24 +83,23 @@ class _Conv3(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_bth: Tensor, weight_3hk: Tensor, bias_k: Tensor, slope: float) -> Tensor:
-        size_b, size_t, size_h = x_bth.shape
-        padded = x_bth.new_empty(size_b, size_t + 2, size_h)
-        padded[:, 0], padded[:, 1:-1], padded[:, -1] = 0, x_bth, 0
-        padded = padded.flatten(0, 1)
+        size_b, size_t, _ = x_bth.shape
+        padded = _padded(x_bth)
         count = len(padded) - 2
         out = padded.new_empty(len(padded), weight_3hk.shape[2])  # two rows a video are of no use, and left out
         torch.mm(padded[:count], weight_3hk[0], out=out[:count])
         for tap in (1, 2):
             out[:count].addmm_(padded[tap : tap + count], weight_3hk[tap])
         out = F.leaky_relu_(out.add_(bias_k), slope).view(size_b, size_t + 2, -1)[:, :size_t]
-        ctx.save_for_backward(padded, weight_3hk, out)
+        ctx.save_for_backward(x_bth, weight_3hk, out)  # which others keep too, and not the padded copy of it
         ctx.slope = slope
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_btk: Tensor) -> tuple[Tensor | None, ...]:
-        padded, weight_3hk, out = ctx.saved_tensors
+        x_bth, weight_3hk, out = ctx.saved_tensors
+        padded = _padded(x_bth)
         size_b, size_t, size_k = grad_btk.shape
         grad = grad_btk.new_empty(size_b, size_t + 2, size_k)
         grad[:, size_t:] = 0
@@ -119,6 +118,11 @@ class _Conv3(torch.autograd.Function):
                 grad_x[tap : tap + count].addmm_(grad, weight_3hk[tap].t())
             grad_x = grad_x.view(size_b, size_t + 2, -1)[:, 1:-1]
         return grad_x, grad_weight, grad.sum(0), None
+
+
+def _padded(x_bth: Tensor) -> Tensor:
+    """(B*(T+2), H) with a row of zeros before and after each video."""
+    return F.pad(x_bth, (0, 0, 1, 1)).flatten(0, 1)
 
 
 class _RowConv3(torch.autograd.Function):
