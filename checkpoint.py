@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-WEIGHTS = ("network", "model_state_dict")  # where a checkpoint of ours, or of ASM-Loc's code, has them
+WEIGHTS = ("network", "model_state_dict", "state_dict")  # where a checkpoint of ours, ASM-Loc's or BackTAL's has them
 SCALAR = np.float64(0).__reduce__()[0]  # makes one of numpy's numbers when a file is read
 # Official checkpoints hold one beside tensors, a score, under the name that older versions of numpy or newer ones give it.
 NUMBERS: list[Any] = [np.dtype, np.dtypes.Float64DType, SCALAR, (SCALAR, "numpy.core.multiarray.scalar")]

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# oneDNN reads this once, at the first product of a process: the tests of half precision may not be the first that make one
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 settings.register_profile("project", deadline=None)  # a kernel's first call compiles it
 settings.load_profile("project")
 

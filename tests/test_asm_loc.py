@@ -595,8 +595,8 @@ def test_published_settings_are_pinned():
         (config.cas_thresholds, np.arange(0.15, 0.25, 0.05)),
         (config.att_thresholds, np.arange(0.1, 0.925, 0.025)),
         (config.pseudo_thresholds, np.arange(0.4, 0.925, 0.025)),
-        (parse_thresholds(activitynet["cas_th"]), [0.005, 0.01, 0.015, 0.02]),
-        (parse_thresholds(activitynet["pseudo_th"]), np.arange(0.1, 0.305, 0.005)),
+        (parse_thresholds("--cas_th", activitynet["cas_th"]), [0.005, 0.01, 0.015, 0.02]),
+        (parse_thresholds("--cas_th", activitynet["pseudo_th"]), np.arange(0.1, 0.305, 0.005)),
     ):
         np.testing.assert_array_equal(found, wanted)
     assert [config.step_of(i) for i in (0, 1299, 1300, 3899, 3900, 10399)] == [0, 0, 1, 2, 3, 3]

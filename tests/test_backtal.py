@@ -478,7 +478,7 @@ def test_the_best_is_the_best_at_one_tiou():
     by_half, by_average = config_of("thumos14"), config_of("thumos14", "--choose_by", "all")
     assert (by_half.choice_of(found), by_average.choice_of(found)) == pytest.approx((0.5, 0.5))
     assert by_half.choice_of(found | {"0.9": 0.0}) == 0.5 > by_average.choice_of(found | {"0.9": 0.0})
-    assert "clicks simulated from the ground truth" in by_half.as_dict()["variant"]
+    assert "clicks simulated from the ground truth" in by_half.as_dict()["described"]
 
 
 RUN = ["--method", "backtal", "--lr", "[0.01]*4", "--seed", "0", "--class_th", "0.01"]
@@ -498,7 +498,7 @@ def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     detections = (tmp_path / "output" / "detections.json").read_text()
     assert len(json.loads(detections)["results"]) == 4
     done = cli(*evaluate, f"--model_file={tmp_path}/official.pth")
-    assert (tmp_path / "output" / "detections.json").read_text() == detections and "clicks simulated" in done.stdout
+    assert (tmp_path / "output" / "detections.json").read_text() == detections and "clicks of its training" in done.stdout
     with np.load(tmp_path / "a.npz") as file:
         assert {key.split("/")[1] for key in file} == {"cas", "score", "magnitude", "num_seg"}
     config = config_of("thumos14", f"--data_path={tiny}", *TINY, "--class_th", "0.01")

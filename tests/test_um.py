@@ -466,11 +466,15 @@ def test_l8_is_what_the_variant_scores_with():
     assert scored.call_args.args[5] is True
 
 
-def test_l9_l10_times_of_leftthomas_are_of_rows():
-    arrays = made_up(0, 30, 30, 3, 1) | {"duration": np.array(100.0)}
-    for variant, seconds in (("leftthomas-fixed", 100.0), ("leftthomas-exact", 30 * 16 / 25)):
-        curves = post(config_of(f"--variant={variant}", classes=3)).curves(arrays)
-        assert curves.points * curves.seconds_per_point == pytest.approx(seconds)
+def test_l9_l10_a_video_lasts_as_its_rows_unless_its_duration_is_wanted():
+    arrays = made_up(0, 30, 30, 3, 1)
+    for variant in ("official", "leftthomas-fixed", "leftthomas-exact"):
+        method = post(config_of(f"--variant={variant}", classes=3))
+        for known, seconds in ((arrays, 30 * 16 / 25), (arrays | {"duration": np.array(100.0)}, 100.0)):
+            curves = method.curves(known)
+            assert curves.points * curves.seconds_per_point == pytest.approx(seconds)
+    for dataset in ("activitynet1.2", "activitynet1.3"):
+        assert parse_args(["--method=um", f"--dataset={dataset}"]).timing == "rows"
 
 
 # -------------------------------------------------------------------------------------------------- command line
