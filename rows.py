@@ -42,7 +42,8 @@ class Rows(NamedTuple):
         """(B, T, F) in single precision."""
         table = (torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]).float()
         size_n = len(table)
-        if self.index_bt.numel() == size_n and torch.equal(self.index_bt.flatten(), torch.arange(size_n, device=table.device)):
+        # not on a GPU, which would have to be waited for
+        if table.device.type == "cpu" and torch.equal(self.index_bt.flatten(), torch.arange(size_n)):
             return table.view(*self.index_bt.shape, -1)
         return table[self.index_bt]
 
