@@ -181,7 +181,20 @@ def _add_localization(group: Group) -> None:
     group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
 
 
+def _add_two_branches(group: Group) -> None:
+    """What BaS-Net and BackTAL, which has its branches, share."""
+    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
+    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
+    group.add_argument(
+        "--whole_video",
+        type=optional(not_negative_number),
+        metavar="SCORE",
+        help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
+    )
+
+
 def _add_basnet(group: Group) -> None:
+    _add_two_branches(group)
     group.add_argument(
         "--ablation",
         default="full",
@@ -189,18 +202,10 @@ def _add_basnet(group: Group) -> None:
         help="rows of the paper's ablation table: both branches; no background class and no filter; base branch "
         "only; suppression branch only",
     )
-    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
-    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
     group.add_argument(
         "--bce_reduction",
         choices=["mean", "classsum"],
         help="classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)",
-    )
-    group.add_argument(
-        "--whole_video",
-        type=optional(not_negative_number),
-        metavar="SCORE",
-        help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
     )
 
 
@@ -228,6 +233,7 @@ def _add_um(group: Group) -> None:
 
 
 def _add_backtal(group: Group) -> None:
+    _add_two_branches(group)
     group.add_argument(
         "--affinity_layout",
         choices=["official", "paper"],
@@ -254,10 +260,8 @@ def _add_backtal(group: Group) -> None:
         "--click_noise", type=not_negative_number, default=0.0, metavar="SECONDS", help="deviation of a simulated click"
     )
     group.add_argument("--click_miss", type=share, default=0.0, help="share of gaps without a simulated click")
-    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
     group.add_argument("--sep_weight", type=not_negative_number, help="weight of the separation of scores in the loss")
     group.add_argument("--emb_weight", type=not_negative_number, help="weight of the separation of embeddings in the loss")
-    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
     group.add_argument("--sep_topk", type=share, help="the same for the separation of scores")
     group.add_argument("--similar_min", type=share, help="cosine that embeddings of one kind are to have at least")
     group.add_argument("--different_max", type=share, help="cosine that those of action and background are to have at most")
@@ -268,12 +272,6 @@ def _add_backtal(group: Group) -> None:
         help="thresholds of the features' magnitude, whose runs are proposals too; none: no such proposals",
     )
     group.add_argument("--shrink", type=share, help="share of its length that a proposal loses at each end")
-    group.add_argument(
-        "--whole_video",
-        type=optional(not_negative_number),
-        metavar="SCORE",
-        help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
-    )
 
 
 def _add_asm_loc(group: Group) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dropout import Dropout
 from model import lay_out
 from rows import Rows, convolve
-from thumos_features import Indices
+from thumos_features import NO_BOXES, Indices
 from utils import UserError
 
 HEADS = 8
@@ -56,7 +56,7 @@ class Places(NamedTuple):
 def find_places(boxes: Sequence[Indices], times: int) -> Places:
     """Where the boxes (n, 2) of each video are, when all have so many times; one whose first is past its last is empty."""
     video_n = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
-    box_n2 = np.concatenate([*boxes, np.zeros((0, 2), dtype=np.int64)]) + times * video_n[:, None]
+    box_n2 = np.concatenate([*boxes, NO_BOXES]) + times * video_n[:, None]
     filled = np.flatnonzero(box_n2[:, 0] <= box_n2[:, 1])
     first, last = box_n2[filled].T
     by_first = np.argsort(first, kind="stable")
@@ -265,7 +265,7 @@ class ASMNet(nn.Module):
         weight_3fd, bias_d = embedding.weight.permute(2, 1, 0).to(self.dtype), bias_of(embedding).to(self.dtype)
         x_btd = convolve(maybe(rows.dense(), rows).to(self.dtype), weight_3fd, bias_d, slope=0.0).float()
         if self.full:
-            places = find_places(rows.boxes or [np.zeros((0, 2), dtype=np.int64)] * size_b, size_t).to(x_btd.device)
+            places = find_places(rows.boxes or [NO_BOXES] * size_b, size_t).to(x_btd.device)
             x_td = x_btd.flatten(0, 1)
             for attention in (self.MHSA_Intra, self.MHSA_Inter):
                 x_td = attention(x_td, places, self.dtype)
