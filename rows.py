@@ -35,12 +35,16 @@ class Rows(NamedTuple):
     def to(self, device: torch.device) -> "Rows":
         if self.index_bt.device == device:
             return self
-        parts = self.parts if self.parts[0].device == device else (torch.cat(self.parts).to(device),)
+        parts = self.parts if self.parts[0].device == device else (self.joined().to(device),)
         return self._replace(parts=parts, index_bt=self.index_bt.to(device))
+
+    def joined(self) -> Tensor:
+        """(N, F)."""
+        return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
 
     def dense(self) -> Tensor:
         """(B, T, F) in single precision."""
-        table = (torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]).float()
+        table = self.joined().float()
         size_n = len(table)
         # not on a GPU, which would have to be waited for
         if table.device.type == "cpu" and torch.equal(self.index_bt.flatten(), torch.arange(size_n)):
@@ -49,31 +53,7 @@ class Rows(NamedTuple):
 
     def times(self, weight_fk: Tensor) -> Tensor:
         """Every row by a matrix: (N, K)."""
-        return _Product.apply(weight_fk, *self.parts)
-
-
-class _Product(torch.autograd.Function):
-    """Parts are multiplied where they lie: joining them first would take longer than finding them did."""
-
-    @staticmethod
-    def forward(ctx: Any, weight_fk: Tensor, *parts: Tensor) -> Tensor:
-        ctx.save_for_backward(weight_fk, *parts)
-        out = weight_fk.new_empty(sum(map(len, parts)), weight_fk.shape[1])
-        for part, place in zip(parts, out.split(list(map(len, parts))), strict=True):
-            torch.mm(part.to(weight_fk.dtype), weight_fk, out=place)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_nk: Tensor) -> tuple[Tensor | None, ...]:
-        weight_fk, *parts = ctx.saved_tensors
-        grad_fk = torch.cat(parts).to(grad_nk.dtype).t() @ grad_nk
-        grads = grad_nk.split(list(map(len, parts)))
-        wanted = ctx.needs_input_grad[1:]  # features have a gradient if the caller asks for one, to see what mattered
-        return grad_fk, *(
-            (grad @ weight_fk.t()).to(part.dtype) if need else None
-            for part, grad, need in zip(parts, grads, wanted, strict=True)
-        )
+        return self.joined().to(weight_fk.dtype) @ weight_fk
 
 
 SLOPE = 0.01  # of LeakyReLU below zero; ReLU is that of slope 0

@@ -153,7 +153,7 @@ def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Rows:
     mixtures = [mixture for mixture in shown if isinstance(mixture, Mixture)]
     size_b, (size_t, size_k) = len(videos), mixtures[0].rows_tk.shape
     rows = store.rows(videos, [mixture.rows_tk.ravel() for mixture in mixtures])
-    table = torch.cat(rows.parts).float()
+    table = rows.joined().float()
     shares = torch.from_numpy(np.concatenate([mixture.shares_tk for mixture in mixtures])).to(table)
     mixed = F.embedding_bag(rows.index_bt.view(-1, size_k), table, mode="sum", per_sample_weights=shares)
     boxes = tuple(NO_BOXES if mixture.boxes is None else mixture.boxes for mixture in mixtures)
