@@ -23,6 +23,7 @@ from options import parse_args
 from rows import Rows
 from tests.oracle_asm_loc import PlainASMNet
 from thumos_features import Indices
+from train import Adam
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def steps(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace, an
     config = make_config(parse_args(["--method=asm_loc"]))
     assert isinstance(config, ASMLocConfig)
     network = kind(args.hidden, config.num_classes, args.hidden, True, (config.r_fg, config.r_bg), config.dropout)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=config.weight_decay, fused=True)
+    optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=config.weight_decay)
     random = torch.Generator().manual_seed(0)
     rows = Rows.shown(torch.rand(args.batch_size, args.times, args.hidden, generator=random))._replace(boxes=tuple(boxes))
     label_bc = torch.eye(config.num_classes)[:1].repeat(args.batch_size, 1)

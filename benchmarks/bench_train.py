@@ -31,7 +31,7 @@ from team import Team
 from test import Activations, Evaluation, Judge, compute_activations
 from tests.oracles import PlainBaSNet
 from thumos_features import Batch, load_data, training_batch
-from train import Loss, train_step
+from train import Adam, Loss, train_step
 from utils import cores
 
 
@@ -129,7 +129,8 @@ def bench_step(name: str, config: Config, batch: Batch, device: torch.device, tu
 
 def stepper(method: Method, batch: Batch, device: torch.device, fused: bool) -> Callable[[], object]:
     network: nn.Module = method.network.to(device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=fused)
+    kind = Adam if fused else torch.optim.Adam
+    optimizer = kind(network.parameters(), lr=1e-4, weight_decay=5e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
     state = TrainingState(network, optimizer, scaler, 0, "")
     return lambda: train_step(Loss(method), state, batch, 1e-4, Team())

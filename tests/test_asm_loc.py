@@ -35,7 +35,7 @@ from store import Files
 from team import Team
 from test import compute_activations, detect, score
 from thumos_features import Batch, Video, load_data, rows_shown, training_batch
-from train import Loss, make_optimizer, train_step
+from train import Adam, Loss, make_optimizer, train_step
 from utils import Stopped, UserError
 
 
@@ -161,7 +161,7 @@ def test_forward_and_losses(golden_asm, tag, kind):
 def test_three_steps_of_adam(golden_asm, tag, kind):
     network, rows, terms, given, recipe = case(golden_asm, tag, kind)
     meta = json.loads(str(golden_asm["meta_json"]))
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=recipe.weight_decay, fused=True)
+    optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=recipe.weight_decay)
     named = dict(network.named_parameters())
     network.train()
     found = []

@@ -26,6 +26,7 @@ from quirks import REPAIRABLE
 from store import Files
 from test import as_json, detect, read_activations
 from thumos_features import Video, interpolated, load_database, training_batch
+from train import Adam
 from utils import UserError
 
 PRESENT = {
@@ -158,7 +159,7 @@ def test_losses_in_double_precision_of_longer_videos(golden, dataset):
 def adam_trajectory(golden, steps):
     x, label, click = golden_batch(golden, "th")
     network = golden_network(golden, "th", dropout=0.0).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
+    optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
     criterion = BackTALLoss(config_of("thumos14"))
     found = []
     for _ in range(steps):

@@ -1,5 +1,6 @@
 """The network against the official code's values: outputs, gradients, dropout stream, initial weights."""
 
+import copy
 import zlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from oracles import official_draws
 
 from model import BaS_Net, evaluated_branch
-from train import BaS_Net_loss
+from train import Adam, BaS_Net_loss
 
 SIZES = {"t100": (64, 100, [(1, 1.0), (2, 1.5), (3, 2.0), (4, 1.0)], 21), "t750": (2048, 750, [(1001, 1.0), (1002, 2.0)], 11)}
 
@@ -77,7 +78,7 @@ def test_forward_loss_and_gradients(golden, size):
 def test_adam_trajectory(golden, size, steps):
     features, label = golden_batch(size)
     network = golden_network(SIZES[size][0], SIZES[size][1], dropout=0.0).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
+    optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
     criterion = BaS_Net_loss(alpha=1e-4)
     found = []
     for _ in range(steps):
@@ -165,3 +166,26 @@ def test_the_sum_over_classes_is_the_mean_times_their_number():
 @pytest.mark.parametrize(("rows", "share", "k"), [(750, 0.125, 93), (100, 0.6, 60), (200, 0.6, 120), (4, 0.125, 1)])
 def test_how_many_rows_make_a_score(rows, share, k):
     assert BaS_Net(4, 3, rows, 8, topk=share).k == k
+
+
+def test_adam_on_weights_that_lie_otherwise():
+    """As torch's, with state and without, and with a state that was loaded; the network sees weights of the same shape."""
+    random = torch.Generator().manual_seed(0)
+    start = torch.randn(5, 7, 3, generator=random)
+    turned, straight, other = (torch.nn.Parameter(start.clone()) for _ in range(3))
+    turned.data = start.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    ours, theirs = Adam([turned, other], lr=0.1, weight_decay=0.01), torch.optim.Adam([straight], lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        stride = turned.stride()
+        (turned * start).square().sum().backward()
+        (straight * start).square().sum().backward()
+        ours.step()
+        theirs.step()
+        assert turned.stride() == turned.grad.stride() == ours.state[turned]["exp_avg"].stride() == stride
+        torch.testing.assert_close(turned, straight, rtol=1e-6, atol=1e-7)
+        assert torch.equal(turned.grad, straight.grad) and other not in ours.state
+        ours.zero_grad()
+        theirs.zero_grad()
+        again = Adam([turned, other], lr=0.1, weight_decay=0.01)
+        again.load_state_dict(copy.deepcopy(ours.state_dict()))
+        ours = again
