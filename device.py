@@ -44,6 +44,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         if not multiplies(DTYPES[name]):
             raise UserError(f"--precision {name}: this processor does not execute it; expected fp32.")
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
     return name
 
 

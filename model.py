@@ -36,7 +36,7 @@ def lay_out(layer: nn.Module, *order: int) -> None:
     """Keep the weight in memory as products take it, so that no step has to turn it and its gradient round."""
     convolution = convolution_in(layer)
     turned = convolution.weight.detach().permute(order).contiguous()
-    convolution.weight = nn.Parameter(turned.permute([order.index(axis) for axis in range(3)]))
+    convolution.weight.data = turned.permute([order.index(axis) for axis in range(3)])
 
 
 class Filter_Module(nn.Module):

@@ -4,6 +4,8 @@ Shapes: B batch, T time, N distinct rows of the batch, F features, H hidden chan
 selected times, action and background.
 """
 
+from typing import Self
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,10 +31,25 @@ class CAS_Module(nn.Module):
         self.conv = nn.Sequential(nn.Conv1d(len_feature, hidden, 3, padding=1), nn.ReLU())
         self.classifier = nn.Sequential(nn.Conv1d(hidden, num_classes, 1, bias=False))
         self.drop_out = Dropout(dropout)
-        lay_out(self.conv, 1, 2, 0)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Products want the weight in another order of memory than torch's convolutions."""
+        lay_out(self.conv, *((1, 2, 0) if mode else (0, 1, 2)))
+        return super().train(mode)
 
     def forward(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(B, T, H) before dropout and (B, T, C), the latter in single precision."""
+        return self.by_products(rows, dtype) if self.training else self.by_convolutions(rows, dtype)
+
+    def by_convolutions(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """As the official codes compute it: a detection's end turns on the last bit where a curve meets a threshold."""
+        features_bht = F.conv1d(rows.dense().to(dtype).transpose(1, 2), *weights(self.conv, dtype), padding=1).relu()
+        weight_ch1, _ = weights(self.classifier, dtype)
+        return features_bht.transpose(1, 2), F.conv1d(features_bht, weight_ch1).transpose(1, 2).float()
+
+    def by_products(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The same up to rounding, with every row multiplied once however often it is shown, and a cheaper gradient."""
         weight_hf3, bias_h = weights(self.conv, dtype)
         weight_f3h = weight_hf3.permute(1, 2, 0)
         products_n3h = rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])

@@ -72,10 +72,12 @@ def golden_weights(classes):
     }
 
 
-def golden_method(case, kind=UM, *flags):
+def golden_method(case, kind=UM, *flags, form="evaluation"):
+    """In training's form products take the place of convolutions; dropout is left out."""
+    flags = (*flags, "--dropout=0") if form == "training" else flags
     method = kind(config_of("--len_feature=2048", *flags, classes=VIDEOS[case][1]))
     method.network.load_state_dict(golden_weights(VIDEOS[case][1]))
-    method.network.eval()
+    method.network.train(form == "training")
     return method
 
 
@@ -102,15 +104,19 @@ def losses(terms):
 # --------------------------------------------------------------------------------------------- network and losses
 
 
+FORMS = pytest.mark.parametrize("form", ["evaluation", "training"])
+
+
+@FORMS
 @pytest.mark.parametrize("case", VIDEOS)
-def test_forward_selection_and_losses(golden_um, case):
-    """In eval mode, and with the snippet mask of the golden values in place of a drawn one."""
+def test_forward_selection_and_losses(golden_um, case, form):
+    """Without dropout, and with the snippet mask of the golden values."""
     batch = golden_batch(case)
     np.testing.assert_array_equal(batch.label_bc.numpy(), golden_um[f"{case}/label"])
     rows = batch.rows.index_bt.shape[1]
     every = slice(None, None, max(1, rows // 5))
-    method = golden_method(case)
-    exact = golden_method(case, UM, "--variant=leftthomas-exact")
+    method = golden_method(case, form=form)
+    exact = golden_method(case, UM, "--variant=leftthomas-exact", form=form)
     mask_bt = np.unpackbits(golden_um[f"{case}/segmask_kept"], axis=1)[:, :rows].astype(np.float32) / np.float32(0.3)
     mask_bt = torch.from_numpy(mask_bt)
 
@@ -135,13 +141,14 @@ def test_forward_selection_and_losses(golden_um, case):
             np.testing.assert_allclose(magnitude_bt.gather(1, chosen_bk).numpy(), expected, rtol=1e-5, err_msg=name)
         score_bkg = cas_btc.gather(1, background_bk[:, :, None].expand(-1, -1, cas_btc.shape[2])).mean(dim=1).softmax(dim=1)
         np.testing.assert_allclose(score_bkg.numpy(), golden_um[f"{case}/{masked}score_bkg"], atol=1e-5)
-        np.testing.assert_allclose(losses(ours), golden_um[f"{case}/{masked}loss_cls_um_be_total"], rtol=2e-6)
-        np.testing.assert_allclose(losses(theirs), golden_um[f"{case}/lt_{masked}loss_cls_um_be_total"], rtol=2e-6)
+        np.testing.assert_allclose(losses(ours), golden_um[f"{case}/{masked}loss_cls_um_be_total"], rtol=1e-6)
+        np.testing.assert_allclose(losses(theirs), golden_um[f"{case}/lt_{masked}loss_cls_um_be_total"], rtol=1e-6)
 
 
+@FORMS
 @pytest.mark.parametrize("case", ["n50", "n750"])
-def test_gradients_and_adam(golden_um, case):
-    batch, method = golden_batch(case), golden_method(case)
+def test_gradients_and_adam(golden_um, case, form):
+    batch, method = golden_batch(case), golden_method(case, form=form)
     optimizer = make_optimizer(method.network, method.config)
     found = []
     for step in range(5):
@@ -153,10 +160,12 @@ def test_gradients_and_adam(golden_um, case):
             flat = parameter.grad.flatten()
             expected = golden_um[f"{case}/grad_slice/{key}"]
             part, scale = flat[:: max(1, len(flat) // 64)][:64].numpy(), np.abs(expected).max()
-            np.testing.assert_allclose(flat.double().norm().item(), golden_um[f"{case}/grad_norm/{key}"], rtol=1e-5)
+            np.testing.assert_allclose(flat.double().norm().item(), golden_um[f"{case}/grad_norm/{key}"], rtol=5e-7)
             np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5 * scale, err_msg=key)
         optimizer.step()
-    np.testing.assert_allclose(found, golden_um[f"{case}/adam5_losses"], rtol=3e-6)
+    # the official losses of n750 are themselves 6e-4 and 1.5e-2 from those in double precision after two and three updates
+    for step, rtol in enumerate([1e-6, 1e-6, 1e-6, 5e-6, 5e-6]):
+        np.testing.assert_allclose(found[step], golden_um[f"{case}/adam5_losses"][step], rtol=rtol)
     for key, parameter in method.network.named_parameters():
         flat, expected = parameter.detach().flatten(), golden_um[f"{case}/adam5_param_slice/{key}"]
         part = flat[:: max(1, len(flat) // 64)][:64].numpy()
@@ -171,7 +180,7 @@ def test_draws_of_training(golden_um, kind):
     torch.manual_seed(0)
     with torch.no_grad(), oracles.official_draws(0.7):
         terms = method.loss(golden_batch("n50"))
-    np.testing.assert_allclose(losses(terms), golden_um["n50/trainmode_seed0_loss_cls_um_be_total"], rtol=2e-6)
+    np.testing.assert_allclose(losses(terms), golden_um["n50/trainmode_seed0_loss_cls_um_be_total"], rtol=1e-6)
 
 
 def test_seeded_initial_weights():
@@ -269,7 +278,9 @@ def test_official_detections(golden_um, golden_localization, case, variant, rule
     config = config_of(f"--variant={variant}", f"--scale={scale}", classes=made[3])
     expected = golden_localization[f"um/{case}/det_{rule}"]
     curves = post(config).curves(arrays)
-    assert_same(as_rows(localize(curves)), expected)
+    found = as_rows(localize(curves))
+    np.testing.assert_array_equal(found[:, [0, 2, 3]], expected[:, [0, 2, 3]])
+    np.testing.assert_allclose(found[:, 1], expected[:, 1], rtol=0, atol=1.2e-7)
     assert_same(oracle_um.plain_detections(config, arrays), expected)
     np.testing.assert_allclose(curves.common, golden_um[f"{case}/mag_norm"], atol=1e-6)
     if arrays["score"].argmax() in curves.classes:
@@ -280,19 +291,13 @@ def test_official_detections(golden_um, golden_localization, case, variant, rule
 @pytest.mark.parametrize("kind", [UM, oracle_um.PlainUM])
 @pytest.mark.parametrize(("variant", "rule"), [("official", "official"), ("leftthomas-fixed", "lt")])
 def test_from_features_to_detections(golden_um, variant, rule, kind):
-    """Plain convolutions give the golden detections; by our products a point at a threshold may fall on its other side."""
     method = golden_method("n750", kind, f"--variant={variant}")
     rows = Rows.shown(torch.from_numpy(golden_features(1002, 750, 1.0))[None])
     arrays = {key: value[0] for key, value in method.activations(rows).items()} | {"num_seg": 750}
-    np.testing.assert_allclose(arrays["score"], golden_um["e2e/score_act"], atol=1e-5)
+    np.testing.assert_allclose(arrays["score"], golden_um["e2e/score_act"], rtol=1e-6)
     found, expected = as_rows(localize(method.curves(arrays))), golden_um[f"e2e/det_{rule}"]
-    assert found.shape == expected.shape
-    if kind is oracle_um.PlainUM:
-        assert_same(found, expected)
-    one_point = 0.64 / 24 + 1e-9
-    ours, theirs = (rows[np.lexsort(rows[:, [3, 2, 0]].round(1).T)] for rows in (found, expected))
-    np.testing.assert_allclose(ours[:, [0, 2, 3]], theirs[:, [0, 2, 3]], rtol=0, atol=one_point)
-    assert (np.abs(ours - theirs).max(axis=1) > 1e-5).sum() <= 1
+    assert_same(found, expected)
+    np.testing.assert_allclose(found[:, 1], expected[:, 1], rtol=0, atol=5e-7)
 
 
 @settings(max_examples=25)
@@ -338,7 +343,7 @@ def test_official_and_mmaction_scores(near_truth, golden_evaluation, name):
     tiou = np.linspace(0.1, 0.7, 7) if name == "0.1:0.7" else np.linspace(0.5, 0.95, 10)
     for single, ties, evaluator in ((False, "official", "official"), (True, "stable", "mmaction")):
         mean_ap, average = detection_map(*near_truth, tiou, "test", ties, single)
-        np.testing.assert_allclose([*mean_ap, average], golden_evaluation[f"um/{evaluator}_{name}"], atol=1e-12)
+        np.testing.assert_allclose([*mean_ap, average], golden_evaluation[f"um/{evaluator}_{name}"], rtol=0, atol=1e-15)
 
 
 def test_the_official_average_is_over_the_papers_overlaps():
