@@ -17,6 +17,7 @@ from benchmarks.bench_scoring import once
 from benchmarks.bench_train import stepper, timed
 from benchmarks.record import machine
 from config import UMConfig, make_config
+from device import choose_device
 from eval.eval_detection import detection_map
 from localize import localize_all
 from methods import Arrays
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=210, help="that are evaluated")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
+    choose_device("cpu")  # memory is kept, as in a run
     flags = [f"--{name}={getattr(args, name)}" for name in ("num_segments", "batch_size", "hidden")]
     config = make_config(parse_args(["--method=um", "--precision=fp32", *flags]))
     assert isinstance(config, UMConfig)
