@@ -169,8 +169,11 @@ def adam_trajectory(golden, steps):
         terms_by_name["loss_total"].backward()
         optimizer.step()
     expected = golden["th_adam_losses_modern"][:steps]
-    np.testing.assert_allclose([row[-1] for row in found], expected[:, -1], rtol=1e-4)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)  # two versions of torch differ by 1.5e-4 in the official code itself
+    np.testing.assert_allclose(found[:2], expected[:2], rtol=1e-5)
+    for ours, official in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours[-1], official[-1], rtol=1e-4)
+        # a term may be a thousandth of the total: the official code with two versions of torch differs by 1.5e-4 of such a term
+        np.testing.assert_allclose(ours, official, rtol=1e-4, atol=1e-4 * official[-1])
     return network
 
 
