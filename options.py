@@ -43,8 +43,9 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str
     parser = argparse.ArgumentParser(
         usage="main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)",
         epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
-        "`published`: the paper and its code; `derived, unpublished`: nobody published a setting for this data set, so it "
-        "is BackTAL's or follows from it (docs/basnet.md); `official flag`: the code's command line; `ours`: added here.",
+        "`published`: the paper and its code, `for thumos14`: there, and nobody published one for this data set; `derived, "
+        "unpublished`: nobody did, so it is BackTAL's or follows from it (docs/basnet.md); `official flag`: the code's command "
+        "line; `ours`: added here.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
         allow_abbrev=False,
     )

@@ -98,6 +98,8 @@ def test_help_says_default_and_origin_of_every_flag():
     assert text.count("(default: ") == len(OFFICIAL | OURS)
     assert "(default: 0.0001; published)" in text and "(default: none; ours)" in text
     assert "recipe of demo" in build_parser(dataset="demo").format_help()
+    for method, dataset, said in (("um", "hacs", True), ("um", "activitynet1.2", False), ("backtal", "hacs", False)):
+        assert ("published for thumos14" in " ".join(build_parser(method, dataset).format_help().split())) == said
     activitynet = " ".join(build_parser(dataset="activitynet1.3").format_help().split())
     assert activitynet.count("; derived, unpublished)") == 12 and "(default: 20.0; derived, unpublished)" in activitynet
 
