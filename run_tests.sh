@@ -6,4 +6,4 @@ source ./environment.sh
 
 use_environment requirements-dev.txt
 export OMP_NUM_THREADS=1 # two tests at a time, one thread each
-exec "$python" -m pytest -n 2 --dist loadscope "$@"
+exec "$python" -m pytest -n 2 --dist worksteal "$@"
