@@ -19,7 +19,7 @@ from utils import UserError, atomic_write, listing, say_now
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
 MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "described", "derived, unpublished"}
-MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # as the device, they change numbers by rounding at most
+MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # numbers change by rounding; device, compile: and dropout's draws
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
 FORMAT = 3  # of the checkpoints that resume: changes with what is in them

@@ -26,9 +26,9 @@ class Rows(NamedTuple):
 
     @classmethod
     def shown(cls, x: "Tensor | Rows") -> "Rows":
-        """Rows as they are, or those of a (B, T, F) tensor."""
+        """The rows, joined once for all that multiplies them, or those of a (B, T, F) tensor."""
         if isinstance(x, Rows):
-            return x
+            return x._replace(parts=(x.joined(),))
         size_b, size_t, _ = x.shape
         return cls((x.flatten(0, 1),), torch.arange(size_b * size_t, device=x.device).view(size_b, size_t))
 

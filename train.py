@@ -73,22 +73,31 @@ class Adam(torch.optim.Adam):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay, fused=True)
 
     def step(self, closure: Any = None) -> Any:
-        graded = [p for group in self.param_groups for p in group["params"] if p.device.type == "cpu" and p.grad is not None]
-        turned = [(p, p.shape, p.stride()) for p in graded if not p.is_contiguous()]
-        for parameter, *_ in turned:
-            self._view(parameter, (parameter.numel(),), (1,))
-        result = super().step(closure)
-        for parameter, shape, stride in turned:
-            self._view(parameter, shape, stride)
-        return result
+        assert closure is None  # it would see flat weights
+        all_of_them = [parameter for group in self.param_groups for parameter in group["params"]]
+        seen = [(p, p.shape, p.stride()) for p in all_of_them if p.grad is not None and p.device.type == "cpu"]
+        try:
+            for parameter, *_ in seen:
+                self._view(parameter, (parameter.numel(),), (1,))
+            return super().step()
+        finally:
+            for parameter, shape, stride in seen:
+                self._view(parameter, shape, stride)
+                torch.autograd.graph.increment_version(parameter)  # which changes of `data` do not
 
     def _view(self, parameter: nn.Parameter, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
         """See the memory of a parameter, its gradient and its moments in another shape."""
-        gradient, parameter.grad = parameter.grad, None
-        assert gradient is not None and gradient.stride() == parameter.stride()
-        parameter.data, parameter.grad = parameter.data.as_strided(shape, stride), gradient.as_strided(shape, stride)
-        state = self.state[parameter]
-        state.update({key: state[key].as_strided(shape, stride) for key in ("exp_avg", "exp_avg_sq") if key in state})
+
+        def view(values: Tensor) -> Tensor:
+            if values.stride() != parameter.stride():
+                values = torch.empty_like(parameter).copy_(values)
+            return values.as_strided(shape, stride)
+
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
+        state.update({key: view(state[key]) for key in ("exp_avg", "exp_avg_sq") if key in state})
+        parameter.grad = None  # or the parameter could not have another shape
+        parameter.data, parameter.grad = view(parameter.data), view(gradient)
 
 
 class Loss(nn.Module):

@@ -34,7 +34,7 @@ class CAS_Module(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Products want the weight in another order of memory than torch's convolutions."""
+        """Products want the weight in another order of memory than torch's convolutions; a `state_dict` of before is a copy."""
         lay_out(self.conv, *((1, 2, 0) if mode else (0, 1, 2)))
         return super().train(mode)
 

@@ -60,7 +60,9 @@ def test_what_a_cpu_has():
     with pytest.raises(UserError, match="tf32: is a precision of CUDA devices"):
         choose_precision("tf32", CPU)
     assert choose_precision("auto", torch.device("cuda")) == "tf32" and torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32
     assert choose_precision("fp32", torch.device("cuda")) == "fp32" and torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """The network against the official code's values: outputs, gradients, dropout stream, initial weights."""
 
 import copy
+import itertools
 import zlib
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -168,24 +170,37 @@ def test_how_many_rows_make_a_score(rows, share, k):
     assert BaS_Net(4, 3, rows, 8, topk=share).k == k
 
 
-def test_adam_on_weights_that_lie_otherwise():
-    """As torch's, with state and without, and with a state that was loaded; the network sees weights of the same shape."""
-    random = torch.Generator().manual_seed(0)
-    start = torch.randn(5, 7, 3, generator=random)
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 1, 3), (1, 7, 3)])
+def test_adam_on_weights_that_lie_otherwise(shape):
+    """As torch's, with state and without, and with moments and gradients that lie in another order than their weight."""
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     turned, straight, other = (torch.nn.Parameter(start.clone()) for _ in range(3))
-    turned.data = start.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    ours, theirs = Adam([turned, other], lr=0.1, weight_decay=0.01), torch.optim.Adam([straight], lr=0.1, weight_decay=0.01)
-    for _ in range(3):
-        stride = turned.stride()
-        (turned * start).square().sum().backward()
-        (straight * start).square().sum().backward()
-        ours.step()
+    ours = Adam([turned, other], lr=0.1, weight_decay=0.01)
+    theirs = torch.optim.Adam([straight], lr=0.1, weight_decay=0.01)
+    for order in itertools.permutations(range(3)):
+        turned.data = turned.data.permute(order).contiguous().permute([order.index(axis) for axis in range(3)])
+        stride, version = turned.stride(), turned._version
+        for parameter, optimizer in ((turned, ours), (straight, theirs)):
+            optimizer.zero_grad()
+            (parameter * start).square().sum().backward()
+        if order == (1, 0, 2):
+            turned.grad = turned.grad.contiguous()
         theirs.step()
-        assert turned.stride() == turned.grad.stride() == ours.state[turned]["exp_avg"].stride() == stride
-        torch.testing.assert_close(turned, straight, rtol=1e-6, atol=1e-7)
-        assert torch.equal(turned.grad, straight.grad) and other not in ours.state
-        ours.zero_grad()
-        theirs.zero_grad()
+        ours.step()
+        assert turned.shape == start.shape and turned.stride() == stride
+        assert turned.grad.shape == ours.state[turned]["exp_avg"].shape == start.shape and turned._version > version
+        torch.testing.assert_close(turned, straight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(turned.grad, straight.grad, rtol=1e-5, atol=1e-5)
+        assert other not in ours.state
         again = Adam([turned, other], lr=0.1, weight_decay=0.01)
         again.load_state_dict(copy.deepcopy(ours.state_dict()))
         ours = again
+
+
+def test_adam_whose_step_fails_leaves_weights_in_shape():
+    weight = torch.nn.Parameter(torch.ones(2, 3, 4).permute(2, 0, 1))
+    weight.square().sum().backward()
+    seen = []
+    with patch("torch.optim.Adam.step", lambda self: seen.append(weight.shape) or 1 / 0), pytest.raises(ZeroDivisionError):
+        Adam([weight], lr=0.1, weight_decay=0).step()
+    assert seen == [(24,)] and weight.shape == weight.grad.shape == (4, 2, 3)
