@@ -1,4 +1,4 @@
-"""BaS-Net's loss, and the training loop that serves every method.
+"""BaS-Net's loss, and the optimizer and training loop that serve every method.
 
 Shapes: B batch, T time, C action classes.
 """
