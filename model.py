@@ -124,7 +124,7 @@ class BaS_Net(nn.Module):
         score_base = cas_base = score_supp = cas_supp = fore_weights = None
         row_weights = []
         if self.has_base and not (localized_only and self.has_supp):
-            row_weights.append(rows.parts[0].new_ones(sum(map(len, rows.parts))))
+            row_weights.append(rows.joined().new_ones(len(rows.joined())))
         if self.has_supp:
             weight_n1 = self.filter_module(rows, self.dtype)
             fore_weights = F.embedding(rows.index_bt, weight_n1)
