@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, SupportsFloat
 
 from dataset.annotations import classes_of, read_database
 from dataset.clicks import ANNOTATORS, find_source
-from dataset.facts import Dataset, dataset_facts
+from dataset.facts import DEMOS, Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
 from quirks import repaired
 from recipes import UNPUBLISHED
@@ -231,6 +231,11 @@ class UMConfig(Config):
     def check(self) -> None:
         super().check()
         _ = self.mag_thresholds
+        if self.variant == "leftthomas-exact" and self.compat == "fixed":
+            raise UserError(
+                "--variant leftthomas-exact reproduces quirks, and --compat fixed repairs them. Give --compat official, or "
+                "--variant leftthomas-fixed."
+            )
 
     def counts(self, times: int) -> tuple[int, int]:
         """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
@@ -381,6 +386,8 @@ def make_config(args: Namespace, training: bool = True) -> Config:
 
 
 def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
+    if facts.name in DEMOS and not Path(values["data_path"]).exists():
+        return ()  # it makes itself before it is read
     path = annotation_file(facts, Path(values["data_path"]), values["layout"], values["ground_truth"])
     return classes_of(read_database(path, where_to_get(facts, values["data_path"])))
 

@@ -13,7 +13,7 @@ from dataset.check import quick_check
 from dataset.make_demo import ensure_demo
 from device import choose_device, choose_precision
 from methods import build_method
-from options import parse_args
+from options import parse_args, say_settings
 from outputs import RunFiles, locked
 from recorder import Recorder
 from seeds import train_seeds
@@ -65,7 +65,8 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
         load_network(method.network, config.model_file, config)
     if config.compile:
         method.network.compile()
-    files.say(data.summary)
+    for line in (*say_settings(args), data.summary):
+        files.say(line)
     if team.leads:
         for finding in quick_check(data, config):
             files.say(f"warning: {finding.kind}: {finding.where}: {finding.text}")

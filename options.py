@@ -1,25 +1,62 @@
 """The command line of main.py and main_eval.py: one parser, grouped; parsing touches nothing on disk.
 
-Flags and defaults depend on --dataset and --method (recipes.py), so those two are read first.
+The defaults below are what runs: edit them here. They are the published values for THUMOS'14, BaS-Net's for the flags that all
+methods share. What differs for another --method or --dataset is in recipes.py, so those two flags are read first. A default
+that was edited here wins over a recipe, and the run says so.
 """
 
 import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from dataset.clicks import ANNOTATORS, SOURCES
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS
-from recipes import METHODS, origin, recipe
+from recipes import METHODS, origin, recipe, recipe_name, shipped
+from utils import did_you_mean
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusals name what was probably meant."""
+
+    def __init__(self, **settings: Any):
+        usage = "main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)"
+        super().__init__(usage=usage, allow_abbrev=False, **settings)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            text = f"{value!r} is none of {', '.join(names)}.{did_you_mean(str(value), names)}"
+            raise argparse.ArgumentError(action, text)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
+            message += "".join(f". {flag}:{hint}" for flag in flags if (hint := self._hint(flag)))
+        super().error(message)
+
+    def _hint(self, flag: str) -> str:
+        """What an unknown flag may be: one of another method, or one that is spelt differently."""
+        owners = [method for method, add in ADD_OWN.items() if flag in flags_added_by(add)]
+        if owners:
+            return f" a flag of --method {' or '.join(owners)}."
+        return did_you_mean(flag, self._option_string_actions)
+
+
+def flags_added_by(add: "Callable[[Group], None]") -> dict[str, argparse.Action]:
+    parser = argparse.ArgumentParser(add_help=False)
+    add(parser)
+    return parser._option_string_actions
+
+
 def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> argparse.Namespace:
     """`folders` is what the names of folders to write to end in by default."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False)
     _add_choice_of_work(first)
     chosen, _ = first.parse_known_args(argv)
     parser = build_parser(chosen.method, chosen.dataset, folders)
@@ -40,14 +77,26 @@ def flags_of(args: argparse.Namespace) -> list[str]:
 
 
 def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str = "") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        usage="main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)",
+    parser = _parser_as_written(method, dataset, folders)
+    edited = _edited(parser, method)
+    parser.set_defaults(**{flag: value for flag, value in recipe(method, dataset).items() if flag not in edited})
+    if dataset != "thumos14":  # the place that options.py names is THUMOS'14's
+        parser.set_defaults(data_path=KNOWN[dataset].data_path if dataset in KNOWN else None)
+    for action in parser._actions[1:]:
+        shown = "none" if action.default == "" else "%(default)s"
+        source = "edited in options.py" if action.dest in edited else _origin(action.dest, method, dataset)
+        action.help = f"{action.help} (default: {shown}; {source})"
+    return parser
+
+
+def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
+    """With the defaults that stand in this file, whoever wrote them."""
+    parser = Parser(
         epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
         "`published`: the paper and its code, `for thumos14`: there, and nobody published one for this data set; `derived, "
         "unpublished`: nobody did, so it is BackTAL's or follows from it (docs/basnet.md); `official flag`: the code's command "
         "line; `ours`: added here.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
-        allow_abbrev=False,
     )
     _add_choice_of_work(parser.add_argument_group("what to run"))
     _add_places(parser.add_argument_group("where things are"), METHODS[method] + folders)
@@ -57,11 +106,48 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str
     ADD_OWN[method](parser.add_argument_group(f"of --method {method}"))
     _add_scoring(parser.add_argument_group("scoring (main_eval.py)"))
     _add_running(parser.add_argument_group("running"))
-    parser.set_defaults(**recipe(method, dataset))
-    for action in parser._actions[1:]:
-        shown = "none" if action.default == "" else "%(default)s"
-        action.help = f"{action.help} (default: {shown}; {_origin(action.dest, method, dataset)})"
+    for action in parser._actions:
+        _check_default(parser, action)
     return parser
+
+
+def _check_default(parser: Parser, action: argparse.Action) -> None:
+    """A default is read as if it were given on the command line: it may have been edited."""
+    if action.default in (None, argparse.SUPPRESS) or action.nargs == 0:
+        return
+    text = str(list(action.default)) if isinstance(action.default, list | tuple) else str(action.default)
+    try:
+        action.default = action.type(text) if callable(action.type) else text if action.choices is None else action.default
+        parser._check_value(action, action.default)
+    except (ValueError, argparse.ArgumentTypeError, argparse.ArgumentError) as error:
+        reason = error.message if isinstance(error, argparse.ArgumentError) else error
+        parser.error(f"options.py: the default {action.default!r} of {action.option_strings[0]}: {reason}")
+
+
+def _edited(parser: argparse.ArgumentParser, method: str) -> dict[str, Any]:
+    """Flags whose default in this file is not the one that was shipped, of those that a recipe may set."""
+    written = {flag: parser.get_default(flag) for flag in shipped(method)}
+    return {flag: value for flag, value in written.items() if value != shipped(method)[flag]}
+
+
+def say_settings(args: argparse.Namespace) -> list[str]:
+    """A line on every default that was edited in this file and is in use, and one on the flags that a recipe set."""
+    parser = _parser_as_written(args.method, args.dataset, "")
+    edited, usual = _edited(parser, args.method), shipped(args.method)
+    settings, title = recipe(args.method, args.dataset), recipe_name(args.method, args.dataset)
+    lines = []
+    for flag, value in edited.items():
+        if getattr(args, flag) != value:
+            continue  # another was given on the command line
+        if flag in settings:
+            lines.append(f"warning: options.py was edited: {flag} is {value}, not {settings[flag]} as in recipe {title}")
+        else:
+            lines.append(f"options.py was edited: {flag} is {value}, shipped with {usual[flag]}")
+    place = parser.get_default("data_path")
+    if args.dataset != "thumos14" and place != KNOWN["thumos14"].data_path:
+        lines.append(f"warning: options.py was edited: data_path {place} is where THUMOS'14 is, and not used for {title}")
+    of_recipe = [flag for flag, value in settings.items() if flag not in edited and getattr(args, flag) == value]
+    return [*lines, f"recipe {title}: {', '.join(of_recipe)}"] if of_recipe else lines
 
 
 def _origin(flag: str, method: str, dataset: str) -> str:
@@ -84,9 +170,8 @@ def _add_choice_of_work(group: Group) -> None:
 
 
 def _add_places(group: Group, name: str) -> None:
-    group.add_argument(
-        "--data_path", help="folder of the data, in any of the layouts of dataset/README.md (None: as dataset.json says)"
-    )
+    where = "folder of the data, in any of the layouts of dataset/README.md (None: as dataset.json says)"
+    group.add_argument("--data_path", default="./dataset/THUMOS14", help=where)
     group.add_argument(
         "--layout", default="auto", choices=["auto", *LAYOUTS], help="whose arrangement of the features; auto looks for it"
     )
@@ -109,16 +194,15 @@ def _add_places(group: Group, name: str) -> None:
 
 
 def _add_training(group: Group) -> None:
-    group.add_argument(
-        "--lr",
-        help="learning rate of each iteration: [0.0001]*1500, [1e-4]*1000+[1e-5]*500, or one number with --num_iters",
-    )
+    schedule = "learning rate of each iteration: a list such as [1e-4]*1000+[1e-5]*500, or one number with --num_iters"
+    group.add_argument("--lr", default="[0.0001]*1500", help=schedule)
     group.add_argument(
         "--num_iters", type=positive_integer, help="iterations, at most the length of --lr, which None stands for"
     )
-    group.add_argument("--batch_size", type=positive_integer, help="videos per iteration")
-    group.add_argument("--weight_decay", type=not_negative_number, help="L2 term added to the gradient by Adam")
-    group.add_argument("--dropout", type=share, help="dropout before the classifier")
+    group.add_argument("--batch_size", type=positive_integer, default=16, help="videos per iteration")
+    decay = "L2 term added to the gradient by Adam"
+    group.add_argument("--weight_decay", type=not_negative_number, default=0.0005, help=decay)
+    group.add_argument("--dropout", type=share, default=0.7, help="dropout before the classifier")
     group.add_argument("--seed", type=seed, default=-1, help="seed of everything random; -1 draws one and reports it")
     group.add_argument(
         "--eval_every",
@@ -136,11 +220,8 @@ def _add_training(group: Group) -> None:
 
 
 def _add_network(group: Group) -> None:
-    group.add_argument(
-        "--num_segments",
-        type=positive_integer,
-        help="rows T that every video is sampled to; 750 rows cover 8 minutes of I3D snippets of 0.64 s",
-    )
+    length = "rows T that every video is sampled to; 750 rows cover 8 minutes of I3D snippets of 0.64 s"
+    group.add_argument("--num_segments", type=positive_integer, default=750, help=length)
     group.add_argument(
         "--len_feature",
         type=positive_integer,
@@ -159,39 +240,31 @@ def _add_network(group: Group) -> None:
     group.add_argument(
         "--snippet_frames", type=positive_integer, default=None, help="video frames per feature row (None: the dataset's)"
     )
-    group.add_argument("--hidden", type=positive_integer, help="channels of the classifier; the filter has a quarter of them")
+    channels = "channels of the classifier; the filter has a quarter of them"
+    group.add_argument("--hidden", type=positive_integer, default=2048, help=channels)
 
 
 def _add_localization(group: Group) -> None:
-    group.add_argument("--class_th", type=share, help="video score in 0..1 from which a class is localized")
-    group.add_argument(
-        "--scale",
-        type=positive_integer,
-        help="points per row (BackTAL: per frame) that activations are interpolated to",
-    )
-    group.add_argument("--cas_th", help="thresholds of the scaled activation, start:stop:step or a,b,c")
-    group.add_argument("--outer", type=not_negative_number, help="contrast region on each side of a proposal, in its lengths")
-    group.add_argument("--class_weight", type=not_negative_number, help="weight of the class term in a proposal's score")
-    group.add_argument("--nms_th", type=share, help="temporal IoU from which a worse detection is suppressed")
-    group.add_argument(
-        "--compat",
-        default="official",
-        choices=["official", "fixed"],
-        help="reproduce the official code's quirks, or repair those of docs/quirks.md",
-    )
+    group.add_argument("--class_th", type=share, default=0.25, help="video score in 0..1 from which a class is localized")
+    points = "points per row (BackTAL: per frame) that activations are interpolated to"
+    group.add_argument("--scale", type=positive_integer, default=24, help=points)
+    group.add_argument("--cas_th", default="0:0.25:0.025", help="thresholds of the scaled activation, start:stop:step or a,b,c")
+    surroundings = "contrast region on each side of a proposal, in its lengths"
+    group.add_argument("--outer", type=not_negative_number, default=0.25, help=surroundings)
+    term = "weight of the class term in a proposal's score"
+    group.add_argument("--class_weight", type=not_negative_number, default=0.2, help=term)
+    group.add_argument("--nms_th", type=share, default=0.7, help="temporal IoU from which a worse detection is suppressed")
+    quirks = "reproduce the official code's quirks, or repair those of docs/quirks.md"
+    group.add_argument("--compat", default="official", choices=["official", "fixed"], help=quirks)
     group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
 
 
 def _add_two_branches(group: Group) -> None:
     """What BaS-Net and BackTAL, which has its branches, share."""
-    group.add_argument("--alpha", type=not_negative_number, help="weight of the filter's L1 norm in the loss")
-    group.add_argument("--topk", type=share, help="share of a video's rows whose activations make its score")
-    group.add_argument(
-        "--whole_video",
-        type=optional(not_negative_number),
-        metavar="SCORE",
-        help="score of one more proposal, the whole video, of each class that has any; none: no such proposal",
-    )
+    group.add_argument("--alpha", type=not_negative_number, default=0.0001, help="weight of the filter's L1 norm in the loss")
+    group.add_argument("--topk", type=share, default=0.125, help="share of a video's rows whose activations make its score")
+    whole = "score of one more proposal, the whole video, of each class that has any; none: no such proposal"
+    group.add_argument("--whole_video", type=optional(not_negative_number), default=None, metavar="SCORE", help=whole)
 
 
 def _add_basnet(group: Group) -> None:
@@ -203,40 +276,37 @@ def _add_basnet(group: Group) -> None:
         help="rows of the paper's ablation table: both branches; no background class and no filter; base branch "
         "only; suppression branch only",
     )
-    group.add_argument(
-        "--bce_reduction",
-        choices=["mean", "classsum"],
-        help="classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)",
-    )
+    reduction = "classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)"
+    group.add_argument("--bce_reduction", default="mean", choices=["mean", "classsum"], help=reduction)
 
 
 def _add_um(group: Group) -> None:
     group.add_argument(
         "--variant",
+        default="official",
         choices=["official", "leftthomas-fixed", "leftthomas-exact"],
         help="whose code: the authors' (official, the default but on ActivityNet); leftthomas/UM with its loss mended "
         "(leftthomas-fixed, the default on ActivityNet), or as it is (leftthomas-exact); docs/um.md",
     )
-    group.add_argument("--alpha", type=not_negative_number, help="weight of the uncertainty loss")
-    group.add_argument("--beta", type=not_negative_number, help="weight of the background entropy loss")
-    group.add_argument("--margin", type=not_negative_number, help="magnitude that features of actions are to reach")
-    group.add_argument("--r_act", type=positive_integer, help="one in so many rows is taken for action")
-    group.add_argument("--r_bkg", type=positive_integer, help="one in so many rows is taken for background")
-    group.add_argument("--mag_th", help="thresholds of the scaled feature magnitude, start:stop:step")
-    group.add_argument(
-        "--bce_reduction",
-        choices=["mean", "classsum"],
-        help="both classification losses: mean over classes, or sum, without which many may not be learned (docs/um.md)",
-    )
-    group.add_argument(
-        "--um_loss", choices=["official", "leftthomas"], help="uncertainty loss of either code (None: the variant's)"
-    )
+    group.add_argument("--alpha", type=not_negative_number, default=0.0005, help="weight of the uncertainty loss")
+    group.add_argument("--beta", type=not_negative_number, default=1.0, help="weight of the background entropy loss")
+    magnitude = "magnitude that features of actions are to reach"
+    group.add_argument("--margin", type=not_negative_number, default=100.0, help=magnitude)
+    group.add_argument("--r_act", type=positive_integer, default=9, help="one in so many rows is taken for action")
+    group.add_argument("--r_bkg", type=positive_integer, default=4, help="one in so many rows is taken for background")
+    thresholds = "thresholds of the scaled feature magnitude, start:stop:step"
+    group.add_argument("--mag_th", default="0.4:0.625:0.025", help=thresholds)
+    reduction = "both classification losses: mean over classes, or sum, without which many may not be learned (docs/um.md)"
+    group.add_argument("--bce_reduction", default="mean", choices=["mean", "classsum"], help=reduction)
+    loss = "uncertainty loss of either code (None: the variant's)"
+    group.add_argument("--um_loss", default=None, choices=["official", "leftthomas"], help=loss)
 
 
 def _add_backtal(group: Group) -> None:
     _add_two_branches(group)
     group.add_argument(
         "--affinity_layout",
+        default="official",
         choices=["official", "paper"],
         help="which terms of a convolution a gate weighs: a third of the channels each, as the code and its checkpoints have "
         "it, or one tap each, as the paper describes it (docs/backtal.md, section 2)",
@@ -261,52 +331,60 @@ def _add_backtal(group: Group) -> None:
         "--click_noise", type=not_negative_number, default=0.0, metavar="SECONDS", help="deviation of a simulated click"
     )
     group.add_argument("--click_miss", type=share, default=0.0, help="share of gaps without a simulated click")
-    group.add_argument("--sep_weight", type=not_negative_number, help="weight of the separation of scores in the loss")
-    group.add_argument("--emb_weight", type=not_negative_number, help="weight of the separation of embeddings in the loss")
-    group.add_argument("--sep_topk", type=share, help="the same for the separation of scores")
-    group.add_argument("--similar_min", type=share, help="cosine that embeddings of one kind are to have at least")
-    group.add_argument("--different_max", type=share, help="cosine that those of action and background are to have at most")
+    separation = "weight of the separation of scores in the loss"
+    group.add_argument("--sep_weight", type=not_negative_number, default=1.0, help=separation)
+    embeddings = "weight of the separation of embeddings in the loss"
+    group.add_argument("--emb_weight", type=not_negative_number, default=0.8, help=embeddings)
+    group.add_argument("--sep_topk", type=share, default=0.125, help="--topk of the separation of scores")
+    similar = "cosine that embeddings of one kind are to have at least"
+    group.add_argument("--similar_min", type=share, default=0.5, help=similar)
+    different = "cosine that those of action and background are to have at most"
+    group.add_argument("--different_max", type=share, default=0.1, help=different)
     group.add_argument(
         "--mag_th",
         type=optional(str),
+        default="0.3,0.375,0.45,0.525,0.6,0.675,0.75",
         metavar="START:STOP:STEP",
         help="thresholds of the features' magnitude, whose runs are proposals too; none: no such proposals",
     )
-    group.add_argument("--shrink", type=share, help="share of its length that a proposal loses at each end")
+    group.add_argument("--shrink", type=share, default=0.0, help="share of its length that a proposal loses at each end")
 
 
 def _add_asm_loc(group: Group) -> None:
-    group.add_argument("--steps", type=not_negative_integer, help="refinement steps after the base network")
-    group.add_argument(
-        "--step_iters", type=positive_integer, metavar="N", help="iterations of every step but the last, which has the rest"
-    )
+    group.add_argument("--steps", type=not_negative_integer, default=3, help="refinement steps after the base network")
+    iterations = "iterations of every step but the last, which has the rest"
+    group.add_argument("--step_iters", type=positive_integer, default=1300, metavar="N", help=iterations)
     group.add_argument(
         "--dropout_on",
+        default="classifier",
         choices=["classifier", "everything"],
         help="what --dropout comes before: the classifier, or the embedding, attention and uncertainty too",
     )
-    group.add_argument("--r_fg", type=positive_integer, help="one in so many of a video's rows makes its foreground score")
-    group.add_argument("--r_bg", type=positive_integer, help="one in so many makes its background score")
-    group.add_argument("--lambda_fg", type=not_negative_number, help="weight of the foreground score's loss")
-    group.add_argument("--lambda_bg", type=not_negative_number, help="weight of the background score's loss, as background")
-    group.add_argument("--lambda_ab", type=not_negative_number, help="weight of the background score's loss, as the action")
-    group.add_argument("--beta", type=not_negative_number, help="weight of the mean uncertainty in the loss")
-    group.add_argument(
-        "--delta", type=not_negative_number, help="lengths by which a proposal is widened at each end to attend and stretch"
-    )
-    group.add_argument("--gamma", type=not_negative_number, help="rows that a short proposal is stretched to, before widening")
-    group.add_argument(
-        "--proposal_share", type=share, help="share of a class's summed scores whose best proposals stretch time (alpha)"
-    )
-    group.add_argument(
-        "--stretch_by", choices=["annotated", "detected"], help="classes whose proposals stretch a training video (quirk Q4)"
-    )
-    group.add_argument("--att_th", help="thresholds of the attention, start:stop:step; those of the activation are --cas_th")
-    group.add_argument("--attention_share", type=share, help="of the attention in the curve that scores a proposal")
-    group.add_argument(
-        "--pseudo_by", choices=["attention", "activation"], help="what is thresholded for the proposals that the next step has"
-    )
-    group.add_argument("--pseudo_th", help="the thresholds, start:stop:step")
+    foreground = "one in so many of a video's rows makes its foreground score"
+    group.add_argument("--r_fg", type=positive_integer, default=8, help=foreground)
+    group.add_argument("--r_bg", type=positive_integer, default=3, help="one in so many makes its background score")
+    weight = "weight of the foreground score's loss"
+    group.add_argument("--lambda_fg", type=not_negative_number, default=1.0, help=weight)
+    weight = "weight of the background score's loss, as background"
+    group.add_argument("--lambda_bg", type=not_negative_number, default=0.5, help=weight)
+    weight = "weight of the background score's loss, as the action"
+    group.add_argument("--lambda_ab", type=not_negative_number, default=0.5, help=weight)
+    group.add_argument("--beta", type=not_negative_number, default=0.2, help="weight of the mean uncertainty in the loss")
+    widening = "lengths by which a proposal is widened at each end to attend and stretch"
+    group.add_argument("--delta", type=not_negative_number, default=0.5, help=widening)
+    stretching = "rows that a short proposal is stretched to, before widening"
+    group.add_argument("--gamma", type=not_negative_number, default=6.0, help=stretching)
+    best = "share of a class's summed scores whose best proposals stretch time (alpha)"
+    group.add_argument("--proposal_share", type=share, default=0.7, help=best)
+    whose = "classes whose proposals stretch a training video (quirk Q4)"
+    group.add_argument("--stretch_by", default="annotated", choices=["annotated", "detected"], help=whose)
+    thresholds = "thresholds of the attention, start:stop:step; those of the activation are --cas_th"
+    group.add_argument("--att_th", default="0.1:0.925:0.025", help=thresholds)
+    mixture = "of the attention in the curve that scores a proposal"
+    group.add_argument("--attention_share", type=share, default=0.0, help=mixture)
+    source = "what is thresholded for the proposals that the next step has"
+    group.add_argument("--pseudo_by", default="attention", choices=["attention", "activation"], help=source)
+    group.add_argument("--pseudo_th", default="0.4:0.925:0.025", help="the thresholds, start:stop:step")
 
 
 ADD_OWN = {"basnet": _add_basnet, "um": _add_um, "backtal": _add_backtal, "asm_loc": _add_asm_loc}
@@ -401,7 +479,8 @@ def _add_running(group: Group) -> None:
 def dataset(text: str) -> str:
     if text in KNOWN or text.endswith(".json"):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}, and no dataset.json")
+    hint = did_you_mean(text, KNOWN)
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}, and no PATH/TO/dataset.json.{hint}")
 
 
 def click_source(text: str) -> str:

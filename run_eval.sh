@@ -6,7 +6,8 @@ source ./environment.sh
 
 python=$(find_python)
 case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
-[[ " $* " == *" --result"[\ =]* ]] || "$python" -m dataset.present test "$@"
+set -- --model_file ./BaSNet_model_best.pkl "$@"
+"$python" -m dataset.present test "$@"
 use_environment requirements.txt
 
-exec "$python" -W ignore ./main_eval.py --model_file ./BaSNet_model_best.pkl "$@"
+exec "$python" -W ignore ./main_eval.py "$@"

@@ -1,6 +1,7 @@
 """Small helpers with no better home: the user's mistakes, atomic files, signals."""
 
 import contextlib
+import difflib
 import errno
 import io
 import json
@@ -10,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -191,3 +192,9 @@ def listing(names: list[str], most: int = 5) -> str:
     """`a, b, c and 7 more`: names for a message that stays one screen long."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """` Did you mean X?` for the end of a message, or nothing where no name is near."""
+    near = difflib.get_close_matches(word, names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""

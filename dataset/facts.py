@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import UserError, listing, read_json
+from utils import UserError, did_you_mean, listing, read_json
 
 THUMOS14_CLASSES = (
     "BaseballPitch", "BasketballDunk", "Billiards", "CleanAndJerk", "CliffDiving", "CricketBowling", "CricketShot",
@@ -135,7 +135,8 @@ def read_description(path: Path) -> Dataset:
     fields = {field.name for field in dataclasses.fields(Dataset)} - {"name", "counts", "source"}
     unknown = sorted(set(content) - fields - {"name"})
     if unknown:
-        raise UserError(f"{path}: unknown key {listing(unknown)}; there are {', '.join(sorted(fields))}.")
+        hint = did_you_mean(unknown[0], fields)
+        raise UserError(f"{path}: unknown key {listing(unknown)}; there are {', '.join(sorted(fields))}.{hint}")
     values: dict[str, Any] = {
         "name": path.stem if path.stem != "dataset" else path.resolve().parent.name,
         "data_path": ".",

@@ -1,9 +1,10 @@
-"""Is the data set there at all? Standard library only, so run.sh can ask before it builds an environment.
+"""Are the flags right, and is the data set there at all? Standard library only: run.sh asks before it builds an environment.
 
-`python -m dataset.present train,test FLAGS OF main.py` says what is missing and exits with 2.
+`python -m dataset.present train,test FLAGS OF main.py` says what is wrong or missing and exits with 2.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from config import Config, make_config, where_to_get
@@ -13,8 +14,20 @@ from options import parse_args
 from utils import UserError, run_command
 
 
+def check_start(subsets: list[str], argv: Sequence[str]) -> None:
+    """Refuse what a run would refuse once its packages are there; a demo makes its data itself."""
+    args = parse_args(argv)
+    if args.result:
+        return  # a file of detections is scored without features
+    config = make_config(args, training="train" in subsets)
+    if args.dataset not in DEMOS:
+        require_data(config, [] if args.activations else subsets)
+    if args.model_file and not args.activations and not Path(args.model_file).is_file():
+        raise UserError(f"{args.model_file}: no such file; expected a checkpoint. Name one with --model_file.")
+
+
 def require_data(config: Config, subsets: list[str]) -> None:
-    """Refuse a folder that lacks annotations, or the folder of a subset altogether; the demo makes itself."""
+    """Refuse a folder that lacks annotations, or the folder of a subset altogether."""
     root, facts = Path(config.data_path), config.facts
     layout = find_layout(root, facts, config.layout)
     missing = [] if config.annotation_file.exists() else [str(config.annotation_file)]
@@ -30,6 +43,4 @@ def require_data(config: Config, subsets: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    arguments = parse_args(sys.argv[2:])
-    if arguments.dataset not in DEMOS:
-        run_command(lambda: require_data(make_config(arguments), sys.argv[1].split(",")))
+    run_command(lambda: check_start(sys.argv[1].split(","), sys.argv[2:]))

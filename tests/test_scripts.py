@@ -55,6 +55,24 @@ def test_only_what_is_missing_is_named(tiny):
     assert done.returncode == 2 and "split_test.txt" in done.stderr and "gt.json" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "script, flags, told",
+    [
+        ("run.sh", ["--dataset=demo", "--lr=abc"], "--lr 'abc' is not a schedule"),
+        ("run.sh", ["--dataset=demo-activitynet", "--cas_th=x"], "--cas_th 'x': expected"),
+        ("run.sh", ["--dataset=demo", "--fix=B99"], "--fix B99: B99 cannot be chosen"),
+        ("run_eval.sh", ["--dataset=demo", "--model_file=/nowhere/x.pkl"], "/nowhere/x.pkl: no such file"),
+    ],
+)
+def test_wrong_flags_are_refused_before_an_environment_is_made(script, flags, told, tmp_path):
+    """With a Python that has no packages, for which an environment would be made."""
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    done = bash(script, *flags, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 2 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "environment:" not in done.stderr and "demo data" not in done.stdout
+
+
 def test_help_needs_no_data_and_no_environment():
     assert "--class_th" in bash("run.sh", "--help").stdout
     bare = [sys.executable, "-S"]  # without the packages that are installed
