@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import math
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from dataset.annotations import classes_of, read_database
 from dataset.clicks import ANNOTATORS, find_source
 from dataset.facts import DEMOS, Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
-from quirks import repaired
+from quirks import REPAIRABLE, repaired
 from recipes import UNPUBLISHED
 from utils import UserError
 
@@ -117,6 +118,18 @@ class Config:
     def repaired(self) -> tuple[str, ...]:
         """Ids of the official quirks that this run repairs."""
         return repaired(self.method, self.compat, self.fix)
+
+    def notes_on(self, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """What quirks took from the results of `records`, by their names."""
+        lost = {name: record["lost"] for name, record in records.items() if record.get("lost")}
+        notes = []
+        for quirk in sorted(set().union(*lost.values())):
+            counts = ", ".join(f"{counts[quirk]} (`{name}`)" for name, counts in lost.items() if quirk in counts)
+            notes.append(
+                f"Quirk {quirk} of the official code ({REPAIRABLE[self.method][quirk]}) leaves predicted classes of test "
+                f"videos without a detection: {counts}. --fix {quirk} keeps them."
+            )
+        return notes
 
     @cached_property
     def facts(self) -> Dataset:

@@ -5,7 +5,7 @@ Shapes: V videos, C classes; activations are those of methods/, one dict of arra
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
 from methods import Arrays, Method, Stepwise, build_method
+from quirks import REPAIRABLE
 from thumos_features import Mixture, Store, Video, rows_shown, test_batches
 from utils import UserError, atomic_write
 
@@ -45,6 +46,7 @@ class Evaluation:
     average_recall: dict[str, float]  # at average numbers of proposals a video, and the area under it
     found: Found
     classes: tuple[str, ...]
+    lost: dict[str, int]  # by quirk, classes of videos that have no detection because of it
 
     @property
     def average_mAP(self) -> float:
@@ -67,13 +69,17 @@ class Judge:
 
     @cached_property
     def method(self) -> Method:
-        """A method without the memory of its network."""
-        with torch.device("meta"):
-            return build_method(self.config)
+        return without_memory(self.config)
 
     def __call__(self, activations: Activations) -> Evaluation:
         found = detect(self.method, activations, self.threads)
-        return score(self.method, activations, found, self.labels, self.truth, self.config)
+        return score(self.method, activations, found, self.labels, self.truth, self.config, self.threads)
+
+
+def without_memory(config: Config) -> Method:
+    """A method whose network has no weights: enough for what follows the network."""
+    with torch.device("meta"):
+        return build_method(config)
 
 
 def compute_activations(
@@ -171,6 +177,23 @@ def detect(method: Method, activations: Activations, threads: int | None = None)
     return dict(zip(activations, localize_all(map(method.curves, activations.values()), threads), strict=True))
 
 
+def lost_classes(method: Method, activations: Activations, found: Found, threads: int | None = None) -> dict[str, int]:
+    """How many predicted classes of videos each quirk leaves without a detection, of those that do; the best if none is."""
+    config = method.config
+    lacking: Activations = {}
+    for name, arrays in activations.items():
+        score_c = arrays["score"][: config.num_classes]
+        predicted = np.flatnonzero(method.predicted(score_c))
+        if not np.isin(predicted if len(predicted) else score_c.argmax(), found[name].classes).all():
+            lacking[name] = arrays
+    lost = {}
+    for quirk in set(REPAIRABLE[config.method]) - set(config.repaired) if lacking else ():
+        without = replace(config, compat="official", fix=",".join((*config.repaired, quirk)))
+        again = detect(without_memory(without), lacking, threads)
+        lost[quirk] = sum(len(np.setdiff1d(again[name].classes, found[name].classes)) for name in lacking)
+    return {quirk: lost[quirk] for quirk in sorted(lost) if lost[quirk]}
+
+
 def as_table(found: Found, classes: tuple[str, ...]) -> Table:
     parts = list(found.values())
     return Table(
@@ -203,6 +226,7 @@ def score(
     labels: Mapping[str, NDArray[np.float32]],
     truth: Table,
     config: Config,
+    threads: int | None = None,
 ) -> Evaluation:
     """`labels` are those of the videos in `activations` at least."""
     table = as_table(found, config.classes)
@@ -223,6 +247,7 @@ def score(
         average_recall={f"AR@{n}": recall.at(n) for n in AVERAGE_NUMBERS} | {"area": recall.area},
         found=found,
         classes=config.classes,
+        lost=lost_classes(method, activations, found, threads),
     )
 
 

@@ -43,6 +43,7 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
         f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
         f"quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
+    notes += config.notes_on(records)
     if first["with_features"]:
         notes.append(
             "Some annotated test videos have no features. They count in the first row of each model; the row "

@@ -192,7 +192,7 @@ class ASMLoc:
             outer_width=config.outer,
             shortest_run=2,
             nms_threshold=config.nms_th,
-            nms_pad=1.0,
+            nms_pad=0.0 if "Q8" in config.repaired else 1.0,
             warp=arrays.get("warp"),
             warped_seconds=config.seconds(num_seg, duration),
         )

@@ -7,12 +7,16 @@ import pytest
 import torch
 from test_localize import detections, golden_activations
 
-from config import make_config, parse_schedule
+from config import Config, make_config, parse_schedule
+from dataset.facts import KNOWN
 from localize import upsample
 from methods import build_method
 from options import parse_args
 from quirks import REPAIRABLE
+from recipes import OFFICIAL_NUMBERS
 from rows import Rows
+from test import detect as detections_of
+from test import lost_classes, without_memory
 from thumos_features import ROWS, SHUFFLE, Batch, batch_videos, random_state
 from utils import UserError
 
@@ -38,6 +42,43 @@ def test_compat_and_fix_choose_what_is_repaired():
     assert repaired_by([]) == () and repaired_by(["--compat", "official"]) == ()
     assert repaired_by(["--compat", "fixed"]) == tuple(REPAIRABLE["basnet"]) == ("B1", "B2", "B3", "B4", "B6")
     assert repaired_by(["--fix", "B4,b1"]) == ("B1", "B4")
+
+
+@pytest.mark.parametrize("method", REPAIRABLE)
+def test_quirks_are_reproduced_only_where_a_number_is(method):
+    for dataset in KNOWN:
+        config = Config.repaired.func(parse_args([f"--method={method}", f"--dataset={dataset}"]))
+        assert config == (() if (method, dataset) in OFFICIAL_NUMBERS else tuple(REPAIRABLE[method]))
+    assert repaired_by([f"--method={method}", "--dataset=demo", "--compat=official"]) == ()
+    with pytest.raises(UserError, match="B99"):
+        repaired_by([f"--method={method}", "--dataset=demo", "--fix=B99"])
+
+
+def test_what_quirks_take_is_counted():
+    """A class that has no detection for another reason than a quirk does not count."""
+    videos = {"alone": {0: 0.9}, "alone too": {0: 0.5}, "unsure": {5: 0.2}, "both": {0: 0.5, 7: 0.4}, "sure": {3: 0.9}}
+    found = {name: activations(scores, seed=n) | {"num_seg": np.array(90)} for n, (name, scores) in enumerate(videos.items())}
+    found["empty"] = activations({4: 0.9}) | {"num_seg": np.array(90)}
+    found["empty"]["cas"][:, 4] = -1.0
+    for flags, lost in (([], {"B1": 2, "B2": 1}), (["--fix=B1"], {"B2": 1}), (["--compat=fixed"], {})):
+        method = without_memory(make_config(parse_args(["--num_segments=60", *flags])))
+        assert lost_classes(method, found, detections_of(method, found)) == lost
+
+
+def test_the_first_class_of_ones_own_data_is_found_and_its_loss_is_told(cli, tiny, tmp_path):
+    (tiny / "dataset.json").write_text('{"annotations": "gt.json"}')
+    flags = [f"--dataset={tiny / 'dataset.json'}", "--lr=[0.02]*30", "--class_th=0.4", "--dropout=0", "--seed=0"]
+    told = {}
+    for compat in ([], ["--compat=official"]):
+        told[len(compat)] = cli("main.py", *flags, *compat).stdout
+        results = json.loads((tmp_path / "output" / "detections_last_seed_0.json").read_text())["results"]
+        truth = json.loads((tiny / "gt.json").read_text())["database"]
+        first = [name for name, video in truth.items() if video["subset"] == "test" and "Baseball" in str(video)]
+        assert first and {name in results for name in first} == {not compat}
+    assert "Quirk" not in told[0] and "quirks repaired: B1, B2, B3, B4, B6" in told[0]
+    assert "recipe your own data: compat" in told[0]
+    (note,) = (line for line in told[1].splitlines() if line.startswith("Quirk B1 of the official code"))
+    assert note.endswith(f"{len(first)} (`last`). --fix B1 keeps them.")
 
 
 def test_b1_a_video_of_class_0_alone_yields_nothing():
