@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import make_tiny
 from test_localize import detections, golden_activations
 
 from config import Config, make_config, parse_schedule
@@ -65,14 +66,16 @@ def test_what_quirks_take_is_counted():
         assert lost_classes(method, found, detections_of(method, found)) == lost
 
 
-def test_the_first_class_of_ones_own_data_is_found_and_its_loss_is_told(cli, tiny, tmp_path):
-    (tiny / "dataset.json").write_text('{"annotations": "gt.json"}')
-    flags = [f"--dataset={tiny / 'dataset.json'}", "--lr=[0.02]*30", "--class_th=0.4", "--dropout=0", "--seed=0"]
+def test_the_first_class_of_ones_own_data_is_found_and_its_loss_is_told(cli, tmp_path):
+    own = make_tiny(tmp_path / "own", train=15, test=6)
+    (own / "dataset.json").write_text('{"annotations": "gt.json"}')
+    flags = [f"--data_path={own}", f"--dataset={own / 'dataset.json'}", "--lr=[0.02]*60", "--class_th=0.4", "--dropout=0"]
+    flags += ["--seed=0", "--eval_every=60"]
     told = {}
     for compat in ([], ["--compat=official"]):
         told[len(compat)] = cli("main.py", *flags, *compat).stdout
         results = json.loads((tmp_path / "output" / "detections_last_seed_0.json").read_text())["results"]
-        truth = json.loads((tiny / "gt.json").read_text())["database"]
+        truth = json.loads((own / "gt.json").read_text())["database"]
         first = [name for name, video in truth.items() if video["subset"] == "test" and "Baseball" in str(video)]
         assert first and {name in results for name in first} == {not compat}
     assert "Quirk" not in told[0] and "quirks repaired: B1, B2, B3, B4, B6" in told[0]
