@@ -637,6 +637,17 @@ def test_q6_a_single_detection_never_stretches_unless_its_score_is_negative():
     assert plan_for([(0, -0.6, 12.8, 16.0)], 60, [0], True)[0].warp[-1] > 60
 
 
+def test_q8_suppression_adds_a_second():
+    """Two peaks of a second each, less than a second apart."""
+    attention = np.zeros(60, dtype=np.float32)
+    attention[[10, 12]] = 1
+    arrays = {"cas": np.zeros((60, 21), dtype=np.float32), "attention": attention, "num_seg": np.array(60)}
+    arrays |= {"score": np.eye(21, dtype=np.float32)[3]}
+    small = ["--hidden=8", "--len_feature=4", "--att_th=0.2:0.3:0.1", "--nms_th=0.2"]
+    counts = [len(localize(build_method(config_for(*small, *fix)).curves(arrays)).scores) for fix in ([], ["--fix=Q8"])]
+    assert counts == [1, 2]
+
+
 def test_q9_the_last_row_of_a_long_video_is_never_drawn():
     random = np.random.RandomState(0)
     drawn = np.concatenate([at_random(100, 30, random)[0][:, 0] for _ in range(200)])
