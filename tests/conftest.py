@@ -1,9 +1,16 @@
 """Fixtures shared by the tests: golden values, THUMOS-shaped folders of a few small videos, the command line."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
+import traceback
+import unittest.mock
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,16 +122,38 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def cli(tiny: Path, places: list[str]) -> Cli:
-    """Run main.py or main_eval.py on the tiny data as a user would."""
+    """Run main.py or main_eval.py on the tiny data as a user would, but in this process, which has its imports behind it."""
 
     def run(script: str, *flags: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(command(script, tiny, places, *flags), capture_output=True, text=True, cwd=ROOT, env=one_thread())
+        done = run_here(command(script, tiny, places, *flags)[1:])
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         if expect == 2:
             assert "Traceback" not in done.stderr
         return done
 
     return run
+
+
+def run_here(line: list[str]) -> subprocess.CompletedProcess[str]:
+    """What `python` followed by `line` does, from the project's folder."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    main = importlib.import_module(line[0].removesuffix(".py")).main
+    with (
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+        unittest.mock.patch.object(sys, "argv", line),
+        unittest.mock.patch.object(threading, "excepthook", threading.excepthook),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
 
 
 def command(script: str, data: Path, places: list[str], *flags: str) -> list[str]:
