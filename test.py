@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def average_mAP(self) -> float:
-        """The official average, over all thresholds."""
+        """Over all thresholds."""
         return self.score.average_mAP
 
     @property
