@@ -73,6 +73,9 @@ class Config:
     tiou_thresholds: tuple[float, ...]
     protocol: str
 
+    RECORD_AVERAGE: ClassVar[str] = "all"  # tIoU range of the average in the authors' record and log
+    PAPER_AVERAGE: ClassVar[str] = "0.1:0.7"  # tIoU range of the average that the paper puts first
+
     @property
     def described(self) -> str:
         """Which form of the method, for reports."""
@@ -173,9 +176,22 @@ class Config:
         """The same with what depends on the files that are there."""
         return self
 
+    def record_average(self, record: Mapping[str, Any]) -> float:
+        """The average in the authors' record; over all thresholds where these do not cover RECORD_AVERAGE."""
+        average: float = record["averages"].get(self.RECORD_AVERAGE, record["average_mAP"])
+        return average
+
+    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
+        """The authors' record of an evaluation. `epoch` is the number of completed passes over the training videos."""
+        heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.2f}\n"
+        return heading + average_and_maps(self.record_average(record), record["mAP"])
+
+    def batches_per_pass(self, num_videos: int) -> int:
+        return math.ceil(num_videos / self.batch_size)
+
     def eval_interval(self, num_videos: int) -> int:
         """Iterations between evaluations."""
-        return math.ceil(num_videos / self.batch_size) if self.eval_every == "epoch" else int(self.eval_every)
+        return self.batches_per_pass(num_videos) if self.eval_every == "epoch" else int(self.eval_every)
 
     def check(self) -> None:
         """A mistake in the flags is told now, not after an hour."""
@@ -217,6 +233,7 @@ class UMConfig(Config):
     um_loss: str | None
     variant: str
 
+    RECORD_AVERAGE: ClassVar[str] = "0.1:0.7"
     QUIRKS: ClassVar = {  # that each variant reproduces
         "official": {"O2"},
         "leftthomas-fixed": set[str](),
@@ -240,6 +257,13 @@ class UMConfig(Config):
     @property
     def single_overlaps(self) -> bool:
         return "L8" in self.quirks
+
+    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
+        maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
+        if set(seven) <= set(maps):
+            maps = {tiou: maps[tiou] for tiou in seven}
+        heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
+        return heading + average_and_maps(self.record_average(record), maps)
 
     def check(self) -> None:
         super().check()
@@ -275,6 +299,8 @@ class BackTALConfig(Config):
     click_noise: float
     click_miss: float
 
+    PAPER_AVERAGE: ClassVar[str] = "0.3:0.7"
+
     @property
     def described(self) -> str:
         return f"{self.affinity_layout} affinity layout, clicks {self.clicks_described}"
@@ -296,6 +322,10 @@ class BackTALConfig(Config):
     def check(self) -> None:
         super().check()
         _ = self.mag_thresholds
+
+    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
+        maps = {f"{float(tiou):.2f}": value for tiou, value in record["mAP"].items()}
+        return f"Epoch: {epoch}\n" + average_and_maps(self.record_average(record), maps)
 
     def settled(self) -> "BackTALConfig":
         root = Path(self.data_path)
@@ -323,6 +353,15 @@ class ASMLocConfig(Config):
     attention_share: float
     pseudo_by: str
     pseudo_th: str
+
+    RECORD_AVERAGE: ClassVar[str] = "0.1:0.7"
+
+    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
+        """What the authors' evaluator writes to log.txt: a table between rules, then an empty line."""
+        thresholds, maps = ("||".join(f"{float(x):.3f}" for x in column) for column in zip(*record["mAP"].items(), strict=True))
+        lines = [f"|t-IoU |{thresholds}|", f"|mAP   |{maps}|", f"|Average-mAP: {self.record_average(record):.4f}"]
+        rule = "-" * 79 + "\n"
+        return rule + "".join(f"{line}\n{rule}" for line in lines) + "\n"
 
     @property
     def best_of_each_step(self) -> bool:
@@ -366,6 +405,11 @@ CONFIGS: dict[str, type[Config]] = {
     "backtal": BackTALConfig,
     "asm_loc": ASMLocConfig,
 }
+
+
+def average_and_maps(average: float, maps: Mapping[str, float]) -> str:
+    """The lines of a record that BaS-Net, UM and BackTAL write alike."""
+    return f"average_mAP: {average:.4f}\n" + "".join(f"mAP@{tiou}: {value:.4f}\n" for tiou, value in maps.items())
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:

@@ -120,10 +120,10 @@ class LeftThomasFiles(RunFiles):
         metrics = {f"Step {known['iteration']}": metric(known, self.config) for known in self.state.records}
         write_json(self.metric, metrics, indent=2)
 
-    def write_best(self, best: Best) -> None:
+    def write_best(self, best: Best, epoch: int) -> None:
         theirs = {ours: name for name, ours in OTHER_NAMES.items()}
         renamed = {theirs.get(key, key): weight for key, weight in best.weights.items()}
-        super().write_best(replace(best, weights=renamed))
+        super().write_best(replace(best, weights=renamed), epoch)
         write_json(self.record, metric(best.record, self.config), indent=2)
         write_json(self.settings, self.config.as_dict(), indent=2)
 

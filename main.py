@@ -81,7 +81,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
         files.start(state, resumed=saved is not None)
         workers = eval_workers(config, device)
         judge = Judge(config, {video.name: video.label_c for video in data.test}, data.truth, threads=1 if workers else None)
-        recorder = Recorder(state, files, config, judge, workers, config.eval_interval(len(data.train)))
+        recorder = Recorder(state, files, config, judge, workers, len(data.train))
     fit(method, state, data, store, recorder, config, device, team)
 
 

@@ -82,7 +82,7 @@ def evaluate_network(args: Namespace) -> None:
     """Evaluate a checkpoint, or the activations that one was seen to have."""
     from dataset.make_demo import ensure_demo
     from device import choose_device, choose_precision
-    from eval.report import best_record_text, per_class, per_class_text, report
+    from eval.report import per_class, per_class_text, report
     from outputs import locked, record_of, set_aside
     from test import as_table
 
@@ -108,7 +108,7 @@ def evaluate_network(args: Namespace) -> None:
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
         frame = per_class({evaluation.protocol: evaluation.score}, as_table(evaluation.found, config.classes))
         set_aside(paths)
-        contents = (text, best_record_text(record), frame.to_csv(index=False), per_class_text(frame))
+        contents = (text, config.record_text(record, epoch=0), frame.to_csv(index=False), per_class_text(frame))
         for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)

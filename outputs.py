@@ -11,7 +11,7 @@ from typing import Any
 from checkpoint import Best, TrainingState, save_file
 from config import Config
 from eval.eval_detection import DetectionScore
-from eval.report import best_record_text, report
+from eval.report import averages_from, report
 from eval.table import size
 from recipes import METHODS
 from test import Evaluation
@@ -107,17 +107,18 @@ class RunFiles:
             if kept.exists():
                 os.replace(kept, path)
 
-    def write_best(self, best: Best) -> None:
+    def write_best(self, best: Best, epoch: int) -> None:
         save_file(self.best_model, best.weights)
         write_json(self.best_detections, best.detections())
         with atomic_write(self.best_record) as stream:
-            stream.write(best_record_text(best.record))
+            stream.write(self.config.record_text(best.record, epoch))
 
     def write_evaluation(self, record: dict[str, Any], best: bool) -> None:
         append_line(self.log, json.dumps(record))
+        tious, average = next(iter(averages_from(record, self.config.PAPER_AVERAGE).items()))
         self.say(
             f"iteration {record['iteration']}/{self.config.num_iters}  loss {record['loss_total']:.4f}  "
-            f"video accuracy {100 * record['test_acc']:.1f}  average mAP {100 * record['average_mAP']:.2f}"
+            f"video accuracy {100 * record['test_acc']:.1f}  average mAP ({tious}) {100 * average:.2f}"
             + ("  (best so far)" if best else "")
         )
 

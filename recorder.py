@@ -40,8 +40,9 @@ class Moment:
 
 
 class Recorder:
-    def __init__(self, state: TrainingState, files: RunFiles, config: Config, judge: Judge, workers: int, interval: int):
-        self.state, self.files, self.config, self.interval = state, files, config, interval
+    def __init__(self, state: TrainingState, files: RunFiles, config: Config, judge: Judge, workers: int, num_videos: int):
+        self.state, self.files, self.config = state, files, config
+        self.interval, self.per_pass = config.eval_interval(num_videos), config.batches_per_pass(num_videos)
         self.pending: list[tuple[int, dict[str, Tensor]]] = []  # iterations and losses that are still on the device
         self.saved_at, self.save_cost = -float("inf"), 0.0
         self.written: Best | None = None  # the model of which there are files of its own
@@ -105,7 +106,7 @@ class Recorder:
                 self.state.best_model = Best(record, moment.weights, evaluation.as_json)
             self.files.write_evaluation(record, best)
             maps = {f"mAP@{name}": value for name, value in record["mAP"].items()}
-            scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": record["average_mAP"]}
+            scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": self.config.record_average(record)}
             self.log(scalars, moment.iteration)
         return evaluation
 
@@ -118,9 +119,10 @@ class Recorder:
         self.saved_at, self.save_cost = time.monotonic(), time.monotonic() - begun
 
     def _write_best(self) -> None:
-        if self.state.best_model and self.state.best_model is not self.written:
-            self.files.write_best(self.state.best_model)
-            self.written = self.state.best_model
+        best = self.state.best_model
+        if best and best is not self.written:
+            self.files.write_best(best, epoch=best.record["iteration"] // self.per_pass)
+            self.written = best
 
     def finish(self) -> None:
         """The evaluation at the end; the checkpoint there is from before it, as everywhere."""

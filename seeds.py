@@ -41,6 +41,7 @@ def train_seeds(args: Namespace) -> None:
 
     from config import make_config
     from dataset.make_demo import ensure_demo
+    from eval.report import averages_from
     from outputs import locked
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -71,8 +72,9 @@ def train_seeds(args: Namespace) -> None:
             for seed, code, last_words in run_seeds(todo, args, marker, say):
                 run = finished_run(folders[seed]) if code == 0 else None
                 if run:
-                    last, best = (100 * record["average_mAP"] for record in (run.last, run.best))
-                    say(f"seed {seed}: average mAP {last:.2f} last, {best:.2f} best")
+                    last, best = (averages_from(record, config.PAPER_AVERAGE) for record in (run.last, run.best))
+                    tious = next(iter(last))
+                    say(f"seed {seed}: average mAP ({tious}) {100 * last[tious]:.2f} last, {100 * best[tious]:.2f} best")
                     bar.update()
                 elif stop.received is None:
                     failed[seed] = last_words.removeprefix("error: ") or f"exit code {code}"
@@ -309,6 +311,12 @@ class Run:
         return min((record["iteration"] - 1) // self.config["step_iters"], self.config["steps"])
 
     @property
+    def paper_average(self) -> str:
+        from config import CONFIGS
+
+        return CONFIGS[self.config["method"]].PAPER_AVERAGE
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that its numbers depend on, but for the seed."""
         from checkpoint import MAY_DIFFER
@@ -368,7 +376,7 @@ def tables_of(runs: list[Run]) -> dict[str, "pandas.DataFrame"]:
     from eval.report import figures
 
     last, best = (
-        pandas.DataFrame.from_dict({run.seed: figures(record) for run, record in chosen}, orient="index")
+        pandas.DataFrame.from_dict({run.seed: figures(record, run.paper_average) for run, record in chosen}, orient="index")
         for chosen in ([(run, run.last) for run in runs], [(run, run.best) for run in runs])
     )
     return {"last": last, "best": best, GAP: best - last}
@@ -389,7 +397,9 @@ def long_table(tables: dict[str, "pandas.DataFrame"]) -> "pandas.DataFrame":
 
 def shown(run: Run) -> list[str]:
     """The figures that fit a page: mAP and its averages."""
-    return [*run.last["mAP"], *(f"avg {name}" for name in run.last["averages"])]
+    from eval.report import averages_from
+
+    return [*run.last["mAP"], *(f"avg {name}" for name in averages_from(run.last, run.paper_average))]
 
 
 def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int) -> str:

@@ -50,7 +50,7 @@ class Evaluation:
 
     @property
     def average_mAP(self) -> float:
-        """The official average, over all thresholds."""
+        """Over all thresholds."""
         return self.score.average_mAP
 
     @property

@@ -42,12 +42,13 @@ class Video:
     annotations: list[dict[str, Any]]
     fps: float
     snippet_frames: int
-    duration: float | None
+    duration: float | None  # seconds, by the feature file where it tells them, else by the annotations
     timed: bool  # whether its duration says how long it is, and not its rows
     width: int  # of one stream
     files: tuple[Path, ...]
     read: Callable[[], Floats]  # (L, F)
     frames: int | None = None  # of the video, where a file tells
+    annotated_duration: float | None = None
     clicks: tuple[float, ...] = ()  # where annotators clicked on background, as shares of its length
 
     @property
@@ -332,6 +333,7 @@ def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Confi
     annotations = database[name]["annotations"]
     width = config.len_feature // len(config.streams)
     num_seg, told = inspect(files, layout, config.streams, width)
+    annotated_duration = duration_of(database[name])
     return Video(
         name=name,
         num_seg=num_seg,
@@ -339,12 +341,13 @@ def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Confi
         annotations=annotations,
         fps=config.fps,
         snippet_frames=config.snippet_frames,
-        duration=duration_of(database[name]) or told.duration,
+        duration=told.duration or annotated_duration,
         timed=config.timing == "duration" or layout.stretched,
         width=width,
         files=files,
         read=lambda: read_features(files, layout, config.streams, width),
         frames=told.frames,
+        annotated_duration=annotated_duration,
     )
 
 

@@ -140,10 +140,16 @@ def unknown_labels(database: Database, config: Config) -> list[Finding]:
 
 
 def durations(videos: list[Video]) -> list[Finding]:
-    """Where rows do not say how long a video is, its duration has to."""
+    """Stretched videos without a duration, and videos whose two durations differ by more than a feature row lasts."""
     lost = [video.name for video in videos if video.timed and not video.duration]
     text = f"{len(lost)} of {len(videos)} videos have none, so their rows are counted: {listing(lost)}"
-    return [Finding(False, "duration missing", lost[0], text)] if lost else []
+    findings = [Finding(False, "duration missing", lost[0], text)] if lost else []
+    for video in videos:
+        duration, annotated = video.duration, video.annotated_duration
+        if duration and annotated and abs(duration - annotated) > duration / video.num_seg:
+            text = f"{duration:.2f} s in its feature file, {annotated:.2f} s in the annotations; the feature file's is used"
+            findings.append(Finding(False, "durations differ", video.name, text))
+    return findings
 
 
 def labels(videos: dict[str, list[Video]], database: Database, config: Config) -> list[Finding]:

@@ -1,6 +1,7 @@
-"""Results as text: the official record file and the report of a run."""
+"""Results as text: the report of a run, AP by class, one row a protocol."""
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from eval.table import Table, size
@@ -12,15 +13,16 @@ if TYPE_CHECKING:
     from eval.eval_detection import DetectionScore
 
 
-def best_record_text(record: Mapping[str, Any]) -> str:
-    """The official best_record file: fractions, four decimals."""
-    lines = [f"Step: {record['iteration']}", f"Test_acc: {record['test_acc']:.2f}", f"average_mAP: {record['average_mAP']:.4f}"]
-    return "\n".join(lines + [f"mAP@{tiou}: {value:.4f}" for tiou, value in record["mAP"].items()]) + "\n"
+def averages_from(record: Mapping[str, Any], first: str) -> dict[str, float]:
+    """The averages of a record by tIoU range, `first` leading, or that over all thresholds where these do not cover it."""
+    known, tious = record["averages"], list(record["mAP"])
+    name = next((name for name in (first, f"{tious[0]}:{tious[-1]}") if name in known), "all")
+    return {name: known.get(name, fmean(record["mAP"].values()))} | known
 
 
-def figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a report shows of a record, by the name of its column."""
-    averages = {f"avg {name}": value for name, value in record["averages"].items()}
+def figures(record: Mapping[str, Any], first: str) -> dict[str, float]:
+    """What a report shows of a record, by the name of its column; `first` is the range of the average that leads."""
+    averages = {f"avg {name}": value for name, value in averages_from(record, first).items()}
     accuracies = {"video acc": record["test_acc"], "top-1": record["top1"], "cls mAP": record["classification_mAP"]}
     return record["mAP"] | averages | accuracies | record["average_recall"]
 
@@ -28,13 +30,14 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
 def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "Config", seed: int) -> str:
     """A Markdown table of records by name, in percent, with what the numbers mean."""
     first = records[next(iter(records))]
-    header = ["model", "iteration", *figures(first)]
+    header = ["model", "iteration", *figures(first, config.PAPER_AVERAGE)]
     rows = []
     for name, record in records.items():
-        values = figures(record).values()
+        values = figures(record, config.PAPER_AVERAGE).values()
         rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
         if record["with_features"]:
-            found = [*record["with_features"]["mAP"].values(), *record["with_features"]["averages"].values()]
+            score = record["with_features"]
+            found = [*score["mAP"].values(), *averages_from(score, config.PAPER_AVERAGE).values()]
             cells = [f"{100 * value:.2f}" for value in found]
             rows.append([f"{name} *", str(record["iteration"]), *cells, *[""] * (len(values) - len(cells))])
     notes = [

@@ -58,6 +58,30 @@ def golden_evaluation() -> dict[str, np.ndarray]:
         return dict(file)
 
 
+@pytest.fixture
+def official_scores(golden_evaluation: dict[str, np.ndarray]) -> dict:
+    """Our scores of what the official evaluators of BackTAL and ASM-Loc scored.
+
+    BackTAL's counts detections of videos of another subset as wrong; ASM-Loc's detections include an unknown class.
+    """
+    from eval import detection_map
+
+    database = {f"v{video}": {"subset": "test" if video < 11 else "other", "annotations": []} for video in range(12)}
+    for video, label, start, end in golden_evaluation["backtal/gt"]:
+        database[f"v{video:.0f}"]["annotations"].append({"label": f"c{label:.0f}", "segment": [start, end]})
+    results: dict[str, list] = {}
+    for video, label, start, end, value in golden_evaluation["backtal/pred"]:
+        row = {"label": f"c{label:.0f}", "segment": [start, end], "score": value}
+        results.setdefault(f"v{video:.0f}", []).append(row)
+    scores = {"backtal": detection_map({"database": database}, {"results": results}, np.linspace(0.1, 0.9, 9), subset="test")}
+    video, label, value, start, end = golden_evaluation["asm_loc/pred"].T
+    found = {"video": video, "label": label, "start": start, "end": end, "score": value}
+    for name, tiou in (("thumos", np.arange(0.1, 1.0, 0.1)), ("anet", np.arange(0.5, 1.0, 0.05))):
+        with pytest.warns(UserWarning, match="label that the ground truth lacks"):
+            scores[f"asm_loc/{name}"] = detection_map(golden_evaluation["asm_loc/gt"], found, tiou)
+    return scores
+
+
 @pytest.fixture(scope="session")
 def thumos_gt() -> Path:
     path = SHARED / "data" / "thumos14" / "gt.json"

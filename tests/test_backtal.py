@@ -501,6 +501,7 @@ def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     cli(*evaluate, f"--model_file={last}", f"--save_activations={tmp_path}/a.npz")
     detections = (tmp_path / "output" / "detections.json").read_text()
     assert len(json.loads(detections)["results"]) == 4
+    assert (tmp_path / "output" / "best_record.txt").read_text().startswith("Epoch: 0\naverage_mAP: ")
     done = cli(*evaluate, f"--model_file={tmp_path}/official.pth")
     assert (tmp_path / "output" / "detections.json").read_text() == detections and "clicks of its training" in done.stdout
     with np.load(tmp_path / "a.npz") as file:

@@ -10,6 +10,7 @@ from conftest import ROOT, TINY, WIDTH, edit_gt, make_tiny
 
 from config import make_config
 from dataset.check import as_text, check, quick_check
+from dataset.prepare import main as prepare
 from options import parse_args
 from thumos_features import load_data
 from utils import UserError
@@ -107,6 +108,44 @@ def test_durations_that_are_missing_are_reported(tmp_path):
     (tiny / "dataset.json").write_text('{"timing": "duration", "annotations": "gt.json"}')
     config = make_config(parse_args([f"--dataset={tiny}/dataset.json", *TINY]))
     assert "duration missing" in [finding.kind for finding in check(config, quick=True)[1]]
+
+
+@pytest.fixture
+def npz(tiny, tmp_path):
+    """Tells the feature file of a video in BackTAL's layout another duration; as made, all last as annotated."""
+    edit_gt(tiny, lambda db: [video.update(duration=rows(tiny, name) * 0.64) for name, video in db.items()])
+    prepare(["features", "--to", "backtal", f"--output={tmp_path / 'npz'}", f"--data_path={tiny}", *TINY])
+
+    def tell(name, seconds):
+        path = tmp_path / "npz" / ("test" if "test" in name else "val") / f"{name}.npz"
+        with np.load(path) as file:
+            content = dict(file)
+        np.savez(path, allow_pickle=False, **content | {"duration": np.array(seconds)})
+
+    return tell
+
+
+def test_durations_that_differ_by_more_than_a_row_are_reported(npz, tiny, tmp_path):
+    folder, count = tmp_path / "npz", rows(tiny, "video_test_1")
+    assert findings(folder) == []
+    npz("video_test_1", (count - 0.9) * 0.64)
+    assert findings(folder) == []
+    npz("video_test_1", (count - 1.1) * 0.64)
+    npz("video_train_2", 77.0)
+    first, second = findings(folder, quick=True)
+    annotated = rows(tiny, "video_train_2") * 0.64
+    text = f"77.00 s in its feature file, {annotated:.2f} s in the annotations; the feature file's is used"
+    assert first == (False, "durations differ", "video_train_2", text)
+    assert second[2] == "video_test_1" and second[3].startswith(f"{(count - 1.1) * 0.64:.2f} s in its feature file, ")
+    config = make_config(parse_args([f"--data_path={folder}", *TINY]))
+    (said,) = [finding for finding in quick_check(load_data(config), config) if finding.kind == "durations differ"]
+    assert (said.where, said.text) == ("video_train_2", f"{text} (and 1 more)")
+
+
+def test_annotation_times_are_held_against_the_duration_of_the_feature_file(npz, tmp_path):
+    npz("video_test_1", 3.0)
+    ((*_, text),) = [row for row in findings(tmp_path / "npz", quick=True) if row[1] == "annotation past the end"]
+    assert text == "Billiards 1.5 to 4.5 s, of 3.0 s"
 
 
 def test_integers_are_reported(tiny):

@@ -111,6 +111,15 @@ def test_a_summary_can_be_made_again_and_keeps_the_one_before(three):
     assert (three / "earlier_runs" / "1" / "seeds.csv").read_text() == before != (three / "seeds.csv").read_text()
 
 
+def test_the_average_that_the_methods_paper_puts_first_leads(tmp_path):
+    averages = {"0.1:0.5": 0.5, "0.3:0.7": 0.25}
+    leave_run(tmp_path, 3, [record(4, 0.25, 0.5) | {"averages": averages}], {"method": "backtal"})
+    seeds.summarize(tmp_path)
+    header = (tmp_path / "seeds.md").read_text().splitlines()[0]
+    assert [cell.strip() for cell in header.split("|")][3:-1] == ["0.3", "0.5", "avg 0.3:0.7", "avg 0.1:0.5"]
+    assert "last & 25.00 & 50.00 & 25.00 & 50.00 \\\\" in (tmp_path / "seeds.tex").read_text()
+
+
 def test_one_seed_has_no_deviation(tmp_path):
     leave_run(tmp_path, 3, [record(4, 0.25, 0.5)])
     seeds.summarize(tmp_path)
@@ -200,7 +209,8 @@ def test_each_seed_is_the_run_that_it_would_be_alone_and_none_is_lost_with_anoth
         many("--seeds", "3-5", "--jobs", "3")
     assert process.returncode == 0
     said = capsys.readouterr().out
-    assert "\nseed 3: average mAP" in said and "\nseed 4: average mAP" in said and "seeds 3-4 (2 of 3 are finished)." in said
+    assert "\nseed 3: average mAP (0.1:0.7) " in said and "\nseed 4: average mAP" in said
+    assert "seeds 3-4 (2 of 3 are finished)." in said
     for kind, names in (
         ("output", ["log.jsonl", "best_record_seed_3.txt", "detections_best_seed_3.json", "detections_last_seed_3.json"]),
         ("model", ["BaS_Net_model_seed_3.pkl"]),

@@ -383,6 +383,17 @@ def test_official_and_mmaction_scores(near_truth, golden_evaluation, name):
         np.testing.assert_allclose([*mean_ap, average], golden_evaluation[f"um/{evaluator}_{name}"], rtol=0, atol=1e-15)
 
 
+def test_the_authors_record_of_detections_that_their_evaluator_scored(near_truth):
+    """Digits of `um/official_0.1:0.7` in the golden file, of detections that are scored at nine thresholds here."""
+    score = detection_map(*near_truth, np.linspace(0.1, 0.9, 9), "test")
+    names = [f"{tiou:g}" for tiou in score.tiou]
+    record = {"iteration": 9, "test_acc": 2 / 3, "mAP": dict(zip(names, score.mAP.tolist(), strict=True))}
+    text = config_of().record_text(record | {"averages": score.averages, "average_mAP": score.average_mAP}, epoch=0)
+    maps = ["0.8281", "0.8144", "0.7860", "0.7348", "0.6318", "0.4663", "0.2277"]
+    lines = ["Step: 9", "Test_acc: 0.6667", "average_mAP: 0.6413", *(f"mAP@0.{n}: {value}" for n, value in enumerate(maps, 1))]
+    assert text == "\n".join(lines) + "\n"
+
+
 def test_the_official_average_is_over_the_papers_overlaps():
     assert config_of().choose_by == "0.1:0.7"
 
@@ -548,6 +559,8 @@ def test_training_evaluating_and_saved_activations(cli, tmp_path):
     assert last["choice"] == pytest.approx(last["averages"]["0.1:0.7"])
     saved, model = tmp_path / "saved.npz", tmp_path / "model" / "model_seed_0.pkl"
     live = cli("main_eval.py", "--method=um", f"--model_file={model}", f"--save_activations={saved}").stdout
+    written = (tmp_path / "output" / "best_record.txt").read_text().splitlines()
+    assert written[0] == "Step: 0" and len(written) == 10
     kept = cli("main_eval.py", "--method=um", f"--activations={saved}").stdout
     assert [line.split("|")[3:] for line in live.splitlines() if "|" in line] == [
         line.split("|")[3:] for line in kept.splitlines() if "|" in line
