@@ -35,16 +35,12 @@ def evaluate(args: Namespace) -> None:
 
 def score_file(args: Namespace) -> None:
     """Print what a file of detections is worth, protocol by protocol."""
-    import warnings
-
     from eval.protocols import PROTOCOLS, GroundTruths, name_of
-    from eval.report import per_class, per_class_text, protocols_text
+    from eval.report import per_class, per_class_text, protocols_text, unmatched_text
     from eval.table import InputError, read_predictions
     from eval.thumos_kit import read_kit, write_kit
 
     facts = dataset_facts(args.dataset)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}")
-    warnings.simplefilter("once")
     try:
         found = read_kit(args.result) if args.result.endswith(".txt") else read_predictions(args.result)
         path = annotation_file(facts, Path(args.data_path or facts.data_path), args.layout, args.ground_truth)
@@ -53,7 +49,7 @@ def score_file(args: Namespace) -> None:
         scores = {}
         for name in PROTOCOLS if names == ["all"] else names:
             try:
-                scores[name] = source.score(name, found, facts.tiou_thresholds, args.ties)
+                scores[name] = source.score(name, found, facts.tiou_thresholds, args.ties, args.unlisted)
             except InputError as error:
                 if names != ["all"]:
                     raise
@@ -62,8 +58,15 @@ def score_file(args: Namespace) -> None:
             raise UserError(
                 f"{source.where}: none of the protocols can be built from it; give the ground truth with --ground_truth."
             )
+        other = "ignore" if args.unlisted == "count" else "count"
+        otherwise = {
+            name: source.score(name, found, facts.tiou_thresholds, args.ties, other)
+            for name, score in scores.items()
+            if score.unmatched.videos
+        }
         print(protocols_text(scores), end="")
         print(f"mAP in %, {len(found)} detections of {args.result}, ties {args.ties}")
+        print(unmatched_text(scores, otherwise), end="")
         if args.save_kit:
             write_kit(args.save_kit, found)
     except InputError as error:

@@ -325,6 +325,13 @@ def _add_scoring(group: Group) -> None:
     group.add_argument("--subset", default=None, help="with --result: subset of the ground truth (None: the one for testing)")
     group.add_argument("--ties", default="official", choices=["official", "stable"], help="order of equal scores and overlaps")
     group.add_argument(
+        "--unlisted",
+        default="count",
+        choices=["count", "ignore"],
+        help="with --result: detections in videos that the ground truth does not list are false positives, as officially, or "
+        "ignored",
+    )
+    group.add_argument(
         "--per_class",
         default=None,
         type=file_name,
