@@ -332,11 +332,14 @@ def _add_scoring(group: Group) -> None:
         "ignored",
     )
     group.add_argument(
+        "--score_key", default="score", metavar="KEY", help="with --result: what the JSON calls the score of a detection"
+    )
+    group.add_argument(
         "--per_class",
         default=None,
         type=file_name,
-        metavar="FILE",
-        help="with --result: write AP by class to FILE.csv and FILE.md",
+        metavar="NAME",
+        help="with --result: write AP by class to NAME.csv and NAME.md",
     )
     group.add_argument("--save_kit", default=None, metavar="FILE", help="with --result: write the detections as the kit's text")
     group.add_argument(

@@ -84,13 +84,14 @@ def detection_map(
     ties: str = "official",
     single: bool = False,
     unlisted: str = "count",
+    score_key: str = "score",
 ) -> DetectionScore:
     """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for.
 
     `single` rounds overlaps to single precision, as mmaction2's evaluator stores them. Detections in videos that the ground
     truth does not list are false positives (`unlisted="count"`) or left out (`"ignore"`). One warning tells of unknown labels.
     """
-    truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions)
+    truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions, score_key)
     score = score_tables(truth, found, tiou, ties, single, unlisted)
     if score.unmatched.labels:
         warnings.warn(unknown_text(score.unmatched.labels), stacklevel=2)
@@ -278,13 +279,14 @@ class ANETdetection:
         check_status: bool = False,
         ties: str = "official",
         unlisted: str = "count",
+        score_key: str = "score",
     ):
         if check_status:
             warnings.warn("check_status: the list of blocked videos is not fetched; all are counted", stacklevel=2)
         self.tiou_thresholds = checked_thresholds(tiou_thresholds)
         self.verbose, self.ties, self.unlisted = verbose, ties, unlisted
         self.ground_truth = read_ground_truth(ground_truth_filename, subset)
-        self.prediction = read_predictions(prediction_filename)
+        self.prediction = read_predictions(prediction_filename, score_key)
 
     def evaluate(self) -> tuple[Floats, float]:
         score = detection_map(self.ground_truth, self.prediction, self.tiou_thresholds, ties=self.ties, unlisted=self.unlisted)

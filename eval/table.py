@@ -74,20 +74,23 @@ def read_ground_truth(source: Source, subset: str | None = None, names: Sequence
     return table
 
 
-def read_predictions(source: Source) -> Table:
-    """Detections: an ActivityNet JSON file or its content, or a table of columns with scores."""
+def read_predictions(source: Source, score_key: str = "score") -> Table:
+    """Detections: an ActivityNet JSON file or its content, or a table of columns with scores.
+
+    `score_key` is what the key or column of the scores is called; `version` and `external_data` are not needed.
+    """
     if isinstance(source, Table):
         return source
     content, where = _load(source, "detections")
     if not (isinstance(content, Mapping) and "results" in content):
-        return columns(content, where, scored=True)
+        return columns(content, where, scored=True, score_key=score_key)
     results = content["results"]
     if not isinstance(results, Mapping) or not all(isinstance(rows, list | tuple) for rows in results.values()):
         raise InputError(f'{where}: "results" is no object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
     rows = list(itertools.chain.from_iterable(results.values()))
     try:
         labels = [row["label"] for row in rows]
-        scores = [row["score"] for row in rows]
+        scores = [row[score_key] for row in rows]
         pairs = [row["segment"] for row in rows]
         if not _all_are(labels, str) or not _all_are(pairs, PAIR) or set(map(len, pairs)) - {2}:
             raise ValueError
@@ -98,12 +101,13 @@ def read_predictions(source: Source) -> Table:
         if not (np.isfinite(numbers).all() and np.isfinite(times).all()):
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise InputError(_first_bad_detection(results, where)) from None
+        raise InputError(_first_bad_detection(results, where, score_key)) from None
     names, codes = _codes(labels)
     video = np.repeat(np.arange(len(results)), [len(listed) for listed in results.values()])
     return Table(list(results), names, video, codes, times, numbers)
 
 
+_SCORE_KEY = "Say what the score is called with --score_key (from Python: score_key=)."
 _ONE_DETECTION = '{"label": "HighJump", "score": 0.9, "segment": [18.6, 24.8]}'
 
 
@@ -128,11 +132,13 @@ def _time(value: Any) -> float:
     raise ValueError
 
 
-def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
+def _first_bad_detection(results: Mapping[str, Any], where: str, score_key: str) -> str:
     for video, rows in results.items():
         for number, row in enumerate(rows):
+            if isinstance(row, Mapping) and score_key not in row:
+                return f"{where}: detection {number} of video {video} has no {score_key!r}, only {_some(row)}. {_SCORE_KEY}"
             try:
-                values = [row["score"], *_pair(row["segment"])]
+                values = [row[score_key], *_pair(row["segment"])]
                 good = isinstance(row["label"], str) and _all_are(values, Real)
                 good = good and all(math.isfinite(float(value)) for value in values)
             except (KeyError, TypeError, ValueError, IndexError, OverflowError):
@@ -196,10 +202,10 @@ def _lacking(subset: Any, videos_of: Mapping[str, int], annotated: set[str]) -> 
     return (f"no subset {subset!r}; " if subset is not None else "") + f"its subsets are {_some(videos_of)}"
 
 
-def columns(content: Any, where: str, scored: bool) -> Table:
+def columns(content: Any, where: str, scored: bool, score_key: str = "score") -> Table:
     """A data frame or a dictionary of columns `video` (or `video-id`), `label`, `start` and `end` (or `t-start`, `t-end`),
     `score` for detections; or an array with these columns in this order."""
-    expected = "columns video, label, start, end" + (", score" if scored else "")
+    expected = "columns video, label, start, end" + (f", {score_key}" if scored else "")
     if isinstance(content, np.ndarray):
         if content.ndim != 2 or content.shape[1] != 4 + scored:
             raise InputError(f"{where}: an array of shape {content.shape}; expected (N, {4 + scored}): {expected}.")
@@ -211,13 +217,15 @@ def columns(content: Any, where: str, scored: bool) -> Table:
             raise InputError(f"{where}: a {type(content).__name__}; expected ActivityNet's JSON or {expected}.") from None
         found = {}
         for name in ("video", "label", "start", "end", "score")[: 4 + scored]:
-            other = {"video": "video-id", "start": "t-start", "end": "t-end"}.get(name, name)
-            if not present & {name, other}:
+            own = score_key if name == "score" else name
+            other = {"video": "video-id", "start": "t-start", "end": "t-end"}.get(name, own)
+            if not present & {own, other}:
                 raise InputError(
-                    f"{where}: no {name!r} among {sorted(map(str, present))[:8]}; expected ActivityNet's JSON or {expected}."
+                    f"{where}: no {own!r} among {sorted(map(str, present))[:8]}; expected ActivityNet's JSON or {expected}."
+                    + (f" {_SCORE_KEY}" if name == "score" else "")
                 )
             try:
-                found[name] = np.asarray(content[name if name in present else other])
+                found[name] = np.asarray(content[own if own in present else other])
             except ValueError:
                 found[name] = np.zeros((0, 0))
     if any(column.ndim != 1 for column in found.values()) or len(set(map(len, found.values()))) > 1:

@@ -185,7 +185,10 @@ GOOD = {"label": "x", "score": 0.5, "segment": [0, 1]}
             {"score": None}, {"score": float("nan")}, {"score": True}, {"score": "high"}, {"score": [1]}, {"label": 3},
             {"label": None},
         )),
-        (json.dumps({"results": {"a": [GOOD, {"label": "x", "segment": [0, 1]}]}}), "detection 1 of video a"),
+        (
+            json.dumps({"results": {"a": [GOOD, {"label": "x", "segment": [0, 1], "score300": 1}]}}),
+            "detection 1 of video a has no 'score', only label, score300, segment. .*--score_key",
+        ),
         (json.dumps({"results": {"a": [GOOD, 7]}}), "detection 1 of video a"),
     ],
 )  # fmt: skip
@@ -206,7 +209,7 @@ def test_other_bad_input_is_named(tmp_path):
     frame = pandas.DataFrame({"video": ["a"], "label": ["x"], "start": [0.0], "end": [1.0], "score": [np.nan]})
     with pytest.raises(InputError, match="score of row 0 is not finite"):
         detection_map(GROUND_TRUTH, frame)
-    with pytest.raises(InputError, match="no 'score'"):
+    with pytest.raises(InputError, match=r"no 'score'.*--score_key"):
         detection_map(GROUND_TRUTH, frame.drop(columns="score"))
     with pytest.raises(InputError, match="unlisted is 'drop'; expected one of count, ignore"):
         detection_map(GROUND_TRUTH, {"results": {}}, unlisted="drop")
@@ -309,6 +312,18 @@ def test_unlisted_videos_are_told_without_a_warning():
         assert scores[unlisted].unmatched.videos == {"v_x": 2, "z": 1}
         [note] = scores[unlisted].notes
         assert note.startswith("3 detections lie in 2 videos that the ground truth does not list (v_x, z). " + done)
+
+
+def test_scores_may_go_by_another_name():
+    """And `version` and `external_data` may be absent, as in every file here."""
+    rows = [{"label": "x", "score300": score, "segment": [start, start + 1]} for score, start in ((0.2, 0), (0.1, 5))]
+    for predictions in ({"results": {"a": rows}}, {"video": ["a", "a"], "label": ["x", "x"], "start": [0, 5], "end": [1, 6]}):
+        if "video" in predictions:
+            predictions["score300"] = [0.2, 0.1]
+        assert detection_map(GROUND_TRUTH, predictions, score_key="score300").average_mAP == 1
+        assert ANETdetection(GROUND_TRUTH, predictions, score_key="score300").evaluate()[1] == 1
+    array = np.array([["a", "x", 0, 1, 0.5]], dtype=object)
+    assert detection_map(GROUND_TRUTH, array, score_key="score300").average_mAP == 1  # columns by place
 
 
 def test_verbose_prints_the_map_of_each_threshold(capsys):

@@ -46,6 +46,7 @@ OURS = {
     "subset": None,
     "ties": "official",
     "unlisted": "count",
+    "score_key": "score",
     "per_class": None,
     "save_kit": None,
     "activations": None,

@@ -161,6 +161,20 @@ def test_the_report_is_silent_where_the_ground_truth_has_everything(cli, tmp_pat
     assert cli("main_eval.py", f"--result={path}").stdout.splitlines()[-1].startswith("mAP in %, 1 detections of")
 
 
+def test_names_of_tables_and_of_scores(cli, tmp_path):
+    """A dot in --per_class is part of the name; --score_key reads files whose score is called otherwise."""
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps({"results": {"video_test_0": [{"label": "HighJump", "score300": 1, "segment": [1.5, 4.5]}]}}))
+    assert "no 'score', only label, score300, segment" in cli("main_eval.py", f"--result={path}", expect=2).stderr
+    for name in ("w/scnn0.1", "w/scnn0.2.csv", "w/scnn0.3.md"):
+        cli("main_eval.py", f"--result={path}", "--score_key=score300", f"--per_class={tmp_path}/{name}")
+    written = sorted(file.name for file in (tmp_path / "w").iterdir())
+    assert written == [f"scnn0.{number}.{ending}" for number in (1, 2, 3) for ending in ("csv", "md")]
+    assert pandas.read_csv(tmp_path / "w" / "scnn0.1.csv").set_index("class").loc["HighJump", "AP@0.9"] == 0.5
+    message = cli("main_eval.py", f"--result={tmp_path}/kit.txt", "--score_key=score300", expect=2).stderr
+    assert "kit.txt: --score_key score300 is for JSON" in message
+
+
 def annotated(**labels):
     return {"subset": "test", "annotations": [{"segment": segment, "label": label} for label, segment in labels.items()]}
 
