@@ -5,17 +5,20 @@ on. Files under its names lie in --save_path, all others in a folder of the run 
 """
 
 import argparse
+import contextlib
+import io
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from checkpoint import OTHER_NAMES, Best, TrainingState
 from config import Config, make_config
-from dataset.facts import DEMOS, KNOWN
+from dataset.facts import DEMOS, KNOWN, dataset_facts
+from dataset.layouts import find_layout
 from dataset.make_demo import ensure_demo
 from device import choose_device, choose_precision
 from eval.report import report
@@ -48,6 +51,9 @@ SAME = {  # its flag: ours, and its default
     "seed": ("seed", "-1"),
 }
 THRESHOLDS = {"seg_th": ("cas_th", "np.arange(0.0, 0.25, 0.025)"), "mag_th": ("mag_th", "np.arange(0.4, 0.625, 0.025)")}
+OWN_WORDS = {f"--{ours}": f"--{name}" for name, (ours, _) in (SAME | THRESHOLDS).items()}
+OWN_WORDS |= {f"--{kind}_path": "--save_path" for kind in ("model", "output", "log")}
+OWN_WORDS |= {"bash run.sh": "python train.py", "main.py": "train.py", "main_eval.py": "test.py"}
 
 
 def read_flags(argv: Sequence[str] | None = None) -> Namespace:
@@ -66,11 +72,37 @@ def read_flags(argv: Sequence[str] | None = None) -> Namespace:
         f"--{kind}_path={Path(own.save_path) / f'{known_name(own.data_name)}_run'}" for kind in ("model", "output", "log")
     ]
     flags += [f"--model_file={own.model_file}"] if own.model_file else []
-    args = parse_args(["--method=um", "--variant=leftthomas-fixed", "--timing=rows", *flags, *others])
+    args = parsed(["--method=um", "--variant=leftthomas-fixed", "--timing=rows", *flags, *others])
+    there = args.dataset in DEMOS or find_layout(Path(args.data_path), dataset_facts(args.dataset)).folders
+    if args.layout == "auto" and not there:
+        args.layout = "um"  # the error names the places in which the second implementation has its files
     for name in ("seeds", "result", "protocols", "per_class", "save_kit"):
         if getattr(args, name):
             raise UserError(f"--{name} is a flag of main.py and main_eval.py alone.")
     return args
+
+
+def parsed(flags: list[str]) -> Namespace:
+    """What main.py's parser makes of `flags`; its complaint about one names the flag of this command line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse_args(flags)
+    finally:
+        sys.stderr.write(own_words(said.getvalue()))
+
+
+def own_words(text: str) -> str:
+    """A message of main.py with the flags and commands of this command line."""
+    return re.sub(r"bash run\.sh|\bmain(_eval)?\.py|--\w+", lambda found: OWN_WORDS.get(found[0], found[0]), text)
+
+
+def in_own_words(work: Callable[..., None], *arguments: Any) -> None:
+    """Run `work`; the user's mistakes are told in the words of this command line."""
+    try:
+        work(*arguments)
+    except UserError as error:
+        raise UserError(own_words(str(error))) from error
 
 
 def threshold_list(flag: str, text: str) -> str:
@@ -155,8 +187,8 @@ def test(args: Namespace) -> None:
 
 
 def run_train() -> None:
-    run_command(lambda: train(read_flags(), LeftThomasFiles), "--debug" in sys.argv)
+    run_command(lambda: in_own_words(train, read_flags(), LeftThomasFiles), "--debug" in sys.argv)
 
 
 def run_test() -> None:
-    run_command(lambda: test(read_flags()), "--debug" in sys.argv)
+    run_command(lambda: in_own_words(test, read_flags()), "--debug" in sys.argv)

@@ -14,6 +14,7 @@ from options import parse_args, say_settings
 from utils import UserError, atomic_write, run_command, write_json
 
 if TYPE_CHECKING:
+    import pandas
     import torch
 
     from test import Evaluation
@@ -35,25 +36,24 @@ def evaluate(args: Namespace) -> None:
 
 def score_file(args: Namespace) -> None:
     """Print what a file of detections is worth, protocol by protocol."""
-    import warnings
-
     from eval.protocols import PROTOCOLS, GroundTruths, name_of
-    from eval.report import per_class, per_class_text, protocols_text
+    from eval.report import per_class, protocols_text, unmatched_text
     from eval.table import InputError, read_predictions
     from eval.thumos_kit import read_kit, write_kit
 
     facts = dataset_facts(args.dataset)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}")
-    warnings.simplefilter("once")
+    is_kit = args.result.endswith(".txt")
+    if is_kit and args.score_key != "score":
+        raise UserError(f"{args.result}: --score_key {args.score_key} is for JSON; the kit's text has no keys. Leave it out.")
     try:
-        found = read_kit(args.result) if args.result.endswith(".txt") else read_predictions(args.result)
+        found = read_kit(args.result) if is_kit else read_predictions(args.result, args.score_key)
         path = annotation_file(facts, Path(args.data_path or facts.data_path), args.layout, args.ground_truth)
         source = GroundTruths.read(path, args.subset, facts.test)
         names = args.protocols.split(",") if args.protocols else [name_of(source.truth)]
         scores = {}
         for name in PROTOCOLS if names == ["all"] else names:
             try:
-                scores[name] = source.score(name, found, facts.tiou_thresholds, args.ties)
+                scores[name] = source.score(name, found, facts.tiou_thresholds, args.ties, args.unlisted)
             except InputError as error:
                 if names != ["all"]:
                     raise
@@ -62,20 +62,31 @@ def score_file(args: Namespace) -> None:
             raise UserError(
                 f"{source.where}: none of the protocols can be built from it; give the ground truth with --ground_truth."
             )
+        other = "ignore" if args.unlisted == "count" else "count"
+        otherwise = {
+            name: source.score(name, found, facts.tiou_thresholds, args.ties, other)
+            for name, score in scores.items()
+            if score.unmatched.videos
+        }
         print(protocols_text(scores), end="")
         print(f"mAP in %, {len(found)} detections of {args.result}, ties {args.ties}")
+        print(unmatched_text(scores, otherwise), end="")
         if args.save_kit:
             write_kit(args.save_kit, found)
     except InputError as error:
         raise UserError(str(error)) from None
     if args.per_class:
-        frame = per_class(scores, found)
-        for path, text in (
-            (Path(args.per_class).with_suffix(".csv"), frame.to_csv(index=False)),
-            (Path(args.per_class).with_suffix(".md"), per_class_text(frame)),
-        ):
-            with atomic_write(path) as stream:
-                stream.write(text)
+        write_per_class(Path(args.per_class), per_class(scores, found))
+
+
+def write_per_class(path: Path, frame: "pandas.DataFrame") -> None:
+    """Write the table to `path` with the endings .csv and .md; one of these that `path` has already is not repeated."""
+    from eval.report import per_class_text
+
+    name = path.stem if path.suffix in (".csv", ".md") else path.name
+    for ending, text in ((".csv", frame.to_csv(index=False)), (".md", per_class_text(frame))):
+        with atomic_write(path.with_name(name + ending)) as stream:
+            stream.write(text)
 
 
 def evaluate_network(args: Namespace) -> None:

@@ -403,11 +403,21 @@ def _add_scoring(group: Group) -> None:
     group.add_argument("--subset", default=None, help="with --result: subset of the ground truth (None: the one for testing)")
     group.add_argument("--ties", default="official", choices=["official", "stable"], help="order of equal scores and overlaps")
     group.add_argument(
+        "--unlisted",
+        default="count",
+        choices=["count", "ignore"],
+        help="with --result: detections in videos that the ground truth does not list are false positives, as officially, or "
+        "ignored",
+    )
+    group.add_argument(
+        "--score_key", default="score", metavar="KEY", help="with --result: what the JSON calls the score of a detection"
+    )
+    group.add_argument(
         "--per_class",
         default=None,
         type=file_name,
-        metavar="FILE",
-        help="with --result: write AP by class to FILE.csv and FILE.md",
+        metavar="NAME",
+        help="with --result: write AP by class to NAME.csv and NAME.md",
     )
     group.add_argument("--save_kit", default=None, metavar="FILE", help="with --result: write the detections as the kit's text")
     group.add_argument(

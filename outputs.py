@@ -35,6 +35,7 @@ def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], 
         "average_recall": evaluation.average_recall,
         "num_detections": evaluation.num_detections,
         "lost": evaluation.lost,
+        "unknown_labels": evaluation.score.unmatched.labels,
         "protocol": evaluation.protocol,
         "with_features": evaluation.score_of_found and _scores(evaluation.score_of_found),
     }

@@ -150,7 +150,10 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
         raise UserError(f"{path}: holds no video. {remedy}")
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
-            raise UserError(f"{path}: video {name!r} is not annotated in gt.json; expected keys <video>/<array>. {remedy}")
+            annotations = method.config.annotation_file
+            raise UserError(
+                f"{path}: video {name!r} is not annotated in {annotations}; expected keys <video>/<array>. {remedy}"
+            )
         times = {"duration": (), "frames": (), "warp": (None,)}  # there if the timing of the video needs them
         expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
         if foreign := arrays.keys() - expected:

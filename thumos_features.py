@@ -291,16 +291,15 @@ def find_videos(layout: Layout, config: Config, database: Database, subset: str)
     own = subset_name(database, names, config.annotation_file)
     if split:
         wanted = split[1]
-        _check_split(*split, database, own)
+        _check_split(*split, database, own, config.annotation_file)
     elif own:
         wanted = [name for name, video in database.items() if video.get("subset") == own and video["annotations"]]
     else:
         wanted = [name for name in database if spelled(name, places[0]) and database[name]["annotations"]]
-    if not wanted:
-        subsets = sorted({str(video.get("subset")) for video in database.values()})
+    if not wanted:  # the file names no subsets
         raise UserError(
-            f"{config.annotation_file}: no annotated video of the {subset} subset; expected subset {' or '.join(names)}, found "
-            f"{listing(subsets) or 'no video'}."
+            f"{config.annotation_file}: names no subsets, and none of its annotated videos is in the folder of the {subset} "
+            f'subset; expected {layout.expected(subset)}. Correct --data_path, or give the videos a "subset".'
         )
     files, missing = {}, []
     for name in wanted:
@@ -314,17 +313,17 @@ def find_videos(layout: Layout, config: Config, database: Database, subset: str)
     return Found(subset, files, missing, sorted(present - known))
 
 
-def _check_split(path: Path, wanted: list[str], database: Database, own: str | None) -> None:
+def _check_split(path: Path, wanted: list[str], database: Database, own: str | None, annotations: Path) -> None:
     bare = [name for name in wanted if not database.get(name, {}).get("annotations")]
     if bare:
         raise UserError(
-            f"{path}: {len(bare)} of {len(wanted)} videos have no annotation in gt.json: {listing(bare)}. "
+            f"{path}: {len(bare)} of {len(wanted)} videos have no annotation in {annotations}: {listing(bare)}. "
             "Add their annotations or take them out of the split."
         )
     misplaced = [name for name in wanted if database[name].get("subset") != own]
     if misplaced:
         raise UserError(
-            f"{path}: {len(misplaced)} videos are of another subset in gt.json: {listing(misplaced)}; expected "
+            f"{path}: {len(misplaced)} videos are of another subset in {annotations}: {listing(misplaced)}; expected "
             f'"subset": "{own}". Correct whichever of the two is wrong.'
         )
 

@@ -4,6 +4,7 @@ Standard library only. `database` is {video: {"subset", "annotations": [{"segmen
 """
 
 import math
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,29 @@ def classes_of(database: Database) -> tuple[str, ...]:
 
 def subset_name(database: Database, names: tuple[str, ...], path: Path) -> str | None:
     """Which of `names`, however capitalised, the annotated videos of a subset bear; None: the file names no subsets."""
+    if not any(video["annotations"] for video in database.values()):
+        lacking = f"none of its {len(database)} videos has an annotation" if database else "it holds no video"
+        raise UserError(f'{path}: {lacking}; expected videos with "annotations" of actions. {WRONG_FILE}')
+    videos_of = Counter(video["subset"] for video in database.values() if "subset" in video)
     annotated = sorted({video["subset"] for video in database.values() if video["annotations"] and "subset" in video})
-    own = next((name for wanted in names for name in annotated if name.lower() == wanted.lower()), None)
+    own, bare = (
+        next((name for wanted in names for name in sorted(subsets) if name.lower() == wanted.lower()), None)
+        for subsets in (annotated, videos_of)
+    )
     if annotated and own is None:
+        if bare is not None:
+            raise UserError(
+                f"{path}: none of its {videos_of[bare]} videos of subset {bare} has an annotation; expected the annotations of "
+                f"this subset. Annotated subsets are {listing(annotated)}. {WRONG_FILE}"
+            )
         raise UserError(
             f"{path}: no annotated video of subset {' or '.join(names)}; its subsets are {listing(annotated)}. Choose the "
             "dataset that the file is of, or say in a dataset.json what the subsets are called (docs/own-dataset.md)."
         )
     return own
+
+
+WRONG_FILE = "Add them to the file, or name another with --ground_truth."
 
 
 def check_labels(database: Database, path: Path, classes: tuple[str, ...], dataset: str) -> None:

@@ -56,6 +56,10 @@ class Layout:
             for place in places
         ]
 
+    def annotations(self) -> Path:
+        """Where this code base has its annotation file."""
+        return self.root / self.facts.annotations[0]
+
     def expected(self, subset: str) -> str:
         return f"{self.folders.get(subset, self.base / self.written(subset))}/{self.shown}"
 
@@ -81,6 +85,11 @@ class UMLayout(Layout):
         own = "features" if family != "activitynet" else f"features_{version}"
         below = self.facts.name if family != "activitynet" else family
         return [self.root / own, self.root / below / own]
+
+    def annotations(self) -> Path:
+        names = self.facts.annotations
+        own = next((name for name in names if name.startswith("annotations")), names[0])
+        return (self.base if self.folders else self.bases()[-1]).parent / own
 
     def written(self, subset: str) -> str:
         if self.facts.name == "thumos14":
@@ -116,7 +125,10 @@ def find_layout(root: Path, facts: Dataset, forced: str = "auto") -> Layout:
 
 
 def find_annotations(root: Path, layout: Layout, facts: Dataset, forced: str | None = None) -> Path:
-    """The annotation file: `forced`, or the first by a name that a code base or the official download gives it."""
+    """The annotation file: `forced`, or the first by a name that a code base or the official download gives it.
+
+    Where there is none, the place at which the code base of `layout` has it.
+    """
     if forced:
         return Path(forced)
     beside = root.parent.parent / "lib" / "dataset" / f"materials_{root.name}"  # in BackTAL's repository
@@ -125,7 +137,7 @@ def find_annotations(root: Path, layout: Layout, facts: Dataset, forced: str | N
         for name in facts.annotations:
             if (folder / name).is_file():
                 return folder / name
-    return root / facts.annotations[0]
+    return layout.annotations()
 
 
 def split_names(root: Path, layout: Layout, subset: str) -> tuple[Path, list[str]] | None:

@@ -6,7 +6,7 @@ Shapes: I tIoU thresholds, C classes, P predictions by class and descending scor
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compiled import compiled, inner
-from eval.table import Codes, Floats, InputError, Source, Table, digest, known, read_ground_truth, read_predictions, short
+from eval.table import (
+    Codes,
+    Floats,
+    InputError,
+    Source,
+    Table,
+    Unmatched,
+    digest,
+    known,
+    read_ground_truth,
+    read_predictions,
+    short,
+    unknown_text,
+    unlisted_text,
+)
 
 TIOU_THUMOS = np.linspace(0.1, 0.9, 9)
 TIES = ("official", "stable")
@@ -28,6 +42,14 @@ class DetectionScore:
     ap: Floats  # (C, I)
     truth: Table  # what was scored against
     ambiguous: Table | None = None  # what the kit leaves out of account
+    unmatched: Unmatched = field(default_factory=Unmatched)
+    unlisted: str = "count"  # what was done with detections in unlisted videos
+
+    @property
+    def notes(self) -> list[str]:
+        """What became of detections whose video or label the ground truth does not have."""
+        notes = [unlisted_text(self.unmatched.videos, self.unlisted)] if self.unmatched.videos else []
+        return notes + ([unknown_text(self.unmatched.labels)] if self.unmatched.labels else [])
 
     @property
     def labels(self) -> list[str]:
@@ -61,14 +83,34 @@ def detection_map(
     subset: str | None = None,
     ties: str = "official",
     single: bool = False,
+    unlisted: str = "count",
+    score_key: str = "score",
 ) -> DetectionScore:
     """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for.
 
-    `single` rounds overlaps to single precision, as mmaction2's evaluator stores them.
+    `single` rounds overlaps to single precision, as mmaction2's evaluator stores them. Detections in videos that the ground
+    truth does not list are false positives (`unlisted="count"`) or left out (`"ignore"`). One warning tells of unknown labels.
     """
-    truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions)
+    truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions, score_key)
+    score = score_tables(truth, found, tiou, ties, single, unlisted)
+    if score.unmatched.labels:
+        warnings.warn(unknown_text(score.unmatched.labels), stacklevel=2)
+    return score
+
+
+def score_tables(
+    truth: Table,
+    found: Table,
+    tiou: float | Sequence[float] | Floats,
+    ties: str = "official",
+    single: bool = False,
+    unlisted: str = "count",
+) -> DetectionScore:
+    """`detection_map` of tables, without the warning."""
     thresholds = checked_thresholds(tiou)
-    return DetectionScore(thresholds, detection_ap(truth, found, thresholds, ties, single), truth)
+    fitted, unmatched = known(found, truth, unlisted)
+    ap = detection_ap(truth, fitted, thresholds, ties, single)
+    return DetectionScore(thresholds, ap, truth, unmatched=unmatched, unlisted=unlisted)
 
 
 def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
@@ -82,14 +124,13 @@ def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
 
 
 def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official", single: bool = False) -> Floats:
-    """AP (C, I) of the classes of `truth`.
+    """AP (C, I) of the classes of `truth`; `found` has its labels, and its videos first (`known`).
 
     Equal scores and equal overlaps go as in numpy's default sort, reversed (`official`: the toolkit's code does the same, and
     what that sort does with equals is left to numpy), or the earlier prediction and the later ground truth first (`stable`).
     """
     if ties not in TIES:
         raise InputError(f"ties is {ties!r}; expected one of {', '.join(TIES)}.")
-    found = known(found, truth)
     order = np.argsort(found.label, kind="stable")
     bounds = np.searchsorted(found.label[order], np.arange(len(truth.labels) + 1))
     for begin, end in itertools.pairwise(bounds):
@@ -98,10 +139,10 @@ def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official
         order[begin:end] = order[begin:end][rank]
     segments = found.segments[order]
 
-    group = truth.label * len(truth.videos) + truth.video  # ground truths of one class in one video compete
+    group = truth.label * len(found.videos) + truth.video  # ground truths of one class in one video compete
     by_group = np.argsort(group, kind="stable")
     truths = truth.segments[by_group]
-    wanted = (found.label * len(truth.videos) + found.video)[order]
+    wanted = (found.label * len(found.videos) + found.video)[order]
     first, last = (np.searchsorted(group[by_group], wanted, side=side) for side in ("left", "right"))
 
     offset, candidate, overlap, tied = candidates(segments, truths, first, last, tiou.min(), single)
@@ -237,16 +278,18 @@ class ANETdetection:
         verbose: bool = False,
         check_status: bool = False,
         ties: str = "official",
+        unlisted: str = "count",
+        score_key: str = "score",
     ):
         if check_status:
             warnings.warn("check_status: the list of blocked videos is not fetched; all are counted", stacklevel=2)
         self.tiou_thresholds = checked_thresholds(tiou_thresholds)
-        self.verbose, self.ties = verbose, ties
+        self.verbose, self.ties, self.unlisted = verbose, ties, unlisted
         self.ground_truth = read_ground_truth(ground_truth_filename, subset)
-        self.prediction = read_predictions(prediction_filename)
+        self.prediction = read_predictions(prediction_filename, score_key)
 
     def evaluate(self) -> tuple[Floats, float]:
-        score = detection_map(self.ground_truth, self.prediction, self.tiou_thresholds, ties=self.ties)
+        score = detection_map(self.ground_truth, self.prediction, self.tiou_thresholds, ties=self.ties, unlisted=self.unlisted)
         self.ap = dict(zip(score.labels, score.ap, strict=True))
         self.mAP, self.average_mAP = score
         if self.verbose:

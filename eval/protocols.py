@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.eval_detection import DetectionScore, checked_thresholds, detection_map
+from eval.eval_detection import DetectionScore, checked_thresholds, score_tables
 from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, rows_of, size
 from eval.thumos_kit import kit_ap, read_annotations
 
@@ -82,16 +82,19 @@ class GroundTruths:
             raise InputError(f"{self.where}: its {videos} videos and {instances} segments are not those of {name}; {_REMEDY}")
         return truth
 
-    def score(self, name: str, found: Table, tiou: Floats | Sequence[float], ties: str) -> DetectionScore:
+    def score(
+        self, name: str, found: Table, tiou: Floats | Sequence[float], ties: str, unlisted: str = "count"
+    ) -> DetectionScore:
         """`found` under the protocol `name`; by the name that the source itself has, against all of it."""
         truth = self.truth if name not in PROTOCOLS and name == name_of(self.truth) else self.build(name)
         if name not in PROTOCOLS or not PROTOCOLS[name].kit:
-            return detection_map(truth, found, tiou, ties=ties)
+            return score_tables(truth, found, tiou, ties, unlisted=unlisted)
         assert self.ambiguous is not None  # `build` saw to it
         thresholds = checked_thresholds(tiou)
         everywhere = _more_videos(truth, self.ambiguous.videos)
-        ap = kit_ap(everywhere, known(found, everywhere), self.ambiguous, thresholds)
-        return DetectionScore(thresholds, ap, truth, self.ambiguous)
+        fitted, unmatched = known(found, everywhere, unlisted)
+        ap = kit_ap(everywhere, fitted, self.ambiguous, thresholds)
+        return DetectionScore(thresholds, ap, truth, self.ambiguous, unmatched, unlisted)
 
 
 def _more_videos(truth: Table, names: list[str]) -> Table:

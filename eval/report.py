@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from eval.table import Table, size
+from eval.table import Table, size, unknown_text
 
 if TYPE_CHECKING:
     import pandas
@@ -57,6 +57,8 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: "
             f"`best` is the best of {evaluations} evaluations on the test videos by mAP at tIoU {config.choose_by}, as the "
             "official codes choose it; `last` involves no choice."
         )
+    unknown = {name: record["unknown_labels"] for name, record in records.items() if record.get("unknown_labels")}
+    notes += [f"`{name}`: {unknown_text(labels)}" for name, labels in unknown.items()]
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"
 
 
@@ -93,6 +95,18 @@ def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
         for name, score in scores.items()
     ]
     return table(header, rows)
+
+
+def unmatched_text(scores: Mapping[str, "DetectionScore"], otherwise: Mapping[str, "DetectionScore"]) -> str:
+    """What became of detections that the ground truths do not fit, and mAP if those in unlisted videos went `otherwise`."""
+    said: dict[str, list[str]] = {}
+    for name, score in scores.items():
+        for note in score.notes:
+            said.setdefault(note, []).append(name)
+    text = "".join(f"{', '.join(names)}: {note}\n" for note, names in said.items())
+    if otherwise:
+        text += f"With --unlisted {next(iter(otherwise.values())).unlisted}:\n{protocols_text(otherwise)}"
+    return text
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

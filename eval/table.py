@@ -7,9 +7,9 @@ import hashlib
 import itertools
 import json
 import math
-import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,16 @@ class Table:
         return len(self.video)
 
 
+@dataclass(frozen=True)
+class Unmatched:
+    """Numbers of detections whose video or label the ground truth does not have."""
+
+    videos: dict[str, int] = field(default_factory=dict)  # by unlisted video, those with unknown labels left aside
+    labels: dict[str, int] = field(default_factory=dict)  # by unknown label
+
+
 SUBSETS = ("test", "testing", "validation", "val")
+UNLISTED = ("count", "ignore")  # detections in videos that the ground truth does not list: false positives, or left out
 
 
 def read_ground_truth(source: Source, subset: str | None = None, names: Sequence[str] = ()) -> Table:
@@ -60,26 +69,28 @@ def read_ground_truth(source: Source, subset: str | None = None, names: Sequence
     else:
         table = _annotations(content["database"], subset, where, (*names, *SUBSETS))
     if not len(table):
-        raise InputError(
-            f"{where}: no annotation{f' in subset {subset!r}' if subset else ''}; expected segments to score against."
-        )
+        lacking = f"none of its {len(table.videos)} videos has an annotation" if table.videos else "it holds no video"
+        raise InputError(f"{where}: {lacking}; expected segments to score against. Name an annotated file.")
     return table
 
 
-def read_predictions(source: Source) -> Table:
-    """Detections: an ActivityNet JSON file or its content, or a table of columns with scores."""
+def read_predictions(source: Source, score_key: str = "score") -> Table:
+    """Detections: an ActivityNet JSON file or its content, or a table of columns with scores.
+
+    `score_key` is what the key or column of the scores is called; `version` and `external_data` are not needed.
+    """
     if isinstance(source, Table):
         return source
     content, where = _load(source, "detections")
     if not (isinstance(content, Mapping) and "results" in content):
-        return columns(content, where, scored=True)
+        return columns(content, where, scored=True, score_key=score_key)
     results = content["results"]
     if not isinstance(results, Mapping) or not all(isinstance(rows, list | tuple) for rows in results.values()):
         raise InputError(f'{where}: "results" is no object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
     rows = list(itertools.chain.from_iterable(results.values()))
     try:
         labels = [row["label"] for row in rows]
-        scores = [row["score"] for row in rows]
+        scores = [row[score_key] for row in rows]
         pairs = [row["segment"] for row in rows]
         if not _all_are(labels, str) or not _all_are(pairs, PAIR) or set(map(len, pairs)) - {2}:
             raise ValueError
@@ -90,12 +101,13 @@ def read_predictions(source: Source) -> Table:
         if not (np.isfinite(numbers).all() and np.isfinite(times).all()):
             raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise InputError(_first_bad_detection(results, where)) from None
+        raise InputError(_first_bad_detection(results, where, score_key)) from None
     names, codes = _codes(labels)
     video = np.repeat(np.arange(len(results)), [len(listed) for listed in results.values()])
     return Table(list(results), names, video, codes, times, numbers)
 
 
+_SCORE_KEY = "Say what the score is called with --score_key (from Python: score_key=)."
 _ONE_DETECTION = '{"label": "HighJump", "score": 0.9, "segment": [18.6, 24.8]}'
 
 
@@ -120,11 +132,13 @@ def _time(value: Any) -> float:
     raise ValueError
 
 
-def _first_bad_detection(results: Mapping[str, Any], where: str) -> str:
+def _first_bad_detection(results: Mapping[str, Any], where: str, score_key: str) -> str:
     for video, rows in results.items():
         for number, row in enumerate(rows):
+            if isinstance(row, Mapping) and score_key not in row:
+                return f"{where}: detection {number} of video {video} has no {score_key!r}, only {_some(row)}. {_SCORE_KEY}"
             try:
-                values = [row["score"], *_pair(row["segment"])]
+                values = [row[score_key], *_pair(row["segment"])]
                 good = isinstance(row["label"], str) and _all_are(values, Real)
                 good = good and all(math.isfinite(float(value)) for value in values)
             except (KeyError, TypeError, ValueError, IndexError, OverflowError):
@@ -143,15 +157,14 @@ def _annotations(database: Any, subset: str | None, where: str, names: Sequence[
     for name, video in database.items():
         if not isinstance(video, Mapping) or not isinstance(video.get("annotations", []), list | tuple):
             raise InputError(f'{where}: video {name} is {short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
+    videos_of = Counter(str(video.get("subset")) for video in database.values())
     annotated = {str(video.get("subset")) for video in database.values() if video.get("annotations")}
     if subset is None:
-        subset = next((name for wanted in names for name in sorted(annotated) if name.lower() == wanted.lower()), None)
+        subset = _named(annotated, names)
         if subset is None and annotated - {"None"}:
-            raise InputError(f"{where}: its subsets are {', '.join(sorted(annotated))}; say which one is to be scored.")
-    elif not isinstance(subset, str) or subset not in annotated:
-        raise InputError(
-            f"{where}: no annotation in subset {subset!r}; its subsets are {', '.join(sorted(annotated)) or 'none'}."
-        )
+            raise InputError(f"{where}: {_lacking(_named(videos_of, names), videos_of, annotated)}; {_CHOOSE}")
+    elif annotated and (not isinstance(subset, str) or subset not in annotated):
+        raise InputError(f"{where}: {_lacking(subset, videos_of, annotated)}; {_CHOOSE}")
     place = {name: number for number, name in enumerate(database)}
     videos, labels, ends = [], [], []
     for name, video in database.items():
@@ -173,10 +186,26 @@ def _annotations(database: Any, subset: str | None, where: str, names: Sequence[
     return _sorted_labels(list(database), np.array(videos, dtype=np.int64), labels, np.array(ends).reshape(-1, 2), np.zeros(0))
 
 
-def columns(content: Any, where: str, scored: bool) -> Table:
+_CHOOSE = "say which one is to be scored with --subset (from Python: subset=)."
+
+
+def _named(subsets: Iterable[str], names: Sequence[str]) -> str | None:
+    """The first of `names` among `subsets`, however capitalised."""
+    return next((own for wanted in names for own in sorted(subsets) if own.lower() == wanted.lower()), None)
+
+
+def _lacking(subset: Any, videos_of: Mapping[str, int], annotated: set[str]) -> str:
+    """Why there is nothing to score in `subset`: its videos have no annotation, or there is no such subset."""
+    if isinstance(subset, str) and subset in videos_of:
+        bare = f"none of its {videos_of[subset]} videos of subset {subset!r} has an annotation"
+        return f"{bare}; annotated subsets are {_some(annotated)}"
+    return (f"no subset {subset!r}; " if subset is not None else "") + f"its subsets are {_some(videos_of)}"
+
+
+def columns(content: Any, where: str, scored: bool, score_key: str = "score") -> Table:
     """A data frame or a dictionary of columns `video` (or `video-id`), `label`, `start` and `end` (or `t-start`, `t-end`),
     `score` for detections; or an array with these columns in this order."""
-    expected = "columns video, label, start, end" + (", score" if scored else "")
+    expected = "columns video, label, start, end" + (f", {score_key}" if scored else "")
     if isinstance(content, np.ndarray):
         if content.ndim != 2 or content.shape[1] != 4 + scored:
             raise InputError(f"{where}: an array of shape {content.shape}; expected (N, {4 + scored}): {expected}.")
@@ -188,13 +217,15 @@ def columns(content: Any, where: str, scored: bool) -> Table:
             raise InputError(f"{where}: a {type(content).__name__}; expected ActivityNet's JSON or {expected}.") from None
         found = {}
         for name in ("video", "label", "start", "end", "score")[: 4 + scored]:
-            other = {"video": "video-id", "start": "t-start", "end": "t-end"}.get(name, name)
-            if not present & {name, other}:
+            own = score_key if name == "score" else name
+            other = {"video": "video-id", "start": "t-start", "end": "t-end"}.get(name, own)
+            if not present & {own, other}:
                 raise InputError(
-                    f"{where}: no {name!r} among {sorted(map(str, present))[:8]}; expected ActivityNet's JSON or {expected}."
+                    f"{where}: no {own!r} among {sorted(map(str, present))[:8]}; expected ActivityNet's JSON or {expected}."
+                    + (f" {_SCORE_KEY}" if name == "score" else "")
                 )
             try:
-                found[name] = np.asarray(content[name if name in present else other])
+                found[name] = np.asarray(content[own if own in present else other])
             except ValueError:
                 found[name] = np.zeros((0, 0))
     if any(column.ndim != 1 for column in found.values()) or len(set(map(len, found.values()))) > 1:
@@ -286,21 +317,47 @@ def video_places(names: Sequence[str], among: Sequence[str]) -> Codes:
     return np.array(numbers, dtype=np.int64)
 
 
-def known(found: Table, truth: Table) -> Table:
-    """`found` with the names and numbers of `truth`; what it does not know is left out, with one warning."""
-    label, video = places(found.labels, truth.labels)[found.label], video_places(found.videos, truth.videos)[found.video]
-    keep = (label >= 0) & (video >= 0)
-    if not keep.all():
-        reasons = [
-            f"{np.sum(codes < 0)} have a {what} that the ground truth lacks ({_some({names[code] for code in own[codes < 0]})})"
-            for what, codes, own, names in (
-                ("label", label, found.label, found.labels),
-                ("video", video, found.video, found.videos),
-            )
-            if (codes < 0).any()
-        ]
-        warnings.warn(f"{np.sum(~keep)} of {len(keep)} detections are ignored: {', '.join(reasons)}", stacklevel=3)
-    return Table(truth.videos, truth.labels, video[keep], label[keep], found.segments[keep], found.scores[keep])
+def known(found: Table, truth: Table, unlisted: str = "count") -> tuple[Table, Unmatched]:
+    """`found` with the videos and labels of `truth`, and how many detections those do not fit.
+
+    Detections with an unknown label are left out. Unlisted videos follow those of `truth` (`count`), or their detections are
+    left out too (`ignore`).
+    """
+    if unlisted not in UNLISTED:
+        raise InputError(f"unlisted is {unlisted!r}; expected one of {', '.join(UNLISTED)}.")
+    place = video_places(found.videos, truth.videos)
+    strange = np.flatnonzero(place < 0)
+    bare = [found.videos[number].removeprefix("v_") for number in strange]
+    spelt = {name: found.videos[number] for name, number in zip(reversed(bare), reversed(strange.tolist()), strict=True)}
+    place[strange] = len(truth.videos) + places(bare, list(spelt))
+    videos = [*truth.videos, *spelt.values()]
+
+    label, video = places(found.labels, truth.labels)[found.label], place[found.video]
+    keep, listed = label >= 0, video < len(truth.videos)
+    unmatched = Unmatched(_count(video[keep & ~listed], videos), _count(found.label[~keep], found.labels))
+    if unlisted == "ignore":
+        keep &= listed
+    return Table(videos, truth.labels, video[keep], label[keep], found.segments[keep], found.scores[keep]), unmatched
+
+
+def _count(codes: Codes, names: Sequence[str]) -> dict[str, int]:
+    return {names[code]: number for code, number in enumerate(np.bincount(codes).tolist()) if number}
+
+
+def unlisted_text(videos: Mapping[str, int], unlisted: str) -> str:
+    counted = "They count as false positives, as in the official evaluators."
+    ignored = "They are ignored; the official evaluators count them as false positives."
+    return (
+        f"{sum(videos.values())} detections lie in {len(videos)} videos that the ground truth does not list ({_some(videos)}). "
+        + (counted if unlisted == "count" else ignored)
+    )
+
+
+def unknown_text(labels: Mapping[str, int]) -> str:
+    return (
+        f"{sum(labels.values())} detections have labels that the ground truth lacks ({_some(labels)}). They are ignored; "
+        "ActivityNet's toolkit stops at such a label."
+    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -47,11 +47,11 @@ HIT, MISS, DROPPED = 1, 0, -1  # what the kit makes of a detection
 def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) -> Floats:
     """AP (C, I) of the classes of `truth`; of a class without ground truths nan.
 
-    Detections with a label that `truth` lacks, or in a video that neither `truth` nor `ambiguous` names, do not count.
+    Detections with a label that `truth` lacks do not count; those in a video that it does not name are false positives.
     """
-    videos = sorted({*truth.videos, *([] if ambiguous is None else ambiguous.videos)})
+    videos = sorted({*truth.videos, *found.videos, *([] if ambiguous is None else ambiguous.videos)})
     label, video = places(found.labels, truth.labels)[found.label], places(found.videos, videos)[found.video]
-    keep = np.flatnonzero((label >= 0) & (video >= 0))
+    keep = np.flatnonzero(label >= 0)
     group = label * len(videos) + video
     order = keep[np.lexsort((-found.scores[keep], group[keep]))]  # by class, video and descending score
     groups = np.arange(len(truth.labels) * len(videos) + 1)

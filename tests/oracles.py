@@ -172,13 +172,17 @@ def average_precision(truths, found, tiou):
     return area
 
 
-def detection_map_by_rows(truth, found, tiou):
-    """AP (C, I) as the toolkit goes about it: data frames, one row at a time. Columns video, label, start, end, score."""
+def detection_map_by_rows(truth, found, tiou, ties="official"):
+    """AP (C, I) as the toolkit goes about it: data frames, one row at a time. Columns video, label, start, end, score.
+
+    A detection in a video without ground truth of its class is a false positive, whether the video is listed or not.
+    """
     ap = []
     for label in sorted(set(truth.label)):
         truths = truth[truth.label == label].reset_index(drop=True)
         rows = found[found.label == label].reset_index(drop=True)
-        rows = rows.loc[rows.score.values.argsort()[::-1]].reset_index(drop=True)
+        rank = rows.score.values.argsort()[::-1] if ties == "official" else (-rows.score.values).argsort(kind="stable")
+        rows = rows.loc[rank].reset_index(drop=True)
         taken = -np.ones((len(tiou), len(truths)))
         hit = np.zeros((len(tiou), len(rows)))
         by_video = truths.groupby("video")
@@ -192,7 +196,7 @@ def detection_map_by_rows(truth, found, tiou):
                 shared = np.maximum(0, np.minimum(row["end"], ends) - np.maximum(row["start"], starts))
                 overlaps = shared / ((ends - starts) + (row["end"] - row["start"]) - shared)
             for i, threshold in enumerate(tiou):
-                for best in overlaps.argsort()[::-1]:
+                for best in overlaps.argsort(kind="stable" if ties == "stable" else None)[::-1]:
                     if overlaps[best] < threshold:
                         break
                     if taken[i, same.loc[best]["index"]] >= 0:

@@ -85,8 +85,36 @@ def test_goes_on_where_it_stopped(program, tmp_path):
 def test_mistakes(program):
     assert "--model_file" in program("test.py", expect=2).stderr
     assert "--seg_th" in program("train.py", "--seg_th=np.linspace(0, 1)", expect=2).stderr
-    assert "--cas_th" in program("train.py", "--seg_th=__import__('os').getcwd()", expect=2).stderr
+    assert "--seg_th" in program("train.py", "--seg_th=__import__('os').getcwd()", expect=2).stderr
     assert "--seeds" in program("train.py", "--seeds=0-1", expect=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--fps=0"], "argument --fps: 0 is not positive"),  # --snippet_frames of main.py
+        (["--sampling_frames=0"], "argument --sampling_frames: 0 is not in"),  # --fps of main.py
+        (["--num_iter=9", "--lr=[0.1]"], "--num_iter 9 is more than the 1 values of --lr"),
+    ],
+)
+def test_errors_name_its_own_flags(program, flags, message):
+    assert message in program("train.py", *flags, expect=2).stderr
+
+
+def test_errors_name_its_own_annotation_file(program, tiny, tmp_path):
+    """The file that was read; or, where there is none, the place and the name that it has there."""
+    (tiny / "gt.json").rename(tiny / "annotations.json")
+    saved = tmp_path / "saved.npz"
+    np.savez(saved, **{"elsewhere/num_seg": np.int64(3)})
+    message = program("test.py", "--model_file=none.pth", f"--activations={saved}", expect=2).stderr
+    assert f"'elsewhere' is not annotated in {tiny}/annotations.json" in message and "with test.py --model_file" in message
+    (tiny / "split_train.txt").write_text("video_train_0\nvideo_train_9\n")
+    assert f"1 of 2 videos have no annotation in {tiny}/annotations.json" in program("train.py", expect=2).stderr
+    empty = tmp_path / "empty"
+    for name, file in (("thumos14", "thumos14/annotations.json"), ("activitynet1.2", "activitynet/annotations_1.2.json")):
+        message = program("train.py", f"--data_path={empty}", f"--data_name={name}", expect=2).stderr
+        assert message.startswith(f"error: {empty}/{file}: no such file") and f"--data_name {name}" in message
+        assert "python train.py --data_name demo" in message and "gt.json" not in message
 
 
 def test_defaults_are_its_own():

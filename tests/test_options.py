@@ -56,6 +56,8 @@ OURS = {
     "ground_truth": None,
     "subset": None,
     "ties": "official",
+    "unlisted": "count",
+    "score_key": "score",
     "per_class": None,
     "save_kit": None,
     "activations": None,
@@ -133,6 +135,7 @@ def test_help_says_default_and_origin_of_every_flag():
         "--jobs 0",
         "--precision fp8",
         "--eval_workers -1",
+        "--unlisted drop",
     ]
     + [f"--seeds {text}" for text in ("9-0", "0,0", "0-3,2", "1.5", "-1", "²", "0,", "0--2", "4294967296", "0-99999999")]
     + ["--seeds 0-9 --seed 3"],

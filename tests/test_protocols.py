@@ -75,11 +75,15 @@ def test_all_protocols_of_one_file(cli, official, tmp_path):
 
 
 def test_detections_of_a_run_score_as_in_its_report(cli, tiny, tmp_path):
-    cli("main.py", "--num_iters=2", "--lr=0.01", "--batch_size=3", "--seed=0", "--class_th=0", "--compat=fixed")
+    run = cli("main.py", "--num_iters=2", "--lr=0.01", "--batch_size=3", "--seed=0", "--class_th=0", "--compat=fixed")
     record = json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])
     done = cli("main_eval.py", f"--result={tmp_path}/output/detections_last_seed_0.json")
     row = rows_of(done.stdout)[0]
     assert row[0] == "unnamed" and row[4] == f"{100 * record['mAP']['0.1']:.2f}" != "0.00"
+    unknown = record["unknown_labels"]
+    assert unknown and not unknown.keys() & {"HighJump", "Billiards", "BaseballPitch"}
+    note = f"{sum(unknown.values())} detections have labels that the ground truth lacks ({min(unknown)}"
+    assert f"`last`: {note}" in run.stdout and f"unnamed: {note}" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -91,7 +95,7 @@ def test_detections_of_a_run_score_as_in_its_report(cli, tiny, tmp_path):
         (json.dumps({"results": {}}), ["--protocols=thumos"], "no protocol is called 'thumos'"),
         (json.dumps({"results": {}}), ["--protocols=all"], "none of the protocols"),
         (json.dumps({"results": {}}), ["--ground_truth=nowhere.json"], "nowhere.json: no such file"),
-        (json.dumps({"results": {}}), ["--subset=dev"], "its subsets are test, train"),
+        (json.dumps({"results": {}}), ["--subset=dev"], "no subset 'dev'; its subsets are test, train"),
         (None, [], "detections.json: no such file"),
     ],
 )
@@ -102,12 +106,73 @@ def test_mistakes(cli, tmp_path, content, flags, message):
     assert message in cli("main_eval.py", f"--result={path}", *flags, expect=2).stderr
 
 
-def test_what_is_unknown_is_warned_about_once(cli, tmp_path):
+def stpn_and_strangers():
+    """STPN's detections, and three each in the videos that thumos-210 leaves out and in one that is nowhere."""
+    content = json.loads((SHARED / "data" / "detections" / "stpn_thumos14.json").read_text())
+    names = ["video_test_0000270", "video_test_0001292", "v_video_test_0001496", "elsewhere"]
+    return {"results": content["results"] | {name: [GOOD, GOOD | {"label": "HammerThrow"}, GOOD] for name in names}}
+
+
+@pytest.mark.parametrize("unlisted", ["count", "ignore"])
+def test_videos_that_a_protocol_leaves_out_are_unlisted(official, thumos_gt, unlisted):
+    """Whether they are left out of the official files or were never in the ground truth."""
+    found, tiou = read_predictions(stpn_and_strangers()), [0.1, 0.3, 0.5]
+    scores = [
+        GroundTruths.read(source).score("thumos-210", found, tiou, "stable", unlisted) for source in (official, thumos_gt)
+    ]
+    assert scores[0].ap.tolist() == scores[1].ap.tolist() and scores[0].unmatched == scores[1].unmatched
+    assert sum(scores[0].unmatched.videos.values()) == 12 and len(scores[0].unmatched.videos) == 4
+
+
+def test_the_kit_knows_more_videos(official):
+    """It counts those with Ambiguous segments alone, such as 1292, even where unlisted videos are ignored."""
+    source, found = GroundTruths.read(official), read_predictions(stpn_and_strangers())
+    score = source.score("thumos-kit", found, [0.1], "official")
+    assert score.unmatched.videos == {"elsewhere": 3}
+    ignored = source.score("thumos-kit", found, [0.1], "official", "ignore")
+    content = stpn_and_strangers()
+    del content["results"]["elsewhere"]
+    assert ignored.ap.tolist() == source.score("thumos-kit", read_predictions(content), [0.1], "official").ap.tolist()
+    changed = [label for label, more, less in zip(score.labels, score.ap, ignored.ap, strict=True) if more < less]
+    assert changed == ["HammerThrow", "HighJump"]
+
+
+def test_the_report_says_what_the_ground_truth_does_not_have(cli, tmp_path):
     path = tmp_path / "detections.json"
     rows = [GOOD, GOOD | {"label": "Cooking"}]
-    path.write_text(json.dumps({"results": {"video_test_0": rows, "elsewhere": rows}}))
-    done = cli("main_eval.py", f"--result={path}")
-    assert done.stdout.count("warning: 3 of 4 detections are ignored") == 1
+    path.write_text(json.dumps({"results": {"video_test_0": rows, "elsewhere": [*rows, GOOD | {"score": 1}]}}))
+    done = {unlisted: cli("main_eval.py", f"--result={path}", *flags).stdout for unlisted, flags in FLAGS.items()}
+    counted, ignored = (rows_of(text.partition("mAP in %")[0]) for text in done.values())
+    for unlisted, other, other_rows in (("count", "ignore", ignored), ("ignore", "count", counted)):
+        text = done[unlisted]
+        assert text.count("unnamed: 2 detections lie in 1 videos that the ground truth does not list (elsewhere).") == 1
+        assert text.count("unnamed: 2 detections have labels that the ground truth lacks (Cooking). They are ignored") == 1
+        assert ("They count as false positives" in text) == (unlisted == "count") and "warning" not in text
+        assert rows_of(text.partition(f"With --unlisted {other}:")[2]) == other_rows
+    assert float(counted[0][4]) < float(ignored[0][4])
+
+
+FLAGS = {"count": [], "ignore": ["--unlisted=ignore"]}
+
+
+def test_the_report_is_silent_where_the_ground_truth_has_everything(cli, tmp_path):
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps({"results": {"v_video_test_0": [GOOD]}}))
+    assert cli("main_eval.py", f"--result={path}").stdout.splitlines()[-1].startswith("mAP in %, 1 detections of")
+
+
+def test_names_of_tables_and_of_scores(cli, tmp_path):
+    """A dot in --per_class is part of the name; --score_key reads files whose score is called otherwise."""
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps({"results": {"video_test_0": [{"label": "HighJump", "score300": 1, "segment": [1.5, 4.5]}]}}))
+    assert "no 'score', only label, score300, segment" in cli("main_eval.py", f"--result={path}", expect=2).stderr
+    for name in ("w/scnn0.1", "w/scnn0.2.csv", "w/scnn0.3.md"):
+        cli("main_eval.py", f"--result={path}", "--score_key=score300", f"--per_class={tmp_path}/{name}")
+    written = sorted(file.name for file in (tmp_path / "w").iterdir())
+    assert written == [f"scnn0.{number}.{ending}" for number in (1, 2, 3) for ending in ("csv", "md")]
+    assert pandas.read_csv(tmp_path / "w" / "scnn0.1.csv").set_index("class").loc["HighJump", "AP@0.9"] == 0.5
+    message = cli("main_eval.py", f"--result={tmp_path}/kit.txt", "--score_key=score300", expect=2).stderr
+    assert "kit.txt: --score_key score300 is for JSON" in message
 
 
 def annotated(**labels):

@@ -147,11 +147,31 @@ BAD = {
     ),
     "split names an unannotated video": (
         lambda d: (d / "split_train.txt").write_text("video_train_0\nvideo_validation_9\n"),
-        ["split_train.txt", "1 of 2", "video_validation_9"],
+        ["split_train.txt", "1 of 2", "data/gt.json", "video_validation_9"],
     ),
     "split names a test video": (
         lambda d: (d / "split_train.txt").write_text("video_train_0\nvideo_test_0\n"),
-        ["split_train.txt", "video_test_0", "subset"],
+        ["split_train.txt", "data/gt.json", "video_test_0", "subset"],
+    ),
+    "no annotation of a test video": (
+        lambda d: edit_gt(d, lambda db: [video.update(annotations=[]) for name, video in db.items() if "test" in name]),
+        ["gt.json: none of its 4 videos of subset test has an annotation", "Annotated subsets are train.", "--ground_truth"],
+    ),
+    "no annotation at all": (
+        lambda d: edit_gt(d, lambda db: [video.update(annotations=[]) for video in db.values()]),
+        ["gt.json: none of its 9 videos has an annotation", "--ground_truth"],
+    ),
+    "no video at all": (lambda d: edit_gt(d, lambda db: db.clear()), ["gt.json: it holds no video", "--ground_truth"]),
+    "no test video": (
+        lambda d: edit_gt(d, lambda db: [db.pop(name) for name in list(db) if "test" in name]),
+        ["gt.json: no annotated video of subset test or testing; its subsets are train."],
+    ),
+    "other videos, and no subsets": (
+        lambda d: [
+            edit_gt(d, lambda db: [db.update({f"{name}x": {"annotations": db.pop(name)["annotations"]}}) for name in list(db)]),
+            *((d / f"split_{subset}.txt").unlink() for subset in ("train", "test")),
+        ],
+        ["gt.json: names no subsets", "none of its annotated videos is in the folder of the train subset", "features/train"],
     ),
     "missing features": (
         lambda d: [feature_file(d, f"video_train_{n}").unlink() for n in (0, 3)],

@@ -65,10 +65,8 @@ def plain_ap(truth, found, ambiguous, label, threshold):
 
 
 def assert_like_plain(truth, found, ambiguous, tiou):
-    known_videos = {*truth.videos, *([] if ambiguous is None else ambiguous.videos)}
-    counted = [row for row in rows_of(found) if row[0] in known_videos]
-    unclear = [] if ambiguous is None else rows_of(ambiguous)
-    expected = [[plain_ap(rows_of(truth), counted, unclear, label, threshold) for threshold in tiou] for label in truth.labels]
+    rows, counted, unclear = rows_of(truth), rows_of(found), [] if ambiguous is None else rows_of(ambiguous)
+    expected = [[plain_ap(rows, counted, unclear, label, threshold) for threshold in tiou] for label in truth.labels]
     np.testing.assert_allclose(kit_ap(truth, found, ambiguous, np.array(tiou)), expected, rtol=1e-14, atol=0)
 
 
