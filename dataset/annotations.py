@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from utils import UserError, listing, read_json
+from utils import UserError, did_you_mean, listing, read_json
 
 Database = dict[str, Any]
 
@@ -101,6 +101,7 @@ def check_labels(database: Database, path: Path, classes: tuple[str, ...], datas
             raise UserError(
                 f"{path}: video {name} has the unknown label {listing(unknown)}; the {len(classes)} classes of "
                 f"--dataset {dataset} are {listing(list(classes), 20)}. Correct the label or the dataset."
+                f"{did_you_mean(unknown[0], classes)}"
             )
 
 

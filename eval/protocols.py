@@ -12,6 +12,7 @@ import numpy as np
 from eval.eval_detection import DetectionScore, checked_thresholds, score_tables
 from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, rows_of, size
 from eval.thumos_kit import kit_ap, read_annotations
+from utils import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class GroundTruths:
     def build(self, name: str) -> Table:
         """The ground truth of a protocol; refused where the source lacks videos or segments of it."""
         if name not in PROTOCOLS:
-            raise InputError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)} and all.")
+            hint = did_you_mean(name, PROTOCOLS)
+            raise InputError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)} and all.{hint}")
         protocol = PROTOCOLS[name]
         if protocol.kit and self.ambiguous is None:
             raise InputError(f"{self.where}: has no Ambiguous segments, which {name} needs; {_REMEDY}")

@@ -95,7 +95,7 @@ QUARTERS = (3, 2, 2, 2, 2, 2, 1, 1, 1, 1)
 
 def record(score, **others):
     """A line of log.jsonl with these scores."""
-    evaluation = Evaluation(score, None, "unnamed", 0.87654, 0.5, 0.5, {"AR@1": 0.5}, {}, ("x",))
+    evaluation = Evaluation(score, None, "unnamed", 0.87654, 0.5, 0.5, {"AR@1": 0.5}, {}, ("x",), {})
     return record_of(evaluation, 26, {}, config_of("basnet")) | others
 
 
