@@ -34,6 +34,7 @@ class Config:
     log_path: str
     model_file: str | None
     seed: int
+    draws: str
     lr: str
     num_iters: int
     batch_size: int

@@ -8,12 +8,13 @@ import torch
 from test_localize import detections, golden_activations
 
 from config import make_config, parse_schedule
+from draws import ROWS, SHUFFLE, batch_videos, random_state
 from localize import upsample
 from methods import build_method
 from options import parse_args
 from quirks import REPAIRABLE
 from rows import Rows
-from thumos_features import ROWS, SHUFFLE, Batch, batch_videos, random_state
+from thumos_features import Batch
 from utils import UserError
 
 
