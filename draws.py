@@ -1,6 +1,6 @@
 """What is random in a training iteration: its videos, the rows shown of each, and what dropout keeps.
 
-`Draws` are ours. `OfficialDraws` are those of BaS-Net's official program with --num_workers 0 (docs/basnet.md, section 8).
+`Draws` are ours. `OfficialDraws` are those of BaS-Net's official program with --num_workers 0 (docs/basnet.md, section 9).
 """
 
 import contextlib

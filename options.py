@@ -125,7 +125,7 @@ def _add_training(group: Group) -> None:
         default="ours",
         choices=["ours", "official"],
         help="batches, rows and dropout of a seed: from our generators, or as BaS-Net's official code with --num_workers 0 "
-        "draws them (docs/basnet.md, section 8)",
+        "draws them (docs/basnet.md, section 9)",
     )
     group.add_argument(
         "--eval_every",

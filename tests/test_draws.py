@@ -75,13 +75,13 @@ def seed_all(seed):
     np.random.seed(seed)
 
 
-def official_run(root, seed, batch_size, labels, device):
+def official_run(root, seed, batch_size, labels, device="cpu", workers=0):
     """What each iteration of the official loop has drawn, and its loss."""
     seed_all(seed)
     network = PlainNetwork().to(device)
     initial = [parameter.detach().clone() for parameter in network.parameters()]
-    loader = DataLoader(PlainVideos(root, "train", seed), batch_size=batch_size, shuffle=True, num_workers=0)
-    test_loader = DataLoader(PlainVideos(root, "test", seed), batch_size=1, shuffle=False, num_workers=0)
+    loader = DataLoader(PlainVideos(root, "train", seed), batch_size=batch_size, shuffle=True, num_workers=workers)
+    test_loader = DataLoader(PlainVideos(root, "test", seed), batch_size=1, shuffle=False, num_workers=workers)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01, weight_decay=5e-4)
     iterator = iter(loader)
     steps = []
@@ -179,6 +179,15 @@ def test_the_official_run_of_a_seed(our_run, data, seed, batch_size, eval_every,
     assert all(map(torch.equal, initial, official_initial))
     assert_same_draws(ours, official)
     np.testing.assert_allclose([step[3] for step in ours], [step[3] for step in official], rtol=1e-4)
+
+
+def test_workers_of_the_official_loader_change_its_rows_alone(our_run, data):
+    _, ours = our_run("--seed=3", "--batch_size=2")
+    _, official = official_run(data, 3, 2, labels_of(data), workers=2)
+    for some, others in zip(ours, official, strict=True):
+        assert some[0] == others[0] and not torch.equal(some[1], others[1])
+    some_masks, others_masks = ([mask for step in steps for mask in step[2]] for steps in (ours, official))
+    assert all(map(torch.equal, some_masks, others_masks))
 
 
 def test_resumed(our_run, tmp_path):
