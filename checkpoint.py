@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
+from draws import Draws
 from utils import UserError, atomic_write, listing, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
@@ -22,7 +23,7 @@ MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "ca
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # numbers change by rounding; device, compile: and dropout's draws
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
-FORMAT = 3  # of the checkpoints that resume: changes with what is in them
+FORMAT = 4  # of the checkpoints that resume: changes with what is in them
 OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
 
 # settings that weights do not show and detections depend on, of a chain of networks those of its earlier steps, too
@@ -47,6 +48,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler  # of losses, for fp16, which has no small gradients
     seed: int  # the one in use: --seed, or what was drawn for -1
     data: str  # fingerprint of the videos
+    draws: Draws
     run: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells this run's files from another's
     iteration: int = 0
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
@@ -78,6 +80,7 @@ class TrainingState:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "draws": self.draws.state(),
             "best_model": best and {"record": best.record, "weights": best.weights, "detections": best.detections()},
         }
         save_file(path, content)
@@ -110,6 +113,7 @@ class TrainingState:
         load_weights(self.network, content["network"], path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
+        self.draws.restore(content["draws"])
         for name in self.KEPT:
             setattr(self, name, content[name])
         if best := content["best_model"]:

@@ -35,6 +35,7 @@ class Config:
     log_path: str
     model_file: str | None
     seed: int
+    draws: str
     lr: str
     num_iters: int
     batch_size: int

@@ -12,6 +12,7 @@ from config import Config, make_config
 from dataset.check import quick_check
 from dataset.make_demo import ensure_demo
 from device import choose_device, choose_precision
+from draws import make_draws
 from methods import build_method
 from options import parse_args, say_settings
 from outputs import RunFiles, locked
@@ -49,13 +50,14 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     torch.autograd.set_detect_anomaly(args.debug)
     saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
     seed = team.agreed(config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31))
+    draws = make_draws(config, seed, device, team.size)
     torch.manual_seed(seed)
     method = build_method(config)
     method.network.to(device)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     videos = [*data.train, *data.test]
     optimizer = make_optimizer(method.network, config)
-    state = TrainingState(method.network, optimizer, scaler, seed, fingerprint(videos, data.truth))
+    state = TrainingState(method.network, optimizer, scaler, seed, fingerprint(videos, data.truth), draws)
     if saved:
         state.restore(files.checkpoint, saved, config)
         files.say(f"resuming after iteration {state.iteration}")

@@ -205,6 +205,13 @@ def _add_training(group: Group) -> None:
     group.add_argument("--dropout", type=share, default=0.7, help="dropout before the classifier")
     group.add_argument("--seed", type=seed, default=-1, help="seed of everything random; -1 draws one and reports it")
     group.add_argument(
+        "--draws",
+        default="ours",
+        choices=["ours", "official"],
+        help="batches, rows and dropout of a seed: from our generators, or as BaS-Net's official code with --num_workers 0 "
+        "draws them (docs/basnet.md, section 9)",
+    )
+    group.add_argument(
         "--eval_every",
         type=interval,
         default="epoch",

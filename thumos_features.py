@@ -4,7 +4,6 @@ Shapes: B batch, L feature rows of a video, T times at which the network is show
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,12 +23,12 @@ from dataset.annotations import Database, check_labels, duration_of, read_databa
 from dataset.clicks import read_clicks
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
+from draws import Draws, Indices
 from eval.table import Table, digest, read_ground_truth
 from rows import Rows
 from utils import UserError, listing, spellings
 
 Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,33 +103,6 @@ def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> In
     return first
 
 
-SHUFFLE, ROWS, DROPOUT = 1, 2, 3  # what a generator is for is part of its key, so that no two uses share a stream
-
-
-def random_state(*key: int, again: np.random.RandomState | None = None) -> np.random.RandomState:
-    """numpy's legacy generator keyed by integers such as (ROWS, seed, iteration, video): no state to carry or to save.
-
-    Making one takes ten times as long as giving `again` one a new key.
-    """
-    state = again or np.random.RandomState(0)
-    state.seed(key)
-    return state
-
-
-def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, official: bool) -> Indices:
-    """Which videos iteration 0, 1, ... trains on: shuffled passes, the short last batch kept.
-
-    Officially (quirk B6) only the first pass is one: later iterations each take the first batch of a new shuffle.
-    """
-    per_pass = math.ceil(num_videos / batch_size)
-    if official and iteration >= per_pass:
-        shuffle, place = iteration, 0
-    else:
-        shuffle, place = iteration // per_pass * per_pass, iteration % per_pass
-    order = random_state(SHUFFLE, seed, shuffle).permutation(num_videos)
-    return order[place * batch_size : (place + 1) * batch_size]
-
-
 def interpolated(num_seg: int, times: int) -> Mixture:
     """Rows resized to T times, linearly between the middles of equal parts; past the outer ones they stay as they are."""
     place_t = np.clip((np.arange(times) + 0.5) * num_seg / times - 0.5, 0, num_seg - 1)
@@ -164,21 +136,19 @@ def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Rows:
 def training_batch(
     videos: list[Video],
     store: Store,
-    config: Config,
+    draws: Draws,
     show: Show,
-    seed: int,
     iteration: int,
     share: Callable[[int], slice] = slice,
 ) -> Batch:
-    """The batch of one iteration, or a process's share of it; the same whatever ran before it."""
-    whole = batch_videos(len(videos), config.batch_size, iteration, seed, config.first_batch_again)
+    """The batch of one iteration, or a process's share of it."""
+    whole = draws.videos(len(videos), iteration)
     first, end, _ = share(len(whole)).indices(len(whole))
     counted = (end - first) / len(whole)
     if not counted:  # who has none takes part with a video that counts nothing
         first, end = 0, 1
     numbers = whole[first:end]
-    random = random_state(0)
-    shown = [show(videos[v], random_state(ROWS, seed, iteration, v, again=random)) for v in numbers]
+    shown = [show(videos[v], draws.sampler(iteration, v)) for v in numbers]
     chosen = [videos[v] for v in numbers]
     rows = rows_shown(chosen, store, shown)._replace(first=first, of=len(whole))
     return Batch(

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from methods import Method, Stepwise
 from recorder import Recorder, due
 from team import Team
 from test import Activations, compute_activations
-from thumos_features import DROPOUT, Batch, Data, Store, Video, random_state, training_batch
+from thumos_features import Batch, Data, Store, Video, training_batch
 from utils import Stopped, StopSignal
 
 
@@ -116,9 +115,8 @@ def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, t
     loss.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    # what is random in an iteration depends on nothing before it, so that nothing of it has to be kept
-    torch.manual_seed(random_state(DROPOUT, state.seed, state.iteration).randint(2**63 - 1, dtype=np.int64))
-    terms = loss(batch)
+    with state.draws.dropout(state.iteration):
+        terms = loss(batch)
     state.optimizer.zero_grad()
     state.scaler.scale(terms["loss_total"] * (batch.share * team.size)).backward()  # gradients become the team's means
     state.scaler.step(state.optimizer)
@@ -192,7 +190,7 @@ def fit(
                 break
             if stepwise and state.step != config.step_of(state.iteration):
                 begin_step(config.step_of(state.iteration))
-            batch = training_batch(data.train, store, config, method.shown, state.seed, state.iteration, team.share)
+            batch = training_batch(data.train, store, state.draws, method.shown, state.iteration, team.share)
             rate = config.learning_rates[state.iteration]
             terms = train_step(loss, state, batch.to(device), rate, team)
             if recorder:

@@ -20,6 +20,7 @@ import torch
 from config import Config, make_config
 from dataset.check import check
 from dataset.facts import THUMOS14_CLASSES
+from draws import Draws
 from methods import build_method
 from options import parse_args
 from store import open_store
@@ -98,10 +99,11 @@ def measure(name: str, config: Config, plain: float) -> None:
     with torch.device("meta"):
         show = build_method(config).shown
     ready = time.perf_counter() - begun
+    draws = Draws(config, 0)
     os.sync()  # else the system is still busy with the packed copy
 
     def batch(iteration: int) -> Any:
-        made = training_batch(data.train, store, config, show, 0, iteration)
+        made = training_batch(data.train, store, draws, show, iteration)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return made

@@ -23,6 +23,7 @@ from beside import Beside
 from checkpoint import TrainingState
 from config import Config, make_config
 from device import DTYPES, choose_device, choose_precision
+from draws import Draws
 from methods import Method, build_method
 from options import parse_args
 from rows import Rows
@@ -57,7 +58,7 @@ def main() -> None:
 def bench(config: Config, device: torch.device, args: argparse.Namespace) -> None:
     data = load_data(config)
     store = open_store([*data.train, *data.test], config, device, lambda _: None)
-    batch = training_batch(data.train, store, config, build_method(config).shown, 0, 0).to(device)
+    batch = training_batch(data.train, store, Draws(config, 0), build_method(config).shown, 0).to(device)
     step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
     times = Rows.shown(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
     bench_step("every row shown is another", config, batch._replace(rows=times), device, args.turns)
@@ -132,7 +133,7 @@ def stepper(method: Method, batch: Batch, device: torch.device, fused: bool) -> 
     kind = Adam if fused else torch.optim.Adam
     optimizer = kind(network.parameters(), lr=1e-4, weight_decay=5e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
-    state = TrainingState(network, optimizer, scaler, 0, "")
+    state = TrainingState(network, optimizer, scaler, 0, "", Draws(method.config, 0))
     return lambda: train_step(Loss(method), state, batch, 1e-4, Team())
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from config import BaSNetConfig
 from device import DTYPES
+from dropout import as_torch
 from localize import Curves, Sweep, min_max
 from methods import Arrays
 from model import BaS_Net, evaluated_branch
@@ -31,6 +32,8 @@ class BaSNet:
             config.topk,
             DTYPES[config.precision],
         )
+        if config.draws == "official":
+            self.network.cas_module.drop_out.draw = as_torch
         self.criterion = BaS_Net_loss(config.alpha, config.bce_reduction)
 
     def shown(self, video: Video, random: np.random.RandomState | None) -> Indices:

@@ -293,7 +293,7 @@ class ASMNet(nn.Module):
         """Logits (B, T, C+1). Dropout leaves out whole times, and then single values of those that remain and no others."""
         size_b, size_t, _ = x_btd.shape
         p = self.dropout.p
-        if not self.training or p in (0, 1):
+        if not self.dropout.training or p in (0, 1):
             return self.snippet_cls(self.dropout(x_btd, rows))
         kept_bt = self.dropout(x_btd.new_ones(size_b, size_t), rows)
         most = math.ceil(size_t * (1 - p) + 6 * (size_t * p * (1 - p)) ** 0.5)  # the same for all processes that share a batch

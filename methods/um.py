@@ -46,7 +46,8 @@ class CAS_Module(nn.Module):
         """As the official codes compute it: a detection's end turns on the last bit where a curve meets a threshold."""
         features_bht = F.conv1d(rows.dense().to(dtype).transpose(1, 2), *weights(self.conv, dtype), padding=1).relu()
         weight_ch1, _ = weights(self.classifier, dtype)
-        return features_bht.transpose(1, 2), F.conv1d(features_bht, weight_ch1).transpose(1, 2).float()
+        dropped_bht = self.drop_out(features_bht.transpose(1, 2), rows).transpose(1, 2)
+        return features_bht.transpose(1, 2), F.conv1d(dropped_bht, weight_ch1).transpose(1, 2).float()
 
     def by_products(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The same up to rounding, with every row multiplied once however often it is shown, and a cheaper gradient."""

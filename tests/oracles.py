@@ -6,6 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+import dropout
 from model import BaS_Net
 
 
@@ -24,7 +25,7 @@ def sample_rows(num_seg, rows, choice):
 
 def per_item_batch(videos, config, iteration):
     """One batch as a data loader of one process makes it: each item reads its files and draws row by row."""
-    from thumos_features import ROWS, batch_videos, random_state
+    from draws import ROWS, batch_videos, random_state
 
     items = []
     for v in batch_videos(len(videos), config.batch_size, iteration, 0, "B6" not in config.repaired):
@@ -218,14 +219,9 @@ def interpolated_precision(hit, count):
     return sum((recall[i] - recall[i - 1]) * precision[i] for i in range(1, len(recall)) if recall[i] != recall[i - 1])
 
 
-def official_draws(p):
-    """In the place of dropout.uniform: torch's own stream, channels, where there are any, before time."""
-
-    def uniform(values, _rows):
-        dropped = 1 - torch.empty(values.transpose(1, -1).shape).bernoulli_(1 - p)
-        return dropped.transpose(1, -1).contiguous()
-
-    return patch("dropout.uniform", uniform)
+def official_draws():
+    """Every Dropout draws as torch's own on (B, C, T)."""
+    return patch.object(dropout.Dropout, "draw", staticmethod(dropout.as_torch))
 
 
 class PlainBaSNet(BaS_Net):

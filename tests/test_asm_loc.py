@@ -23,6 +23,7 @@ import recorder
 import train
 from checkpoint import TrainingState
 from config import make_config, parse_thresholds
+from draws import Draws
 from eval.table import read_ground_truth
 from localize import Detections, localize
 from methods import build_method
@@ -545,14 +546,15 @@ def test_only_the_network_of_a_step_is_trained(tiny):
     data = load_data(config)
     torch.manual_seed(0)
     method = build_method(config)
-    state = TrainingState(method.network, make_optimizer(method.network, config), torch.amp.GradScaler(enabled=False), 0, "")
+    optimizer, scaler, draws = make_optimizer(method.network, config), torch.amp.GradScaler(enabled=False), Draws(config, 0)
+    state = TrainingState(method.network, optimizer, scaler, 0, "", draws)
     store, cpu = Files(1), torch.device("cpu")
     before = {key: value.clone() for key, value in method.network.state_dict().items()}
     for step in range(3):
         if step:
             known = method.refine(compute_activations(method, data.test + data.train, store, cpu), data.train)
             method.begin_step(step, known)
-        batch = training_batch(data.train, store, config, method.shown, 0, step)
+        batch = training_batch(data.train, store, draws, method.shown, step)
         train_step(Loss(method), state, batch, 0.01, Team())
         after = {key: value.clone() for key, value in method.network.state_dict().items()}
         changed = {key.split(".")[1] for key, value in after.items() if key != "step" and not torch.equal(value, before[key])}

@@ -13,6 +13,7 @@ from config import make_config
 from dataset.check import check, quick_check
 from dataset.layouts import LAYOUTS
 from dataset.prepare import main as prepare
+from draws import Draws
 from methods import build_method
 from options import parse_args
 from store import open_store
@@ -125,7 +126,7 @@ def work(folder, cache):
     data = load_data(config)
     quick_check(data, config)
     store = open_store([*data.train, *data.test], config, torch.device("cpu"), lambda _: None)
-    batch = training_batch(data.train, store, config, build_method(config).shown, 0, 0)
+    batch = training_batch(data.train, store, Draws(config, 0), build_method(config).shown, 0)
     shown = store.rows(data.test, [uniform_indices(video.num_seg, config.num_segments) for video in data.test])
     assert torch.isfinite(batch.rows.dense()).all() and torch.isfinite(shown.dense()).all()
     assert batch.rows.dense().shape[1:] == shown.dense().shape[1:] == (16, 12)

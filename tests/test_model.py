@@ -97,7 +97,7 @@ def test_dropout_draws_base_branch_first(golden):
     features, _ = golden_batch("t750")
     network = golden_network(2048, 750).train()
     torch.manual_seed(0)
-    with torch.no_grad(), official_draws(0.7):
+    with torch.no_grad(), official_draws():
         score_base, _, score_supp, _, _ = network(features)
     np.testing.assert_allclose(score_base.numpy(), golden["t750/trainmode_seed0_score_base"], atol=1e-5)
     np.testing.assert_allclose(score_supp.numpy(), golden["t750/trainmode_seed0_score_supp"], atol=1e-5)

@@ -35,6 +35,7 @@ OURS = {
     "method": "basnet",
     "ablation": "full",
     "device": "auto",
+    "draws": "ours",
     "eval_every": "epoch",
     "num_iters": None,
     "resume": False,
@@ -123,6 +124,7 @@ def test_help_says_default_and_origin_of_every_flag():
     ["--modal depth", "--device tpu", "--device cuda:x", "--eval_every 0", "--eval_every often", "--batch_size -1", "--seed -2"]
     + [
         "--dropout 1.5",
+        "--draws theirs",
         "--alpha nan",
         "--alpha -1",
         "--class_th x",

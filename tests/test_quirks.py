@@ -10,6 +10,7 @@ from test_localize import detections, golden_activations
 
 from config import Config, make_config, parse_schedule
 from dataset.facts import KNOWN
+from draws import ROWS, SHUFFLE, batch_videos, random_state
 from localize import upsample
 from methods import build_method
 from options import parse_args
@@ -18,7 +19,7 @@ from recipes import OFFICIAL_NUMBERS
 from rows import Rows
 from test import detect as detections_of
 from test import lost_classes, without_memory
-from thumos_features import ROWS, SHUFFLE, Batch, batch_videos, random_state
+from thumos_features import Batch
 from utils import UserError
 
 

@@ -50,7 +50,7 @@ def test_as_the_plain_network(lengths, times, width, training, seed):
     rows = shown(lengths, times, width, seed)
     label = torch.eye(3)[torch.arange(len(lengths)) % 3]
     expected = outputs_and_gradients(plain, torch.cat(rows.parts)[rows.index_bt], label)
-    with official_draws(0.7):
+    with official_draws():
         found = outputs_and_gradients(ours, rows, label)
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=name)

@@ -11,6 +11,7 @@ from conftest import TINY
 
 import store
 from config import make_config
+from draws import Draws
 from methods import build_method
 from options import parse_args
 from store import Files, Matrix, open_store
@@ -34,7 +35,7 @@ def opened(tiny):
 
 def batches(config, data, opened_store):
     return [
-        training_batch(data.train, opened_store, config, build_method(config).shown, 0, iteration).rows.dense()
+        training_batch(data.train, opened_store, Draws(config, 0), build_method(config).shown, iteration).rows.dense()
         for iteration in range(4)
     ]
 

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import make_config
+from draws import Draws, batch_videos
 from methods import build_method
 from options import parse_args
 from store import Files, open_store
-from thumos_features import batch_videos, fingerprint, load_data, random_indices, training_batch, uniform_indices
+from thumos_features import fingerprint, load_data, random_indices, training_batch, uniform_indices
 from utils import UserError
 
 
@@ -63,8 +64,8 @@ def test_streams_stand_side_by_side(load, tiny):
 def test_a_batch_depends_on_seed_and_iteration_only(load):
     videos, config = load(), make_config(parse_args([*TINY, "--batch_size", "3"]))
     show = build_method(config).shown
-    first, again = (training_batch(videos, Files(1), config, show, 7, 4) for _ in range(2))
-    other = training_batch(videos, Files(1), config, show, 8, 4)
+    first, again = (training_batch(videos, Files(1), Draws(config, 7), show, 4) for _ in range(2))
+    other = training_batch(videos, Files(1), Draws(config, 8), show, 4)
     assert first.rows.dense().shape == (3, 16, 2 * WIDTH) and first.label_bc.shape == (3, 20)
     assert (first.rows.dense() == again.rows.dense()).all() and not torch.equal(first.rows.dense(), other.rows.dense())
 

@@ -215,7 +215,7 @@ def test_draws_of_training(golden_um, kind):
     method = golden_method("n50", kind)
     method.network.train()
     torch.manual_seed(0)
-    with torch.no_grad(), oracles.official_draws(0.7):
+    with torch.no_grad(), oracles.official_draws():
         terms = method.loss(golden_batch("n50"))
     np.testing.assert_allclose(losses(terms), golden_um["n50/trainmode_seed0_loss_cls_um_be_total"], rtol=1e-6)
 
@@ -251,7 +251,7 @@ def test_losses_and_gradients_are_those_of_plain_steps(flags, mode):
             torch.manual_seed(seed)
             method = kind(config_of(*SMALL, *flags))
             getattr(method.network, mode)()
-            with oracles.official_draws(0.7):
+            with oracles.official_draws():
                 terms = method.loss(batch)
             terms["loss_total"].backward()
             found.append((terms, {key: value.grad for key, value in method.network.named_parameters()}))

@@ -1,0 +1,139 @@
+"""Dropout is torch's Dropout to whoever looks for one, in all methods' networks."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TINY
+from torch import nn
+
+from config import make_config
+from dropout import Dropout, as_torch, by_video
+from methods import build_method
+from model import CAS_Module
+from options import parse_args
+from rows import Rows
+
+METHODS = ["basnet", "um", "backtal", "asm_loc"]
+
+
+def small(method):
+    config = make_config(parse_args(["--method", method, *TINY]), training=False)
+    torch.manual_seed(0)
+    return build_method(config)
+
+
+def outputs(method, seed):
+    """All that the network computes in train mode."""
+    torch.manual_seed(seed)
+    found = method.network.train()(torch.rand(2, 16, 12, generator=torch.Generator().manual_seed(1)))
+    return [part.detach() for part in found if isinstance(part, torch.Tensor)]
+
+
+def same(some, others):
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def turn_off(network):
+    """As written for any network."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_turned_off_by_whoever_knows_torch(name):
+    method = small(name)
+    assert not same(outputs(method, 0), outputs(method, 1))
+    turn_off(method.network)
+    assert same(outputs(method, 0), outputs(method, 1))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_turned_on_alone_for_tests(name):
+    """As Monte Carlo dropout has it: the network in eval mode, its Dropouts in train mode."""
+    method = small(name)
+    method.network.eval()
+    rows = Rows.shown(torch.rand(2, 16, 12))
+    plain = method.activations(rows)
+    for module in method.network.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    drawn = [method.activations(rows) for _ in range(2)]
+    assert (plain["cas"] != drawn[0]["cas"]).any() and (drawn[0]["cas"] != drawn[1]["cas"]).any()
+
+
+def test_asm_loc_leaves_out_whole_times_then_too():
+    network = small("asm_loc").network.networks[0].eval()
+    network.dropout.train()
+    torch.manual_seed(0)
+    x_btd = torch.rand(2, 400, 8)
+    logits_btc = network.classified(x_btd, Rows.shown(x_btd))
+    assert abs((logits_btc == network.snippet_cls.bias).all(dim=2).float().mean() - 0.7) < 0.1, "of values alone 0.7**8"
+
+
+def test_the_mask_of_ums_snippets_is_turned_off_too():
+    method = small("um")
+    method.network.train()
+    magnitude_bt, rows = torch.arange(16.0).repeat(2, 1), Rows.shown(torch.rand(2, 16, 12))
+    action_bk, _ = method.network.select(magnitude_bt, rows)
+    turn_off(method.network)
+    largest_first = torch.arange(15, 15 - action_bk.shape[1], -1).repeat(2, 1)
+    assert not torch.equal(action_bk, largest_first)
+    assert torch.equal(method.network.select(magnitude_bt, rows)[0], largest_first)
+
+
+@pytest.mark.parametrize("draw", [by_video, as_torch])
+def test_share_and_scale(draw):
+    layer = Dropout(0.7)
+    layer.draw = draw
+    torch.manual_seed(0)
+    out = layer(torch.ones(4, 200, 50))
+    torch.testing.assert_close(out.unique(), torch.tensor([0, 1 / 0.3]))
+    assert abs((out > 0).float().mean() - 0.3) < 0.01
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_as_torchs(inplace):
+    """Constructor, checks, text, ends of the range, modes, copies and gradients."""
+    ours, torchs = Dropout(0.25, inplace), nn.Dropout(0.25, inplace)
+    assert isinstance(ours, nn.Dropout) and repr(ours) == repr(torchs) and not ours.state_dict()
+    values = torch.rand(3, 5, 2) + 1
+    for p in (0, 1):
+        ours.p = p
+        given = values.clone()
+        assert torch.equal(ours(given), values * (1 - p)) and torch.equal(given, values * (1 - p if inplace else 1))
+    ours.p = 0.5
+    weight = values.clone().requires_grad_()
+    out = ours(weight * 1)
+    out.sum().backward()
+    assert torch.equal(weight.grad, out.detach() / values) and set(weight.grad.unique().tolist()) == {0.0, 2.0}
+    torch.manual_seed(0)
+    drawn = ours(values.clone())
+    torch.manual_seed(0)
+    assert torch.equal(copy.deepcopy(ours)(values.clone()), drawn) and not torch.equal(drawn, values)
+    assert torch.equal(ours.eval()(values), values)
+    for p in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            Dropout(p)
+
+
+def test_weights_have_no_more_names_than_the_official_ones():
+    assert [key for key in CAS_Module(4, 3, hidden=8).state_dict() if "drop" in key] == []
+
+
+def test_a_copied_network_draws_the_same():
+    method = small("basnet")
+    assert same(outputs(method, 3), outputs(copy.deepcopy(method), 3))
+
+
+def test_videos_of_a_shared_batch_draw_what_they_draw_in_the_whole():
+    layer, values = Dropout(0.5), torch.ones(5, 6, 4)
+    index = torch.arange(30).view(5, 6)
+    whole, part = Rows((values.flatten(0, 1),), index), Rows((values[2:4].flatten(0, 1),), index[:2], first=2, of=5)
+    torch.manual_seed(0)
+    expected = layer(values, whole)
+    torch.manual_seed(0)
+    assert torch.equal(layer(values[2:4], part), expected[2:4])
+    torch.manual_seed(0)
+    assert torch.equal(layer(values), expected)
