@@ -168,6 +168,9 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     for name in SHOWN_NOWHERE:
         if name in trained and trained[name] != getattr(config, name, None):
             say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name, None)}.")
+    if trained.get("repaired", list(config.repaired)) != list(config.repaired):
+        there, here = (", ".join(ids) or "none" for ids in (trained["repaired"], config.repaired))
+        say_now(f"warning: {path}: was trained with quirks repaired: {there}; this run repairs: {here} (--compat, --fix).")
     load_weights(network, network_weights(content), path)
 
 

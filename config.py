@@ -17,7 +17,7 @@ from dataset.annotations import classes_of, read_database
 from dataset.clicks import ANNOTATORS, find_source
 from dataset.facts import DEMOS, Dataset, dataset_facts
 from dataset.layouts import find_annotations, find_layout
-from quirks import REPAIRABLE, repaired
+from quirks import notes_on_lost, repaired
 from recipes import UNPUBLISHED
 from utils import UserError
 
@@ -125,15 +125,7 @@ class Config:
 
     def notes_on(self, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """What quirks took from the results of `records`, by their names."""
-        lost = {name: record["lost"] for name, record in records.items() if record.get("lost")}
-        notes = []
-        for quirk in sorted(set().union(*lost.values())):
-            counts = ", ".join(f"{counts[quirk]} (`{name}`)" for name, counts in lost.items() if quirk in counts)
-            notes.append(
-                f"Quirk {quirk} of the official code ({REPAIRABLE[self.method][quirk]}) leaves predicted classes of test "
-                f"videos without a detection: {counts}. --fix {quirk} keeps them."
-            )
-        return notes
+        return notes_on_lost(self.method, records)
 
     @cached_property
     def facts(self) -> Dataset:
@@ -196,6 +188,11 @@ class Config:
 
     def check(self) -> None:
         """A mistake in the flags is told now, not after an hour."""
+        if self.draws == "official" and (self.method != "basnet" or self.compile):
+            raise UserError(
+                f"--draws official with --method {self.method}{' --compile' * self.compile}: follows the official program of "
+                "BaS-Net, which is not compiled. Leave out --draws, or use --method basnet without --compile."
+            )
         if self.len_feature % len(self.streams):
             raise UserError(f"--len_feature {self.len_feature} cannot be shared by the streams {self.streams}.")
         _ = self.cas_thresholds, self.repaired, self.chosen({f"{tiou:g}": 0.0 for tiou in self.tiou_thresholds})
@@ -499,7 +496,7 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
 def parse_thresholds(flag: str, text: str) -> list[float]:
     """`start:stop:step`, stop left out, with the roundings of numpy.arange; or ascending numbers between commas."""
     try:
-        numbers = [float(part) for part in text.split(":" if ":" in text else ",")]
+        numbers = [float(part) for part in text.strip(" []()").split(":" if ":" in text else ",")]
         if ":" in text:
             start, stop, step = numbers
             count = math.ceil((stop - start) / step)

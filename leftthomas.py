@@ -24,9 +24,9 @@ from device import choose_device, choose_precision
 from eval.report import report
 from main import train
 from main_eval import evaluate_now
-from options import parse_args
+from options import edited_defaults, parse_args
 from outputs import RunFiles, locked, record_of, set_aside
-from utils import UserError, run_command, write_json
+from utils import UserError, run_command, say_now, write_json
 
 SAME = {  # its flag: ours, and its default
     "alpha": ("alpha", "0.0005"),
@@ -72,6 +72,12 @@ def read_flags(argv: Sequence[str] | None = None) -> Namespace:
         f"--{kind}_path={Path(own.save_path) / f'{known_name(own.data_name)}_run'}" for kind in ("model", "output", "log")
     ]
     flags += [f"--model_file={own.model_file}"] if own.model_file else []
+    ours_of = {ours: name for name, (ours, _) in (SAME | THRESHOLDS).items()}
+    for ours, value in edited_defaults("um").items():
+        if ours in ours_of:
+            say_now(
+                f"warning: options.py was edited: {ours} is {value}, and not used: --{ours_of[ours]} has a default of its own"
+            )
     args = parsed(["--method=um", "--variant=leftthomas-fixed", "--timing=rows", *flags, *others])
     there = args.dataset in DEMOS or find_layout(Path(args.data_path), dataset_facts(args.dataset)).folders
     if args.layout == "auto" and not there:

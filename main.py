@@ -23,7 +23,7 @@ from team import Team
 from test import Judge
 from thumos_features import Data, fingerprint, load_data
 from train import fit, make_optimizer
-from utils import UserError, cores, run_command
+from utils import UserError, cores, run_command, say_now
 
 
 def main() -> None:
@@ -69,9 +69,11 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
         method.network.compile()
     for line in (*say_settings(args), data.summary):
         files.say(line)
+        if args.quiet and team.leads and line.startswith("warning: "):
+            say_now(line)
     if team.leads:
         for finding in quick_check(data, config):
-            files.say(f"warning: {finding.kind}: {finding.where}: {finding.text}")
+            files.say(f"warning: {finding}")
     else:
         team.agreed(None)  # that number 0 has made the packed copy
     store = open_store(videos, config, device, files.say)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from config import Config, annotation_file, make_config
 from dataset.facts import dataset_facts
 from options import parse_args, say_settings
-from utils import UserError, atomic_write, run_command, write_json
+from utils import UserError, atomic_write, run_command, say_now, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -104,8 +104,11 @@ def evaluate_network(args: Namespace) -> None:
             "nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl), saved "
             "activations with --activations, or detections with --result."
         )
-    if not args.quiet:
-        print("".join(f"{line}\n" for line in say_settings(args)), end="")
+    for line in say_settings(args):
+        if not args.quiet:
+            print(line)
+        elif line.startswith("warning: "):
+            say_now(line)
     device = choose_device(config.device)
     config = replace(config, precision=choose_precision(config.precision, device))
     with locked(config.output_path):
@@ -131,6 +134,7 @@ def evaluate_network(args: Namespace) -> None:
 def evaluate_now(config: Config, device: "torch.device", saved: str | None, save: str | None) -> "Evaluation":
     """The evaluation of `saved` activations or of the config's checkpoint."""
     from checkpoint import load_network
+    from dataset.check import durations, first_of_each
     from methods import build_method
     from store import Files
     from test import compute_activations, detect, read_activations, save_activations, score, take_steps
@@ -143,6 +147,8 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
         truth = test_truth(database, config, list(activations))
     else:
         data = load_data(config, ["test"])
+        for finding in first_of_each(durations(data.test)):
+            say_now(f"warning: {finding}")
         load_network(method.network, config.model_file or "", config)
         method.network.to(device)
         store = Files(config.num_workers)

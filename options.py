@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
+from config import parse_schedule
 from dataset.clicks import ANNOTATORS, SOURCES
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS
-from recipes import METHODS, origin, recipe, recipe_name, shipped
-from utils import did_you_mean
+from recipes import METHODS, Settings, origin, recipe, recipe_name, shipped
+from utils import UserError, did_you_mean
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 
@@ -37,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
-            message += "".join(f". {flag}:{hint}" for flag in flags if (hint := self._hint(flag)))
+            message = f"{message}." + "".join(f" {flag}:{hint}" for flag in flags if (hint := self._hint(flag)))
         super().error(message)
 
     def _hint(self, flag: str) -> str:
@@ -45,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         owners = [method for method, add in ADD_OWN.items() if flag in flags_added_by(add)]
         if owners:
             return f" a flag of --method {' or '.join(owners)}."
-        return did_you_mean(flag, self._option_string_actions)
+        return did_you_mean(flag.lstrip("-"), [name.lstrip("-") for name in self._option_string_actions])
 
 
 def flags_added_by(add: "Callable[[Group], None]") -> dict[str, argparse.Action]:
@@ -58,9 +59,13 @@ def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> argparse
     """`folders` is what the names of folders to write to end in by default."""
     first = Parser(add_help=False)
     _add_choice_of_work(first)
+    for action in first._actions:
+        _check_default(first, action)
     chosen, _ = first.parse_known_args(argv)
     parser = build_parser(chosen.method, chosen.dataset, folders)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(argv, argparse.Namespace(compat=None))
+    if args.compat is None:  # quirks that are chosen are all that is repaired
+        args.compat = "official" if args.fix else parser.get_default("compat")
     if args.seeds and args.seed != parser.get_default("seed"):
         parser.error("argument --seeds: --seed names one seed, --seeds many; give one of the two")
     return args
@@ -108,6 +113,9 @@ def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
     _add_running(parser.add_argument_group("running"))
     for action in parser._actions:
         _check_default(parser, action)
+    for flag, usual in shipped(method).items():
+        if parser.get_default(flag) is None and usual is not None:
+            parser.error(f"options.py: the default None of --{flag}; expected a value such as {usual!r}")
     return parser
 
 
@@ -124,30 +132,50 @@ def _check_default(parser: Parser, action: argparse.Action) -> None:
         parser.error(f"options.py: the default {action.default!r} of {action.option_strings[0]}: {reason}")
 
 
-def _edited(parser: argparse.ArgumentParser, method: str) -> dict[str, Any]:
-    """Flags whose default in this file is not the one that was shipped, of those that a recipe may set."""
+def edited_defaults(method: str) -> Settings:
+    """The flags, of those that a recipe may set, whose default in this file is not the one that was shipped."""
+    return _edited(_parser_as_written(method, "thumos14", ""), method)
+
+
+def _edited(parser: argparse.ArgumentParser, method: str) -> Settings:
     written = {flag: parser.get_default(flag) for flag in shipped(method)}
-    return {flag: value for flag, value in written.items() if value != shipped(method)[flag]}
+    return {flag: value for flag, value in written.items() if not _same(flag, value, shipped(method)[flag])}
+
+
+def _same(flag: str, value: Any, other: Any) -> bool:
+    """Whether two defaults mean the same; a schedule may be written in several ways."""
+    if flag != "lr" or value == other:
+        return value == other
+    try:
+        return parse_schedule(value) == parse_schedule(other)
+    except UserError:
+        return False
 
 
 def say_settings(args: argparse.Namespace) -> list[str]:
     """A line on every default that was edited in this file and is in use, and one on the flags that a recipe set."""
-    parser = _parser_as_written(args.method, args.dataset, "")
-    edited, usual = _edited(parser, args.method), shipped(args.method)
+    edited, usual = edited_defaults(args.method), shipped(args.method)
     settings, title = recipe(args.method, args.dataset), recipe_name(args.method, args.dataset)
     lines = []
     for flag, value in edited.items():
         if getattr(args, flag) != value:
             continue  # another was given on the command line
-        if flag in settings:
-            lines.append(f"warning: options.py was edited: {flag} is {value}, not {settings[flag]} as in recipe {title}")
+        if flag in settings and not _same(flag, value, settings[flag]):
+            lines.append(
+                f"warning: options.py was edited: {flag} is {_brief(value)}, not {settings[flag]} as in recipe {title}"
+            )
         else:
-            lines.append(f"options.py was edited: {flag} is {value}, shipped with {usual[flag]}")
-    place = parser.get_default("data_path")
-    if args.dataset != "thumos14" and place != KNOWN["thumos14"].data_path:
+            lines.append(f"options.py was edited: {flag} is {_brief(value)}, shipped with {usual[flag]}")
+    place = _parser_as_written(args.method, args.dataset, "").get_default("data_path")
+    if args.dataset != "thumos14" and place not in (None, KNOWN["thumos14"].data_path):
         lines.append(f"warning: options.py was edited: data_path {place} is where THUMOS'14 is, and not used for {title}")
     of_recipe = [flag for flag, value in settings.items() if flag not in edited and getattr(args, flag) == value]
     return [*lines, f"recipe {title}: {', '.join(of_recipe)}"] if of_recipe else lines
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _origin(flag: str, method: str, dataset: str) -> str:
@@ -263,7 +291,8 @@ def _add_localization(group: Group) -> None:
     group.add_argument("--nms_th", type=share, default=0.7, help="temporal IoU from which a worse detection is suppressed")
     quirks = "reproduce the official code's quirks, or repair those of docs/quirks.md"
     group.add_argument("--compat", default="official", choices=["official", "fixed"], help=quirks)
-    group.add_argument("--fix", default="", metavar="IDS", help="repair chosen quirks only, such as B1,B4")
+    chosen = "repair these quirks only, such as B1,B4; without --compat the others are reproduced"
+    group.add_argument("--fix", default="", metavar="IDS", help=chosen)
 
 
 def _add_two_branches(group: Group) -> None:
@@ -471,7 +500,7 @@ def _add_running(group: Group) -> None:
     )
     group.add_argument(
         "--seeds",
-        type=seed_list,
+        type=optional(seed_list),
         default=None,
         metavar="LIST",
         help="run many seeds, such as 0-9 or 0,3,7-9, each in folders of its own, and sum them up (docs/running.md)",
@@ -484,7 +513,7 @@ def _add_running(group: Group) -> None:
     )
     group.add_argument(
         "--jobs",
-        type=positive_integer,
+        type=optional(positive_integer),
         default=None,
         metavar="N",
         help="with --seeds: how many run at once (None: one per GPU, or else per two cores; on a cluster all it takes)",
@@ -503,7 +532,8 @@ def dataset(text: str) -> str:
 def click_source(text: str) -> str:
     if text in SOURCES or PurePath(text).suffix:
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SOURCES)}, and no file such as clicks.csv")
+    hint = did_you_mean(text, SOURCES)
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SOURCES)}, and no file such as clicks.csv.{hint}")
 
 
 T = TypeVar("T")
@@ -575,14 +605,17 @@ def seed_list(text: str) -> tuple[int, ...]:
 
 
 def interval(text: str) -> str:
-    return text if text == "epoch" else str(positive_integer(text))
+    if text != "epoch" and not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither epoch nor a number of iterations")
+    return text if text == "epoch" else str(int(text))
 
 
 def device(text: str) -> str:
     kind, _, number = text.partition(":")
     if text in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isascii() and number.isdigit()):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+    hint = did_you_mean(text, ("auto", "cpu", "cuda"))
+    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N.{hint}")
 
 
 def file_name(text: str) -> str:

@@ -4,6 +4,10 @@
 default is official where there is an official number to reproduce, else fixed (recipes.py).
 """
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from utils import UserError
 
 REPAIRABLE = {
@@ -34,11 +38,13 @@ REPAIRABLE = {
     },
 }
 
+LOSING = {"basnet": ("B1", "B2"), "um": (), "backtal": ("B5", "B15"), "asm_loc": ()}  # may leave a class without a detection
+
 
 def repaired(method: str, compat: str, fix: str) -> tuple[str, ...]:
     """The ids that a run repairs, in order."""
     known = REPAIRABLE[method]
-    wanted = [name.strip().upper() for name in fix.split(",") if name.strip()]
+    wanted = [name.upper() for name in re.sub(r"[\s'\"\[\]()]", "", fix).split(",") if name]  # a list in options.py, too
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UserError(
@@ -46,3 +52,17 @@ def repaired(method: str, compat: str, fix: str) -> tuple[str, ...]:
             "separated by commas (docs/quirks.md says what each one is)."
         )
     return tuple(name for name in known if name in wanted or compat == "fixed")
+
+
+def notes_on_lost(method: str, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What quirks took from the results of `records`, by their names."""
+    lost = {name: record["lost"] for name, record in records.items() if record.get("lost")}
+    notes = []
+    for quirk in LOSING[method]:
+        counts = ", ".join(f"{counts[quirk]} (`{name}`)" for name, counts in lost.items() if quirk in counts)
+        if counts:
+            notes.append(
+                f"Quirk {quirk} of the official code ({REPAIRABLE[method][quirk]}) leaves classes of test videos without a "
+                f"detection: {counts}. --fix {quirk} keeps them."
+            )
+    return notes

@@ -78,7 +78,15 @@ OWN_DEFAULTS: dict[str, Settings] = {
         "pseudo_th": "0.4:0.925:0.025",
     },
 }
-OTHER_DEFAULTS: Settings = {"seed": -1, "eval_every": "epoch", "choose_by": "all", "timing": None, "compat": "official"}
+OTHER_DEFAULTS: Settings = {
+    "seed": -1,
+    "num_iters": None,
+    "eval_every": "epoch",
+    "choose_by": "all",
+    "timing": None,
+    "compat": "official",
+    "fix": "",
+}
 
 # The papers and the official codes.
 PUBLISHED: Recipes = {

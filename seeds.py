@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from options import flags_of
+from options import flags_of, say_settings
 from utils import Stopped, StopSignal, UserError, atomic_write, command_to_go_on, cores, listing, run_command, say_now
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def train_seeds(args: Namespace) -> None:
             tqdm.write(text)
             sys.stdout.flush()
 
+    for line in say_settings(args):
+        if line.startswith("warning: ") and args.quiet:
+            say_now(line)
+        say(line)
     with locked(args.output_path), kept(output / "seeds.running") as marker:
         finished = [s for s in args.seeds if args.resume and is_finished(replace(config, **places[s]))]
         if finished:
@@ -404,6 +408,7 @@ def shown(run: Run) -> list[str]:
 
 def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int) -> str:
     from eval.report import table
+    from quirks import notes_on_lost
 
     config, first, columns = runs[0].config, runs[0].last, shown(runs[0])
     rows = [
@@ -432,6 +437,7 @@ def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int)
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
             "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
             f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",
+            *(f"{note}\n" for note in notes_on_lost(config["method"], {f"seed {run.seed}": run.last for run in runs})),
         ]
     )
 

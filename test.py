@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from config import Config
 from eval.classification import classification_map, exact_accuracy, top1_accuracy
-from eval.eval_detection import DetectionScore, detection_map
+from eval.eval_detection import DetectionScore, score_tables
 from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Detections, localize_all
 from methods import Arrays, Method, Stepwise, build_method
-from quirks import REPAIRABLE
+from quirks import LOSING
 from thumos_features import Mixture, Store, Video, rows_shown, test_batches
 from utils import UserError, atomic_write
 
@@ -181,7 +181,7 @@ def detect(method: Method, activations: Activations, threads: int | None = None)
 
 
 def lost_classes(method: Method, activations: Activations, found: Found, threads: int | None = None) -> dict[str, int]:
-    """How many predicted classes of videos each quirk leaves without a detection, of those that do; the best if none is."""
+    """By quirk, how many predicted classes of videos, or best ones if none is predicted, it leaves without a detection."""
     config = method.config
     lacking: Activations = {}
     for name, arrays in activations.items():
@@ -190,7 +190,7 @@ def lost_classes(method: Method, activations: Activations, found: Found, threads
         if not np.isin(predicted if len(predicted) else score_c.argmax(), found[name].classes).all():
             lacking[name] = arrays
     lost = {}
-    for quirk in set(REPAIRABLE[config.method]) - set(config.repaired) if lacking else ():
+    for quirk in set(LOSING[config.method]) - set(config.repaired) if lacking else ():
         without = replace(config, compat="official", fix=",".join((*config.repaired, quirk)))
         again = detect(without_memory(without), lacking, threads)
         lost[quirk] = sum(len(np.setdiff1d(again[name].classes, found[name].classes)) for name in lacking)
@@ -239,10 +239,10 @@ def score(
     score_vc = np.stack([arrays["score"][: config.num_classes] for arrays in activations.values()])
     predicted_vc = np.stack([method.predicted(row) for row in score_vc])
     return Evaluation(
-        score=detection_map(truth, table, config.tiou_thresholds, None, config.ties, config.single_overlaps),
+        score=score_tables(truth, table, config.tiou_thresholds, config.ties, config.single_overlaps),
         score_of_found=None
         if seen.all()
-        else detection_map(rows_of(truth, seen), table, config.tiou_thresholds, None, config.ties, config.single_overlaps),
+        else score_tables(rows_of(truth, seen), table, config.tiou_thresholds, config.ties, config.single_overlaps),
         protocol=name if (name := name_of(truth)) != "unnamed" else config.protocol,
         test_acc=exact_accuracy(predicted_vc, label_vc),
         classification_mAP=classification_map(score_vc, label_vc),

@@ -196,5 +196,6 @@ def listing(names: list[str], most: int = 5) -> str:
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """` Did you mean X?` for the end of a message, or nothing where no name is near."""
-    near = difflib.get_close_matches(word, names, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    spelt = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), spelt, n=1)
+    return f" Did you mean {spelt[near[0]]}?" if near else ""

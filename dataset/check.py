@@ -37,6 +37,9 @@ class Finding:
     where: str  # subset, video or file
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.where}: {self.text}"
+
 
 @dataclass(frozen=True)
 class Content:
@@ -77,12 +80,17 @@ def quick_check(data: Data, config: Config) -> list[Finding]:
     everything = [*data.train, *data.test]
     findings = overlaps(videos) + rows_per_second(everything, config) + durations(everything) + annotation_times(everything)
     findings += untrained(unseen(data.train, config))
-    first = list({finding.kind: finding for finding in reversed(findings)}.values())[::-1]
-    errors = [finding for finding in first if finding.error]
+    errors = [finding for finding in findings if finding.error]
     if errors:
         raise UserError(
             f"{errors[0].kind}: {errors[0].where}: {errors[0].text}. See python -m dataset.check with the same flags."
         )
+    return first_of_each(findings)
+
+
+def first_of_each(findings: list[Finding]) -> list[Finding]:
+    """The first finding of each kind, which says how many more there are."""
+    first = list({finding.kind: finding for finding in reversed(findings)}.values())[::-1]
     number = Counter(finding.kind for finding in findings)
     return [replace(f, text=f"{f.text} (and {number[f.kind] - 1} more)" if number[f.kind] > 1 else f.text) for f in first]
 
@@ -147,7 +155,7 @@ def durations(videos: list[Video]) -> list[Finding]:
     for video in videos:
         duration, annotated = video.duration, video.annotated_duration
         if duration and annotated and abs(duration - annotated) > duration / video.num_seg:
-            text = f"{duration:.2f} s in its feature file, {annotated:.2f} s in the annotations; the feature file's is used"
+            text = f"{duration:.2f} s in its feature file, {annotated:.2f} s in the annotations; the feature file's goes first"
             findings.append(Finding(False, "durations differ", video.name, text))
     return findings
 

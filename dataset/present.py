@@ -17,13 +17,17 @@ from utils import UserError, run_command
 def check_start(subsets: list[str], argv: Sequence[str]) -> None:
     """Refuse what a run would refuse once its packages are there; a demo makes its data itself."""
     args = parse_args(argv)
+    for flag in ("result", "activations", "model_file"):
+        path = getattr(args, flag)
+        if path and not Path(path).exists() and not args.resume:
+            if flag == "model_file" and (args.activations or args.result):
+                continue  # run_eval.sh names one that is not read then
+            raise UserError(f"{path}: no such file. Name an existing one with --{flag}.")
     if args.result:
         return  # a file of detections is scored without features
     config = make_config(args, training="train" in subsets)
     if args.dataset not in DEMOS:
         require_data(config, [] if args.activations else subsets)
-    if args.model_file and not args.activations and not Path(args.model_file).is_file():
-        raise UserError(f"{args.model_file}: no such file; expected a checkpoint. Name one with --model_file.")
 
 
 def require_data(config: Config, subsets: list[str]) -> None:
