@@ -13,7 +13,7 @@ import oracle_um
 import oracles
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from matching import NEAR_ZERO, assert_match, settled, settled_entries
 from test_localize import UM as POSTPROCESSED
@@ -349,7 +349,16 @@ def test_from_features_to_detections(golden_um, variant, rule, kind):
 def test_detections_are_those_of_plain_steps(seed, rows, high, variant):
     arrays = made_up(seed, rows, 2 * rows, 5, high)
     config = config_of(f"--variant={variant}", "--scale=4", classes=5)
-    assert_same(as_rows(localize(post(config).curves(arrays))), oracle_um.plain_detections(config, arrays))
+    curves = post(config).curves(arrays)
+    assume(not any_ties(curves))
+    assert_same(as_rows(localize(curves)), oracle_um.plain_detections(config, arrays))
+
+
+def any_ties(curves):
+    """Whether different proposals of a class score the same up to the last bits, which plain sums and prefix sums order."""
+    found = as_rows(localize(replace(curves, nms_threshold=1.0, nms_pad=0.0, nms_keeps_equal=True)))
+    class_step, score_step, *time_steps = np.abs(np.diff(found, axis=0)).T
+    return ((class_step == 0) & (score_step < 1e-9) & (np.max(time_steps, axis=0) > 0)).any()
 
 
 @pytest.mark.parametrize("times", [750, 50])
