@@ -5,5 +5,5 @@ CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source ./environment.sh
 
 use_environment requirements-dev.txt
-export OMP_NUM_THREADS=1 # two tests at a time, one thread each
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # two tests at a time, one thread each, unless the caller says otherwise
 exec "$python" -m pytest -n 2 --dist worksteal "$@"

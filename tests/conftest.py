@@ -185,4 +185,5 @@ def command(script: str, data: Path, places: list[str], *flags: str) -> list[str
 
 
 def one_thread() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+    """The environment of a program that a test starts: one thread, unless the caller of the tests says otherwise."""
+    return {"OMP_NUM_THREADS": "1"} | os.environ

