@@ -46,7 +46,8 @@ class Parser(argparse.ArgumentParser):
         owners = [method for method, add in ADD_OWN.items() if flag in flags_added_by(add)]
         if owners:
             return f" a flag of --method {' or '.join(owners)}."
-        return did_you_mean(flag.lstrip("-"), [name.lstrip("-") for name in self._option_string_actions])
+        near = did_you_mean(flag.lstrip("-"), [name.lstrip("-") for name in self._option_string_actions])
+        return near.replace("mean ", "mean --")
 
 
 def flags_added_by(add: "Callable[[Group], None]") -> dict[str, argparse.Action]:

@@ -17,17 +17,21 @@ from utils import UserError, run_command
 def check_start(subsets: list[str], argv: Sequence[str]) -> None:
     """Refuse what a run would refuse once its packages are there; a demo makes its data itself."""
     args = parse_args(argv)
-    for flag in ("result", "activations", "model_file"):
-        path = getattr(args, flag)
-        if path and not Path(path).exists() and not args.resume:
-            if flag == "model_file" and (args.activations or args.result):
-                continue  # run_eval.sh names one that is not read then
-            raise UserError(f"{path}: no such file. Name an existing one with --{flag}.")
-    if args.result:
-        return  # a file of detections is scored without features
+    if args.result:  # a file of detections is scored without features
+        require_file(args.result, "result")
+        return
     config = make_config(args, training="train" in subsets)
     if args.dataset not in DEMOS:
         require_data(config, [] if args.activations else subsets)
+    if args.activations:
+        require_file(args.activations, "activations")
+    elif args.model_file and not args.resume:
+        require_file(args.model_file, "model_file")
+
+
+def require_file(path: str, flag: str) -> None:
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such file. Name an existing one with --{flag}.")
 
 
 def require_data(config: Config, subsets: list[str]) -> None:

@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
 
 import options
+from config import make_config
 from dataset.facts import KNOWN
 from options import build_parser, flags_of, parse_args, say_settings
 from recipes import METHODS, PUBLISHED_DEFAULTS, recipe, shipped
@@ -235,9 +237,43 @@ def test_an_edited_default_is_what_runs_everywhere(tmp_path):
     assert "(default: 0.9; edited in options.py)" in text and "(default: 0.7; published)" in text
 
 
-@pytest.mark.parametrize("flag, new, value", [("lr", "default=[0.1, 0.01]", "[0.1, 0.01]"), ("class_th", "default='0.4'", 0.4)])
+@pytest.mark.parametrize(
+    ("flag", "new", "value"),
+    [
+        ("lr", "default=[0.1, 0.01]", [0.1, 0.01]),
+        ("class_th", "default='0.4'", 0.4),
+        ("cas_th", "default=[0.1, 0.2]", [0.1, 0.2]),
+    ],
+)
 def test_an_edited_default_may_be_a_list_or_a_text(tmp_path, flag, new, value):
-    assert getattr(module_of(edited(tmp_path, {flag: (EDITS[flag][0], new)})).parse_args([]), flag) == value
+    config = make_config(module_of(edited(tmp_path, {flag: (EDITS[flag][0], new)})).parse_args([]))
+    assert getattr(config, {"lr": "learning_rates", "cas_th": "cas_thresholds"}.get(flag, flag)) == value
+
+
+@pytest.mark.parametrize("new", ["default=[0.0001]*1500", "default='[1e-4]*1000+[1e-4]*500'"])
+def test_the_same_default_in_other_words_is_no_edit(tmp_path, new):
+    module = module_of(edited(tmp_path, {"lr": (EDITS["lr"][0], new)}))
+    assert module.say_settings(module.parse_args([])) == []
+    assert module.parse_args(["--dataset=demo"]).lr == "[0.0015]*480"
+
+
+def test_an_edit_that_says_what_the_recipe_says_is_no_conflict(tmp_path):
+    module = module_of(edited(tmp_path, {"seed": ("default=-1", "default=0")}))
+    said = module.say_settings(module.parse_args(["--dataset=demo"]))
+    assert "options.py was edited: seed is 0, shipped with -1" in said and not any("warning" in line for line in said)
+
+
+def test_processes_of_many_seeds_run_one_each_whatever_was_edited(tmp_path):
+    text = (ROOT / "options.py").read_text()
+    start = text.index('"--seeds"')
+    text = text[:start] + text[start:].replace("default=None", 'default="3-4"', 1)
+    start = text.index('"--jobs"')
+    (tmp_path / "options.py").write_text(text[:start] + text[start:].replace("default=None", "default=1", 1))
+    module = module_of(tmp_path / "options.py")
+    args = module.parse_args([])
+    assert args.seeds == (3, 4) and args.jobs == 1
+    child = module.parse_args(module.flags_of(Namespace(**(vars(args) | {"seed": 3, "seeds": None, "jobs": None}))))
+    assert (child.seed, child.seeds, child.jobs) == (3, None, None)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +282,9 @@ def test_an_edited_default_may_be_a_list_or_a_text(tmp_path, flag, new, value):
         ({"class_th": ("default=0.25", "default=1.5")}, "--class_th: 1.5 is not in 0..1"),
         ({"batch_size": ("default=16", "default=2.5")}, "--batch_size: "),
         ({"compat": ('default="official"', 'default="fixd"')}, "Did you mean fixed?"),
+        ({"method": ('default="basnet"', 'default="basnett"')}, "Did you mean basnet?"),
+        ({"seed": ("default=-1", "default=None")}, "the default None of --seed; expected a value such as -1"),
+        ({"class_th": ("default=0.25", "default=None")}, "the default None of --class_th"),
     ],
 )
 def test_a_wrong_edit_is_refused_by_name(tmp_path, capsys, edits, told):
@@ -293,6 +332,8 @@ def test_a_run_does_what_an_edited_default_says(tiny, tmp_path, places, dataset)
         ("--dataset dmo", "Did you mean demo?"),
         ("--method basnett", "Did you mean basnet?"),
         ("--compat fixd", "Did you mean fixed?"),
+        ("--method BaSNet", "Did you mean basnet?"),
+        ("--lrs 3 --margin 3", "arguments: --lrs 3 --margin 3. --lrs: Did you mean --lr? --margin: a flag of --method um."),
         ("--wholly_unknown", "unrecognized arguments: --wholly_unknown"),
     ],
 )

@@ -51,6 +51,9 @@ def test_quirks_are_reproduced_only_where_a_number_is(method):
     for dataset in KNOWN:
         config = Config.repaired.func(parse_args([f"--method={method}", f"--dataset={dataset}"]))
         assert config == (() if (method, dataset) in OFFICIAL_NUMBERS else tuple(REPAIRABLE[method]))
+    first, *_ = REPAIRABLE[method]
+    for compat, chosen in ((["--compat=official"], (first,)), ([], (first,)), (["--compat=fixed"], tuple(REPAIRABLE[method]))):
+        assert repaired_by([f"--method={method}", "--dataset=demo", f"--fix={first}", *compat]) == chosen
     assert repaired_by([f"--method={method}", "--dataset=demo", "--compat=official"]) == ()
     with pytest.raises(UserError, match="B99"):
         repaired_by([f"--method={method}", "--dataset=demo", "--fix=B99"])

@@ -73,6 +73,15 @@ def test_wrong_flags_are_refused_before_an_environment_is_made(script, flags, to
     assert "environment:" not in done.stderr and "demo data" not in done.stdout
 
 
+def test_a_folder_of_checkpoints_and_a_run_to_resume_pass_the_check(tiny, tmp_path):
+    check = [sys.executable, "-S", "-m", "dataset.present"]
+    flags = ["--method=asm_loc", f"--data_path={tiny}", f"--model_file={tmp_path}"]
+    assert subprocess.run([*check, "test", *flags], cwd=ROOT).returncode == 0
+    flags = [f"--data_path={tiny}", "--resume", f"--model_file={tmp_path}/gone.pkl"]
+    assert subprocess.run([*check, "train,test", *flags], cwd=ROOT).returncode == 0
+    assert subprocess.run([*check, "test", "--model_file=none.pkl", f"--result={tiny}/gt.json"], cwd=ROOT).returncode == 0
+
+
 def test_help_needs_no_data_and_no_environment():
     assert "--class_th" in bash("run.sh", "--help").stdout
     bare = [sys.executable, "-S"]  # without the packages that are installed
