@@ -134,7 +134,7 @@ def test_durations_that_differ_by_more_than_a_row_are_reported(npz, tiny, tmp_pa
     npz("video_train_2", 77.0)
     first, second = findings(folder, quick=True)
     annotated = rows(tiny, "video_train_2") * 0.64
-    text = f"77.00 s in its feature file, {annotated:.2f} s in the annotations; the feature file's is used"
+    text = f"77.00 s in its feature file, {annotated:.2f} s in the annotations; the feature file's goes first"
     assert first == (False, "durations differ", "video_train_2", text)
     assert second[2] == "video_test_1" and second[3].startswith(f"{(count - 1.1) * 0.64:.2f} s in its feature file, ")
     config = make_config(parse_args([f"--data_path={folder}", *TINY]))

@@ -22,7 +22,7 @@ from test_localize import as_rows, assert_same
 from checkpoint import load_network
 from config import make_config
 from dataset.annotations import read_database
-from eval.eval_detection import detection_map
+from eval.eval_detection import detection_map, score_tables
 from eval.table import read_ground_truth
 from localize import localize
 from methods import build_method
@@ -528,11 +528,11 @@ def test_l8_overlaps_in_single_precision_reach_the_score():
 
 def test_l8_is_what_the_variant_scores_with():
     config = config_of("--variant=leftthomas-exact", classes=3)
-    with patch("test.detection_map", wraps=detection_map) as scored:
+    with patch("test.score_tables", wraps=score_tables) as scored:
         annotations = [{"label": name, "segment": [0, 9]} for name in config.classes]
         truth = read_ground_truth({"database": {"v": {"subset": "test", "annotations": annotations}}}, "test")
         Judge(config, {"v": np.eye(3, dtype=np.float32)[0]}, truth)({"v": made_up(0, 30, 30, 3, 1)})
-    assert scored.call_args.args[5] is True
+    assert scored.call_args.args[4] is True
 
 
 def test_l9_l10_a_video_lasts_as_its_rows_unless_its_duration_is_wanted():
