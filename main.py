@@ -14,7 +14,7 @@ from dataset.make_demo import ensure_demo
 from device import choose_device, choose_precision
 from draws import make_draws
 from methods import build_method
-from options import parse_args, say_settings
+from options import parse_args, tell_settings
 from outputs import RunFiles, locked
 from recorder import Recorder
 from seeds import train_seeds
@@ -23,7 +23,7 @@ from team import Team
 from test import Judge
 from thumos_features import Data, fingerprint, load_data
 from train import fit, make_optimizer
-from utils import UserError, cores, run_command, say_now
+from utils import UserError, cores, run_command
 
 
 def main() -> None:
@@ -67,10 +67,9 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
         load_network(method.network, config.model_file, config)
     if config.compile:
         method.network.compile()
-    for line in (*say_settings(args), data.summary):
-        files.say(line)
-        if args.quiet and team.leads and line.startswith("warning: "):
-            say_now(line)
+    if team.leads:
+        tell_settings(args, files.say)
+    files.say(data.summary)
     if team.leads:
         for finding in quick_check(data, config):
             files.say(f"warning: {finding}")

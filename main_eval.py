@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config import Config, annotation_file, make_config
 from dataset.facts import dataset_facts
-from options import parse_args, say_settings
+from options import parse_args, tell_settings
 from utils import UserError, atomic_write, run_command, say_now, write_json
 
 if TYPE_CHECKING:
@@ -104,11 +104,7 @@ def evaluate_network(args: Namespace) -> None:
             "nothing to evaluate: name a checkpoint with --model_file (run_eval.sh names ./BaSNet_model_best.pkl), saved "
             "activations with --activations, or detections with --result."
         )
-    for line in say_settings(args):
-        if not args.quiet:
-            print(line)
-        elif line.startswith("warning: "):
-            say_now(line)
+    tell_settings(args, lambda line: None if args.quiet else print(line))
     device = choose_device(config.device)
     config = replace(config, precision=choose_precision(config.precision, device))
     with locked(config.output_path):

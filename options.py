@@ -16,7 +16,7 @@ from dataset.clicks import ANNOTATORS, SOURCES
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS
 from recipes import METHODS, Settings, origin, recipe, recipe_name, shipped
-from utils import UserError, did_you_mean
+from utils import UserError, did_you_mean, say_now
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 
@@ -155,7 +155,8 @@ def _same(flag: str, value: Any, other: Any) -> bool:
 
 def say_settings(args: argparse.Namespace) -> list[str]:
     """A line on every default that was edited in this file and is in use, and one on the flags that a recipe set."""
-    edited, usual = edited_defaults(args.method), shipped(args.method)
+    parser = _parser_as_written(args.method, args.dataset, "")
+    edited, usual = _edited(parser, args.method), shipped(args.method)
     settings, title = recipe(args.method, args.dataset), recipe_name(args.method, args.dataset)
     lines = []
     for flag, value in edited.items():
@@ -167,11 +168,17 @@ def say_settings(args: argparse.Namespace) -> list[str]:
             )
         else:
             lines.append(f"options.py was edited: {flag} is {_brief(value)}, shipped with {usual[flag]}")
-    place = _parser_as_written(args.method, args.dataset, "").get_default("data_path")
+    place = parser.get_default("data_path")
     if args.dataset != "thumos14" and place not in (None, KNOWN["thumos14"].data_path):
         lines.append(f"warning: options.py was edited: data_path {place} is where THUMOS'14 is, and not used for {title}")
     of_recipe = [flag for flag, value in settings.items() if flag not in edited and getattr(args, flag) == value]
     return [*lines, f"recipe {title}: {', '.join(of_recipe)}"] if of_recipe else lines
+
+
+def tell_settings(args: argparse.Namespace, say: Callable[[str], object]) -> None:
+    """`say` these lines; with --quiet the warnings among them go to stderr."""
+    for line in say_settings(args):
+        (say_now if args.quiet and line.startswith("warning: ") else say)(line)
 
 
 def _brief(value: Any) -> str:

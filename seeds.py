@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from options import flags_of, say_settings
+from options import flags_of, tell_settings
 from utils import Stopped, StopSignal, UserError, atomic_write, command_to_go_on, cores, listing, run_command, say_now
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ def train_seeds(args: Namespace) -> None:
             tqdm.write(text)
             sys.stdout.flush()
 
-    for line in say_settings(args):
-        if line.startswith("warning: ") and args.quiet:
-            say_now(line)
-        say(line)
+    tell_settings(args, say)
     with locked(args.output_path), kept(output / "seeds.running") as marker:
         finished = [s for s in args.seeds if args.resume and is_finished(replace(config, **places[s]))]
         if finished:

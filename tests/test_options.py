@@ -257,6 +257,14 @@ def test_the_same_default_in_other_words_is_no_edit(tmp_path, new):
     assert module.parse_args(["--dataset=demo"]).lr == "[0.0015]*480"
 
 
+def test_a_quiet_run_warns_all_the_same(tmp_path, capfd):
+    module = module_of(edited(tmp_path, EDITS))
+    said = []
+    module.tell_settings(module.parse_args(["--dataset=demo", "--quiet"]), said.append)
+    warned = capfd.readouterr().err.splitlines()
+    assert [line.split()[4] for line in warned] == ["lr", "seed"] and not any("warning" in line for line in said)
+
+
 def test_an_edit_that_says_what_the_recipe_says_is_no_conflict(tmp_path):
     module = module_of(edited(tmp_path, {"seed": ("default=-1", "default=0")}))
     said = module.say_settings(module.parse_args(["--dataset=demo"]))
