@@ -11,8 +11,9 @@ from checkpoint import TrainingState, load_file, load_network
 from config import Config, make_config
 from dataset.check import quick_check
 from dataset.make_demo import ensure_demo
-from device import choose_device, choose_precision
+from device import DTYPES, choose_device, choose_precision
 from draws import make_draws
+from fast import products
 from methods import build_method
 from options import parse_args, tell_settings
 from outputs import RunFiles, locked
@@ -96,11 +97,12 @@ def eval_workers(config: Config, device: torch.device) -> int:
 
 
 def describe(config: Config, data: Data, device: torch.device, seed: int, processes: int) -> str:
+    library = products.NAMES[products.choose(device, DTYPES[config.precision])]
     videos = f"{len(data.train)} training and {len(data.test)} test videos"
     return (
         f"{config.method} ({config.described}) on {config.dataset}: {videos}, "
-        f"{config.num_iters} iterations of {config.batch_size}, {device}, {config.precision}, seed {seed}"
-        + (f", {processes} processes" if processes > 1 else "")
+        f"{config.num_iters} iterations of {config.batch_size}, {device}, {config.precision}, seed {seed}, "
+        f"products by {library}" + (f", {processes} processes" if processes > 1 else "")
     )
 
 

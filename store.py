@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from config import Config
-from rows import Rows
+from fast.snippets import Snippets
 from thumos_features import Indices, Store, Video
 from utils import UserError, atomic_write
 
@@ -30,7 +30,7 @@ class Matrix:
         first = np.cumsum([0, *(video.num_seg for video in videos)])
         self.first = dict(zip(videos, first[:-1].tolist(), strict=True))
 
-    def rows(self, videos: list[Video], index: list[Indices]) -> Rows:
+    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
         """On the CPU a video shown whole is not copied; a GPU gathers the rows of all videos at once."""
         wanted, places = zip(*map(distinct, videos, index), strict=True)
         first = [self.first[video] for video in videos]
@@ -40,7 +40,7 @@ class Matrix:
         else:
             ends = [start + video.num_seg for start, video in zip(first, videos, strict=True)]
             parts = [pick(self.rows_nf[a:b], rows) for a, b, rows in zip(first, ends, wanted, strict=True)]
-        return Rows(tuple(parts), show(wanted, places)).to(self.rows_nf.device)
+        return Snippets(tuple(parts), show(wanted, places)).to(self.rows_nf.device)
 
 
 class Files:
@@ -49,10 +49,10 @@ class Files:
     def __init__(self, workers: int):
         self.pool = ThreadPoolExecutor(max(1, workers))
 
-    def rows(self, videos: list[Video], index: list[Indices]) -> Rows:
+    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
         wanted, places = zip(*map(distinct, videos, index), strict=True)
         parts = self.pool.map(lambda video, rows: pick(torch.from_numpy(video.read()), rows), videos, wanted)
-        return Rows(tuple(parts), show(wanted, places))
+        return Snippets(tuple(parts), show(wanted, places))
 
 
 def distinct(video: Video, index: Indices) -> tuple[Indices, Indices]:

@@ -25,7 +25,7 @@ from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
 from draws import Draws, Indices
 from eval.table import Table, digest, read_ground_truth
-from rows import Rows
+from fast.snippets import Snippets
 from utils import UserError, listing, spellings
 
 Floats = NDArray[np.float32]
@@ -70,14 +70,15 @@ Show = Callable[[Video, np.random.RandomState | None], Shown]  # for training, w
 
 
 class Batch(NamedTuple):
-    rows: Rows
+    snippets: Snippets
     label_bc: Tensor
     videos: Sequence[Video] = ()
     share: float = 1.0  # of the batch, where processes share it
     whole: Sequence[Video] = ()  # the videos of all of them, then
+    first: int = 0  # number in `whole` of the first of `videos`
 
     def to(self, device: torch.device) -> "Batch":
-        return self._replace(rows=self.rows.to(device), label_bc=self.label_bc.to(device))
+        return self._replace(snippets=self.snippets.to(device), label_bc=self.label_bc.to(device))
 
 
 # ---------------------------------------------------------------------------------------------------- sampling
@@ -115,22 +116,22 @@ def interpolated(num_seg: int, times: int) -> Mixture:
 class Store(Protocol):
     """Features of all videos of a run (store.py)."""
 
-    def rows(self, videos: list[Video], index: list[Indices]) -> Rows:
+    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
         """What shows row `index[b][t]` of video b at time t."""
 
 
-def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Rows:
+def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Snippets:
     """What a network is given of some videos of equally many times."""
     if not isinstance(shown[0], Mixture):
         return store.rows(videos, [rows for rows in shown if not isinstance(rows, Mixture)])
     mixtures = [mixture for mixture in shown if isinstance(mixture, Mixture)]
     size_b, (size_t, size_k) = len(videos), mixtures[0].rows_tk.shape
     rows = store.rows(videos, [mixture.rows_tk.ravel() for mixture in mixtures])
-    table = rows.joined().float()
+    table = rows.table().float()
     shares = torch.from_numpy(np.concatenate([mixture.shares_tk for mixture in mixtures])).to(table)
     mixed = F.embedding_bag(rows.index_bt.view(-1, size_k), table, mode="sum", per_sample_weights=shares)
     boxes = tuple(NO_BOXES if mixture.boxes is None else mixture.boxes for mixture in mixtures)
-    return Rows.shown(mixed.view(size_b, size_t, -1))._replace(boxes=boxes)
+    return replace(Snippets.of(mixed.view(size_b, size_t, -1)), boxes=boxes)
 
 
 def training_batch(
@@ -150,10 +151,8 @@ def training_batch(
     numbers = whole[first:end]
     shown = [show(videos[v], draws.sampler(iteration, v)) for v in numbers]
     chosen = [videos[v] for v in numbers]
-    rows = rows_shown(chosen, store, shown)._replace(first=first, of=len(whole))
-    return Batch(
-        rows, torch.from_numpy(np.stack([video.label_c for video in chosen])), chosen, counted, [videos[v] for v in whole]
-    )
+    label_bc = torch.from_numpy(np.stack([video.label_c for video in chosen]))
+    return Batch(rows_shown(chosen, store, shown), label_bc, chosen, counted, [videos[v] for v in whole], first)
 
 
 def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[Video], list[Shown]]]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from checkpoint import TrainingState
 from config import Config
+from fast.dropout import part_of_batch
 from methods import Method, Stepwise
 from recorder import Recorder, due
 from team import Team
@@ -107,7 +108,8 @@ class Loss(nn.Module):
         self.network, self.terms = method.network, method.loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.terms(batch)
+        with part_of_batch(batch.first, len(batch.whole)):
+            return self.terms(batch)
 
 
 def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, team: Team) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import ctypes
 import multiprocessing
 import resource
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,14 +17,18 @@ import numpy as np
 import torch
 
 from benchmarks.record import machine
+from benchmarks.steps import Layer, bare_products, in_turns
 from config import ASMLocConfig, make_config
+from fast.attention import find_places
+from fast.snippets import Snippets
 from methods.asm_loc import losses
-from methods.segment_attention import ASMNet, find_places
+from methods.asm_network import ASMNet
 from options import parse_args
-from rows import Rows
 from tests.oracle_asm_loc import PlainASMNet
 from thumos_features import Indices
 from train import Adam
+
+CPU = torch.device("cpu")
 
 
 def main() -> None:
@@ -37,15 +42,23 @@ def main() -> None:
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {machine()}, batch {args.batch_size}, {args.times} times, width {args.hidden}\n")
     print(
-        "| covered | seconds a step, plain | ours | faster by | MiB a step adds, plain | ours | share | at most, plain | ours |"
+        "| covered | seconds a step, plain | ours | faster by | bare products | ours takes | "
+        "MiB a step adds, plain | ours | share | at most, plain | ours |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for coverage in args.coverage:
         boxes = [spread(args.times, args.boxes, coverage, seed) for seed in range(args.batch_size)]
-        covered = len(find_places(boxes, args.times).time_m) / (args.batch_size * args.times)
+        places, times = find_places(boxes, args.times), args.batch_size * args.times
+        covered = len(places.time_m) / times
         (plain, plain_peak, plain_added), (ours, peak, added) = (measured(kind, boxes, args) for kind in (PlainASMNet, ASMNet))
+        layers = [
+            Layer(times, args.hidden, args.hidden, 3, False),
+            *(Layer(count, args.hidden, args.hidden, 4) for count in (len(places.time_m), len(places.first_of_box))),
+        ]
+        bare = min(in_turns(bare_products(layers, CPU, torch.float32), CPU, args.turns).values())
         print(
-            f"| {100 * covered:.0f} % | {plain:.2f} | {ours:.2f} | {plain / ours:.2f}x | {plain_added:,.0f} | {added:,.0f} | "
+            f"| {100 * covered:.0f} % | {plain:.2f} | {ours:.2f} | {plain / ours:.2f}x | {bare:.2f} | {ours / bare:.2f}x | "
+            f"{plain_added:,.0f} | {added:,.0f} | "
             f"{added / plain_added:.2f} | {plain_peak:,.0f} | {peak:,.0f} |",
             flush=True,
         )
@@ -77,7 +90,8 @@ def steps(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace, an
     network = kind(args.hidden, config.num_classes, args.hidden, True, (config.r_fg, config.r_bg), config.dropout)
     optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=config.weight_decay)
     random = torch.Generator().manual_seed(0)
-    rows = Rows.shown(torch.rand(args.batch_size, args.times, args.hidden, generator=random))._replace(boxes=tuple(boxes))
+    features = torch.rand(args.batch_size, args.times, args.hidden, generator=random)
+    snippets = replace(Snippets.of(features), boxes=tuple(boxes))
     label_bc = torch.eye(config.num_classes)[:1].repeat(args.batch_size, 1)
     label_btc = torch.full((args.batch_size, args.times, config.num_classes + 1), 1 / (config.num_classes + 1))
     best, standing = float("inf"), 0.0
@@ -87,7 +101,7 @@ def steps(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace, an
             ctypes.CDLL(None).malloc_trim(0)
             standing = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
         begun = time.perf_counter()
-        loss = losses(network(rows), label_bc, label_btc, config)["loss_total"]
+        loss = losses(network(snippets), label_bc, label_btc, config)["loss_total"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

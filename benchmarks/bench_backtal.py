@@ -9,13 +9,13 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.bench_train import stepper, timed
 from benchmarks.record import machine
+from benchmarks.steps import Layer, side_by_side, stepper, timed
 from config import make_config
-from device import choose_device, choose_precision
+from device import DTYPES, choose_device, choose_precision
+from fast.snippets import Snippets
 from methods import build_method
 from options import parse_args
-from rows import Rows
 from tests.oracle_backtal import PlainBackTAL
 from thumos_features import Batch, Video
 
@@ -41,28 +41,22 @@ def main() -> None:
     label = torch.eye(config.num_classes, device=device)[torch.arange(count) % config.num_classes]
     clicks = tuple((number + 0.5) / 11 for number in range(11))  # as many as people make in THUMOS'14's videos
     video = Video("made up", 1, np.zeros(1, np.float32), [], 25.0, 16, None, False, 1, (), lambda: x[0].numpy(), clicks=clicks)
-    batch = Batch(Rows.shown(x), label, [video] * count)
-    works = {}
-    for name in ("plain", "ours"):
-        method = build_method(config)
-        if name == "plain":
-            method.network.__class__ = PlainBackTAL
-            for weight in method.network.parameters():
-                weight.data = weight.data.contiguous()  # as its convolutions want it
-        works[name] = stepper(method, batch, device, fused=True)
-    best = dict.fromkeys(works, float("inf"))
-    peak = dict.fromkeys(works, 0.0)
-    for turn in range(args.turns + 1):
-        for name, work in works.items():
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            seconds, _ = timed(work, device)
-            best[name] = min(best[name], seconds) if turn else best[name]
-            if device.type == "cuda":
-                peak[name] = torch.cuda.max_memory_allocated(device) / 2**30
-    print(f"train step: {best['ours']:.3f} s; plain {best['plain']:.3f} s = {best['plain'] / best['ours']:.2f}x")
-    if device.type == "cuda":
-        print(f"peak memory: {peak['ours']:.1f} GiB; plain {peak['plain']:.1f} GiB")
+    batch = Batch(Snippets.of(x), label, [video] * count)
+    plain = build_method(config)
+    plain.network.__class__ = PlainBackTAL
+    shown, width, hidden, few = count * config.num_segments, config.len_feature, config.hidden, max(1, config.hidden // 4)
+    layers = [
+        Layer(shown, width, few, 1 + 3, False),  # of the filter and of the embedding
+        Layer(shown, width, hidden, 3, False),  # shared by the branches
+        Layer(2 * shown, hidden, hidden, 3),
+        Layer(2 * shown, hidden, config.num_classes + 1),
+    ]
+    ours, theirs = stepper(build_method(config), batch, device, ours=True), stepper(plain, batch, device, ours=False)
+    side_by_side(f"batch {count}", ours, theirs, layers, device, DTYPES[precision], args.turns)
+    for name, work in (("ours", ours), ("plain", theirs)) if device.type == "cuda" else ():
+        torch.cuda.reset_peak_memory_stats(device)
+        timed(work, device)
+        print(f"peak memory, {name}: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,35 @@
-"""What training and evaluating cost, beside the plain network and beside bare matrix products: python -m benchmarks.bench_train
+"""What training and evaluating cost, beside the plain network and bare matrix products: python -m benchmarks.bench_train
 
-Made-up videos of THUMOS'14's size in a temporary folder, or, in the rows named so, videos of exactly T rows, of which every
-one is shown. Ratios are of one run: what is compared takes turns, and the quickest turn of each counts.
+Made-up videos of THUMOS'14's size in a temporary folder, or, in the lines named so, videos of exactly T snippets, of which
+every one is shown. Ratios are of one run: what is compared takes turns, and the quickest turn of each counts.
 """
 
 import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine
+from benchmarks.steps import Layer, side_by_side, stepper, timed
 from beside import Beside
-from checkpoint import TrainingState
 from config import Config, make_config
 from device import DTYPES, choose_device, choose_precision
 from draws import Draws
-from methods import Method, build_method
+from fast import products
+from fast.snippets import Snippets
+from methods import build_method
 from options import parse_args
-from rows import Rows
 from store import open_store
-from team import Team
 from test import Activations, Evaluation, Judge, compute_activations
 from tests.oracles import PlainBaSNet
 from thumos_features import Batch, load_data, training_batch
-from train import Adam, Loss, train_step
 from utils import cores
 
 
@@ -48,7 +45,8 @@ def main() -> None:
     args = parser.parse_args()
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
-    print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, batch {args.batch_size}\n")
+    print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, batch {args.batch_size}, ", end="")
+    print(f"{torch.get_num_threads()} threads, products by {products.NAMES[products.choose(device, DTYPES[precision])]}\n")
     with tempfile.TemporaryDirectory(prefix="bench_train_") as folder:
         make_data(Path(folder), args.videos)
         flags = [f"--data_path={folder}", "--cache_path=none", f"--batch_size={args.batch_size}", f"--precision={precision}"]
@@ -60,8 +58,8 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
     store = open_store([*data.train, *data.test], config, device, lambda _: None)
     batch = training_batch(data.train, store, Draws(config, 0), build_method(config).shown, 0).to(device)
     step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
-    times = Rows.shown(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
-    bench_step("every row shown is another", config, batch._replace(rows=times), device, args.turns)
+    times = Snippets.of(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
+    bench_step("every snippet shown is another", config, batch._replace(snippets=times), device, args.turns)
 
     print()
     method = build_method(config)
@@ -102,66 +100,26 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
 
 def bench_step(name: str, config: Config, batch: Batch, device: torch.device, turns: int) -> float:
     """Seconds of our step, printed beside the plain network's and beside its own matrix products."""
-    dense: Any = batch.rows.dense()  # all that the plain network is given
-    ours, plain = build_method(config), build_method(config)
+    snippets, dtype = batch.snippets, DTYPES[config.precision]
+    plain = build_method(config)
     plain.network.__class__ = PlainBaSNet
-    for weight in plain.network.parameters():
-        weight.data = weight.data.contiguous()  # as its convolutions want it
-    bare = bare_products(config, batch.rows, device)
-    works = {
-        "plain": stepper(plain, batch._replace(rows=dense), device, fused=False),
-        "ours": stepper(ours, batch, device, fused=True),
-        "bare": bare,
-    }
-    best = dict.fromkeys(works, float("inf"))
-    for turn in range(turns + 1):
-        for key, work in works.items():
-            seconds, _ = timed(work, device)
-            best[key] = min(best[key], seconds) if turn else best[key]
-    distinct = sum(map(len, batch.rows.parts)) / batch.rows.index_bt.numel()
-    print(
-        f"train step, {name} ({100 * distinct:.0f}% distinct): {best['ours']:.3f} s; plain {best['plain']:.3f} s = "
-        f"{best['plain'] / best['ours']:.2f}x; bare matrix products {best['bare']:.3f} s, of which ours takes "
-        f"{best['ours'] / best['bare']:.2f}x",
-        flush=True,
+    dense: Any = snippets.dense().transpose(1, 2).contiguous()  # all that the plain network is given
+    count, shown = len(snippets.table()), snippets.index_bt.numel()
+    layers = [
+        Layer(count, config.len_feature, 3 * config.hidden, gradient_of_input=False),  # shared by the branches
+        Layer(count, config.len_feature, config.hidden // 4, gradient_of_input=False),  # of the filter
+        Layer(shown, config.hidden, config.hidden, 2 * 3),
+        Layer(shown, config.hidden, config.num_classes + 1, 2),
+    ]
+    return side_by_side(
+        f"{name} ({100 * count / shown:.0f}% distinct)",
+        stepper(build_method(config), batch, device, ours=True),
+        stepper(plain, batch._replace(snippets=dense), device, ours=False),
+        layers,
+        device,
+        dtype,
+        turns,
     )
-    return best["ours"]
-
-
-def stepper(method: Method, batch: Batch, device: torch.device, fused: bool) -> Callable[[], object]:
-    network: nn.Module = method.network.to(device)
-    kind = Adam if fused else torch.optim.Adam
-    optimizer = kind(network.parameters(), lr=1e-4, weight_decay=5e-4)
-    scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
-    state = TrainingState(network, optimizer, scaler, 0, "", Draws(method.config, 0))
-    return lambda: train_step(Loss(method), state, batch, 1e-4, Team())
-
-
-def bare_products(config: Config, rows: Rows, device: torch.device) -> Callable[[], object]:
-    """The matrix products of a step and nothing else, into memory that is there."""
-    count, shown, dtype = sum(map(len, rows.parts)), rows.index_bt.numel(), DTYPES[config.precision]
-    width, hidden, classes = config.len_feature, config.hidden, config.num_classes + 1
-
-    def empty(*shape: int) -> Tensor:
-        return torch.rand(shape, device=device).to(dtype)
-
-    products = []
-    for height, depth, columns, times in (
-        (count, width, 3 * hidden, 1),  # first layer, shared
-        (count, width, hidden // 4, 1),  # filter
-        (shown, hidden, hidden, 2 * 3),  # second layer, three taps of two branches
-        (shown, hidden, classes, 2),
-    ):
-        x, weight, y = empty(height, depth), empty(depth, columns), empty(height, columns)
-        products += [(x, weight, y), (x.t(), y, weight)] * times
-        if height == shown and depth == hidden:
-            products += [(y, weight.t(), x)] * times
-
-    def run() -> None:
-        for left, right, out in products:
-            torch.mm(left, right, out=out)
-
-    return run
 
 
 def bench_scaling(config: Config, device: torch.device) -> None:
@@ -172,20 +130,12 @@ def bench_scaling(config: Config, device: torch.device) -> None:
         names = tuple(map(str, range(classes)))
         changed = replace(small, batch_size=batch_size, num_segments=times, classes=names)
         features = torch.rand(batch_size, times, config.len_feature, device=device)
-        batch = Batch(Rows.shown(features), torch.eye(classes, device=device)[:batch_size])
-        work = stepper(build_method(changed), batch, device, fused=True)
+        batch = Batch(Snippets.of(features), torch.eye(classes, device=device)[:batch_size])
+        work = stepper(build_method(changed), batch, device, ours=True)
         seconds = min(timed(work, device)[0] for _ in range(3))
         print(
             f"| {batch_size} | {times} | {classes} | {seconds:.3f} | {1e6 * seconds / (batch_size * times):.0f} |", flush=True
         )
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    begun = time.perf_counter()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun, result
 
 
 if __name__ == "__main__":

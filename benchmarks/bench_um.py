@@ -14,16 +14,16 @@ import pandas
 import torch
 
 from benchmarks.bench_scoring import once
-from benchmarks.bench_train import stepper, timed
 from benchmarks.record import machine
+from benchmarks.steps import Layer, side_by_side, stepper
 from config import UMConfig, make_config
 from device import choose_device
 from eval.eval_detection import detection_map
+from fast.snippets import Snippets
 from localize import localize_all
 from methods import Arrays
 from methods.um import UM
 from options import parse_args
-from rows import Rows
 from test import as_table
 from tests import oracles
 from tests.oracle_um import PlainUM, plain_detections
@@ -51,7 +51,7 @@ def main() -> None:
     bench_evaluation(config, args.videos, args.turns)
     random = np.random.RandomState(0)
     bench_step("videos of THUMOS'14's lengths", config, [length(random) for _ in range(args.batch_size)], args.turns)
-    bench_step("every row shown is another", config, [args.num_segments] * args.batch_size, args.turns)
+    bench_step("every snippet shown is another", config, [args.num_segments] * args.batch_size, args.turns)
 
 
 def length(random: np.random.RandomState) -> int:
@@ -59,7 +59,7 @@ def length(random: np.random.RandomState) -> int:
 
 
 def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> None:
-    """Seconds of a train step, ours and plain."""
+    """Seconds of a train step, ours, plain and of its bare products."""
     random = np.random.RandomState(1)
     parts, index, first = [], [], 0
     for num_seg in lengths:
@@ -68,22 +68,18 @@ def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> N
         index.append(torch.from_numpy(place + first))
         first += len(distinct)
     label_bc = torch.eye(config.num_classes)[torch.arange(len(lengths)) % config.num_classes]
-    batch = Batch(Rows(tuple(parts), torch.stack(index)), label_bc)
-    plain = PlainUM(config)
-    for weight in plain.network.parameters():
-        weight.data = weight.data.contiguous()  # as its convolutions want it
-    works = {
-        "ours": stepper(UM(config), batch, CPU, fused=True),
-        "plain": stepper(plain, batch._replace(rows=Rows.shown(batch.rows.dense())), CPU, fused=False),
-    }
-    best = dict.fromkeys(works, float("inf"))
-    for turn in range(turns + 1):
-        for key, work in works.items():
-            seconds, _ = timed(work, CPU)
-            best[key] = min(best[key], seconds) if turn else best[key]
-    ratio, distinct_share = best["plain"] / best["ours"], first / batch.rows.index_bt.numel()
-    print(f"train step, {name} ({100 * distinct_share:.0f}% distinct): {best['ours']:.3f} s; ", end="")
-    print(f"plain {best['plain']:.3f} s = {ratio:.2f}x", flush=True)
+    batch = Batch(Snippets(tuple(parts), torch.stack(index)), label_bc)
+    count, shown = first, batch.snippets.index_bt.numel()
+    dense = Snippets.of(batch.snippets.dense().transpose(1, 2).contiguous())
+    side_by_side(
+        f"{name} ({100 * count / shown:.0f}% distinct)",
+        stepper(UM(config), batch, CPU, ours=True),
+        stepper(PlainUM(config), batch._replace(snippets=dense), CPU, ours=False),
+        [Layer(count, config.len_feature, 3 * config.hidden, 1, False), Layer(shown, config.hidden, config.num_classes)],
+        CPU,
+        torch.float32,
+        turns,
+    )
 
 
 def bench_evaluation(config: UMConfig, count: int, turns: int) -> None:

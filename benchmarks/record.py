@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from fast.products import processor
 from utils import atomic_write, cores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,14 +58,6 @@ def machine() -> str:
     """Cores and their processor, and the GPU if there is one."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     return f"{cores()} cores of {processor()}{gpu}"
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 A method holds its `config` and `network` and offers
   shown(video, random) -> what of a video its network is shown: drawn by `random` for training, for tests without it;
   loss(batch) -> dict of named scalar terms, `loss_total` among them;
-  activations(rows) -> dict of arrays (B, ...), all that localization needs;
+  activations(snippets) -> dict of arrays (B, ...), all that localization needs;
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
   predicted(score_c) -> (C,) bool, the classes that the video is said to contain;
-  sequences(rows) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
+  sequences(snippets) -> dict of arrays (B, T) or (B, T, C), what a picture of a video shows;
   curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`,
     and the `warp` of what it was shown.
 
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from config import ASMLocConfig, BackTALConfig, BaSNetConfig, Config, UMConfig
+from fast.snippets import Snippets
 from localize import Curves
-from rows import Rows
 from thumos_features import Batch, Shown, Video
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,9 +38,9 @@ class Method(Protocol):
     def network(self) -> nn.Module: ...
     def shown(self, video: Video, random: np.random.RandomState | None) -> Shown: ...
     def loss(self, batch: Batch) -> dict[str, Tensor]: ...
-    def activations(self, rows: Rows) -> Arrays: ...
+    def activations(self, snippets: Snippets) -> Arrays: ...
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]: ...
-    def sequences(self, rows: Rows) -> Arrays: ...
+    def sequences(self, snippets: Snippets) -> Arrays: ...
     def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]: ...
     def curves(self, arrays: Arrays) -> Curves: ...
 

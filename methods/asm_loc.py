@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from checkpoint import load_file, network_weights
 from config import ASMLocConfig
 from device import DTYPES
+from fast.snippets import Snippets
 from localize import Curves, Detections, Sweep, localize_all
 from methods import Arrays
-from methods.segment_attention import ASMNet, Output
+from methods.asm_network import ASMNet, Output
 from methods.segments import Plan, at_random, uniform
-from rows import Rows
 from thumos_features import Batch, Mixture, Shown, Video
 
 
@@ -50,8 +50,8 @@ class Chain(nn.Module):
         self.at = step
         self.step.fill_(step)
 
-    def forward(self, rows: Tensor | Rows, localized_only: bool = False) -> Output:
-        output: Output = self.networks[self.at](rows, localized_only)
+    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> Output:
+        output: Output = self.networks[self.at](x, localized_only)
         return output
 
     def weights_in(self, folder: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class ASMLoc:
         return Mixture(rows, shares.astype(np.float32))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.network(batch.rows)
+        output = self.network(batch.snippets)
         label_btc = None
         if self.network.at:
             times = output.logits.shape[1]
@@ -127,8 +127,8 @@ class ASMLoc:
     # ---------------------------------------------------------------------------------------------- localization
 
     @torch.no_grad()
-    def activations(self, rows: Rows) -> Arrays:
-        output = self.network(rows, localized_only=True)
+    def activations(self, snippets: Snippets) -> Arrays:
+        output = self.network(snippets, localized_only=True)
         attention_bt1 = output.attention[:, :, :1]
         found = {
             "cas": (output.logits * attention_bt1).softmax(dim=2),
@@ -142,8 +142,8 @@ class ASMLoc:
         return {"cas": (None, channels), "attention": (None,), "score": (channels,)}
 
     @torch.no_grad()
-    def sequences(self, rows: Rows) -> Arrays:
-        output = self.network(rows)
+    def sequences(self, snippets: Snippets) -> Arrays:
+        output = self.network(snippets)
         attention_bt1 = output.attention[:, :, :1]
         named = {
             "activation": output.logits.softmax(dim=2),

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from affinity import Layout, affinities, gated_branches, gated_convolution
 from config import BackTALConfig
 from device import DTYPES
-from dropout import Dropout
+from fast.conv import Conv1d
+from fast.dropout import Dropout
+from fast.gated import GatedConv1d, Layout, affinities
+from fast.snippets import Snippets
 from localize import Curves, Sweep, min_max
 from methods import Arrays
-from model import Filter_Module, lay_out, weights
-from rows import SLOPE, Rows, convolve
+from model import Filter_Module
 from thumos_features import Batch, Mixture, Video, interpolated
 
 EMBEDDING = 32  # channels
@@ -41,46 +42,39 @@ class Gated_Module(nn.Module):
 
     def __init__(self, len_feature: int, hidden: int, layout: Layout):
         super().__init__()
-        self.conv_1 = nn.Conv1d(len_feature, hidden, 3, padding=1, bias=False)
-        self.conv_2 = nn.Conv1d(hidden, hidden, 3, padding=1, bias=False)
-        self.layout = layout
-        lay_out(self.conv_1, 2, 1, 0)
-        lay_out(self.conv_2, 2, 1, 0)
+        self.conv_1 = GatedConv1d(len_feature, hidden, 3, padding=1, bias=False, layout=layout)
+        self.conv_2 = GatedConv1d(hidden, hidden, 3, padding=1, bias=False, layout=layout)
+        self.lrelu = nn.LeakyReLU()
 
-    def forward(self, x_btf: Tensor, weight_kbt: Tensor, gates_bt3: Tensor) -> tuple[Tensor, Tensor]:
-        """Both layers' (K, B, T, H) of x times each branch's weights."""
-        kernels = [weights(layer, x_btf.dtype)[0].permute(2, 1, 0) for layer in (self.conv_1, self.conv_2)]
-        first = gated_branches(x_btf, weight_kbt, gates_bt3, kernels[0], self.layout)
-        first = F.leaky_relu_(first, SLOPE)
-        all_gates = gates_bt3.repeat(len(weight_kbt), 1, 1)
-        second = gated_convolution(first.flatten(0, 1), all_gates, kernels[1], self.layout)
-        return first, F.leaky_relu_(second, SLOPE).view(first.shape)
+    def forward(self, x: Tensor, gates_bt3: Tensor, weight_kbt: Tensor) -> tuple[Tensor, Tensor]:
+        """Both layers' (K, B, H, T) of x (B, F, T) times each branch's weights."""
+        first = self.lrelu(self.conv_1(x, gates_bt3, weight_kbt))
+        second = self.lrelu(self.conv_2(first.flatten(0, 1), gates_bt3.repeat(len(weight_kbt), 1, 1)))
+        return first, second.unflatten(0, weight_kbt.shape[:2])
 
 
 class Classifier_Module(nn.Module):
     def __init__(self, hidden: int, num_classes: int, dropout: float):
         super().__init__()
-        self.conv = nn.Conv1d(hidden, num_classes + 1, 1, bias=False)
+        self.conv = Conv1d(hidden, num_classes + 1, 1, bias=False)
         self.drop_out = Dropout(dropout)
 
-    def forward(self, hidden_kbth: Tensor, rows: Rows) -> Tensor:
-        """(K, B, T, C+1); dropout draws for the base branch first."""
-        dropped = torch.stack([self.drop_out(hidden_bth, rows) for hidden_bth in hidden_kbth])
-        return F.linear(dropped, weights(self.conv, dropped.dtype)[0].squeeze(2)).to(self.conv.weight.dtype)
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, H, T) -> (B, T, C+1) in single precision."""
+        return self.conv(self.drop_out(hidden)).transpose(1, 2).to(self.conv.weight.dtype)
 
 
 class Embedding_Module(nn.Module):
     def __init__(self, len_feature: int, hidden: int):
         super().__init__()
-        self.conv_1 = nn.Conv1d(len_feature, hidden, 3, padding=1)
-        self.conv_2 = nn.Conv1d(hidden, EMBEDDING, 3, padding=1)
-        lay_out(self.conv_1, 2, 1, 0)
+        self.conv_1 = Conv1d(len_feature, hidden, 3, padding=1)
+        self.conv_2 = Conv1d(hidden, EMBEDDING, 3, padding=1)
+        self.lrelu = nn.LeakyReLU()
 
-    def forward(self, x_btf: Tensor) -> Tensor:
-        """(B, T, E) unit vectors in the precision of the weights."""
-        kernel_hf3, bias_h = weights(self.conv_1, x_btf.dtype)
-        hidden_bht = convolve(x_btf, kernel_hf3.permute(2, 1, 0), bias_h).transpose(1, 2)
-        return F.normalize(self.conv_2(hidden_bht.to(self.conv_2.weight.dtype)).transpose(1, 2), dim=2)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, T) -> (B, T, E) unit vectors in the precision of the weights."""
+        hidden = self.lrelu(self.conv_1(x)).to(self.conv_2.weight.dtype)
+        return F.normalize(self.conv_2(hidden).transpose(1, 2), dim=2)
 
 
 class BackTALNetwork(nn.Module):
@@ -105,17 +99,17 @@ class BackTALNetwork(nn.Module):
         self.k = max(1, int(num_segments * topk))
         self.dtype = dtype
 
-    def forward(self, x: Tensor | Rows, localized_only: bool = False) -> Output:
-        """Of features (B, T, F) or `Rows`; `localized_only` leaves out the base branch, which localization does not use."""
-        rows = Rows.shown(x)
-        fore_bt = F.embedding(rows.index_bt, self.filter_module(rows, self.dtype)).squeeze(2)
-        x_btf = rows.dense().to(self.dtype)
-        embedding_bte = self.embedding_module(x_btf)
+    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> Output:
+        """Of features (B, T, F) or `Snippets`; `localized_only` leaves out the base branch, which localization does not use."""
+        snippets = Snippets.of(x, self.dtype)
+        fore_bt = self.filter_module(snippets).squeeze(1)
+        features = snippets.dense()
+        embedding_bte = self.embedding_module(features)
         weight_kbt = fore_bt[None] if localized_only else torch.stack([torch.ones_like(fore_bt), fore_bt])
         gates_bt3 = affinities(embedding_bte).to(self.dtype)
-        first_kbth, second_kbth = self.base_module(x_btf, weight_kbt.to(self.dtype), gates_bt3)
-        cas_kbtc = self.classifier_module(second_kbth, rows)
-        magnitude_bt = first_kbth[-1].float().norm(dim=2) if localized_only else None
+        first, second = self.base_module(features, gates_bt3, weight_kbt.to(self.dtype))
+        cas_kbtc = torch.stack([self.classifier_module(branch) for branch in second])
+        magnitude_bt = first[-1].float().norm(dim=1) if localized_only else None
         return Output(top_mean(cas_kbtc, self.k), cas_kbtc, embedding_bte, fore_bt, magnitude_bt)
 
 
@@ -227,11 +221,11 @@ class BackTAL:
         click_bt, whole_bt = clicked_rows(batch.videos, times), clicked_rows(batch.whole or batch.videos, times)
         clicks, clicked = (batch.share * float(count) or 1.0 for count in (whole_bt.sum(), whole_bt.any(axis=1).sum()))
         shown_bt = torch.from_numpy(click_bt).to(batch.label_bc.device)
-        return self.criterion(self.network(batch.rows), batch.label_bc, shown_bt, (clicks, clicked))
+        return self.criterion(self.network(batch.snippets), batch.label_bc, shown_bt, (clicks, clicked))
 
     @torch.no_grad()
-    def activations(self, rows: Rows) -> Arrays:
-        output = self.network(rows, localized_only=True)
+    def activations(self, snippets: Snippets) -> Arrays:
+        output = self.network(snippets, localized_only=True)
         assert output.magnitude_bt is not None
         score_bc = output.score_kbc[-1].softmax(dim=1)
         found = {"cas": output.cas_kbtc[-1], "score": score_bc, "magnitude": output.magnitude_bt}
@@ -242,8 +236,8 @@ class BackTAL:
         return {"cas": (None, channels), "score": (channels,), "magnitude": (None,)}
 
     @torch.no_grad()
-    def sequences(self, rows: Rows) -> Arrays:
-        output = self.network(rows)
+    def sequences(self, snippets: Snippets) -> Arrays:
+        output = self.network(snippets)
         affinity_bt = affinities(output.embedding_bte)[:, :, 2]
         named = {
             "base branch": output.cas_kbtc[0],

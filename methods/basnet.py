@@ -10,11 +10,11 @@ from torch import Tensor
 
 from config import BaSNetConfig
 from device import DTYPES
-from dropout import as_torch
+from fast.dropout import as_torch
+from fast.snippets import Snippets
 from localize import Curves, Sweep, min_max
 from methods import Arrays
 from model import BaS_Net, evaluated_branch
-from rows import Rows
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from train import BaS_Net_loss
 
@@ -41,12 +41,12 @@ class BaSNet:
         return random_indices(video.num_seg, times, random) if random else uniform_indices(video.num_seg, times)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        score_base, _, score_supp, _, fore_weights = self.network(batch.rows)
+        score_base, _, score_supp, _, fore_weights = self.network(batch.snippets)
         return self.criterion(score_base, score_supp, fore_weights, batch.label_bc)[1]
 
     @torch.no_grad()
-    def activations(self, rows: Rows) -> Arrays:
-        score, cas = evaluated_branch(self.network(rows, localized_only=True))
+    def activations(self, snippets: Snippets) -> Arrays:
+        score, cas = evaluated_branch(self.network(snippets, localized_only=True))
         return {"cas": cas.cpu().numpy(), "score": score.cpu().numpy()}
 
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -54,8 +54,8 @@ class BaSNet:
         return {"cas": (None, channels), "score": (channels,)}
 
     @torch.no_grad()
-    def sequences(self, rows: Rows) -> Arrays:
-        _, cas_base, _, cas_supp, fore_weights = self.network(rows)
+    def sequences(self, snippets: Snippets) -> Arrays:
+        _, cas_base, _, cas_supp, fore_weights = self.network(snippets)
         named = {"base branch": cas_base, "suppressed branch": cas_supp, "foreground\nweight": fore_weights}
         return {name: value.squeeze(2).cpu().numpy() for name, value in named.items() if value is not None}
 

@@ -1,24 +1,21 @@
 """UM on the seams of methods/: network, loss, activations, curves (docs/um.md).
 
-Shapes: B batch, T time, N distinct rows of the batch, F features, H hidden channels, C action classes, S the two sorts of
+Shapes: B batch, T time, F features, H hidden channels, C action classes, S the two sorts of
 selected times, action and background.
 """
 
-from typing import Self
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from config import UMConfig
 from device import DTYPES
-from dropout import Dropout
+from fast.conv import Conv1d
+from fast.dropout import Dropout
+from fast.snippets import Snippets
 from localize import Curves, Sweep, min_max
 from methods import Arrays
-from model import lay_out, weights
-from rows import Rows, convolve_rows
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from train import cross_entropy
 
@@ -28,36 +25,14 @@ class CAS_Module(nn.Module):
 
     def __init__(self, len_feature: int, num_classes: int, hidden: int, dropout: float):
         super().__init__()
-        self.conv = nn.Sequential(nn.Conv1d(len_feature, hidden, 3, padding=1), nn.ReLU())
-        self.classifier = nn.Sequential(nn.Conv1d(hidden, num_classes, 1, bias=False))
+        self.conv = nn.Sequential(Conv1d(len_feature, hidden, 3, padding=1), nn.ReLU())
+        self.classifier = nn.Sequential(Conv1d(hidden, num_classes, 1, bias=False))
         self.drop_out = Dropout(dropout)
-        self.train()
 
-    def train(self, mode: bool = True) -> Self:
-        """Products want the weight in another order of memory than torch's convolutions; a `state_dict` of before is a copy."""
-        lay_out(self.conv, *((1, 2, 0) if mode else (0, 1, 2)))
-        return super().train(mode)
-
-    def forward(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """(B, T, H) before dropout and (B, T, C), the latter in single precision."""
-        return self.by_products(rows, dtype) if self.training else self.by_convolutions(rows, dtype)
-
-    def by_convolutions(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """As the official codes compute it: a detection's end turns on the last bit where a curve meets a threshold."""
-        features_bht = F.conv1d(rows.dense().to(dtype).transpose(1, 2), *weights(self.conv, dtype), padding=1).relu()
-        weight_ch1, _ = weights(self.classifier, dtype)
-        dropped_bht = self.drop_out(features_bht.transpose(1, 2), rows).transpose(1, 2)
-        return features_bht.transpose(1, 2), F.conv1d(dropped_bht, weight_ch1).transpose(1, 2).float()
-
-    def by_products(self, rows: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The same up to rounding, with every row multiplied once however often it is shown, and a cheaper gradient."""
-        weight_hf3, bias_h = weights(self.conv, dtype)
-        weight_f3h = weight_hf3.permute(1, 2, 0)
-        products_n3h = rows.times(weight_f3h.flatten(1)).view(-1, *weight_f3h.shape[1:])
-        once_n = products_n3h.new_ones(len(products_n3h))
-        features_bth = convolve_rows(products_n3h, once_n, bias_h, rows.index_bt, slope=0.0)
-        weight_ch1, _ = weights(self.classifier, dtype)
-        return features_bth, F.linear(self.drop_out(features_bth, rows), weight_ch1.squeeze(2)).float()
+    def forward(self, x: Tensor | Snippets) -> tuple[Tensor, Tensor]:
+        """(B, F, T) -> (B, H, T) before dropout and (B, C, T)."""
+        features = self.conv(x)
+        return features, self.classifier(self.drop_out(features))
 
 
 class UMNetwork(nn.Module):
@@ -69,10 +44,10 @@ class UMNetwork(nn.Module):
         self.cas_module = CAS_Module(config.len_feature, config.num_classes, config.hidden, config.dropout)
         self.drop_out = Dropout(config.dropout)
 
-    def forward(self, x: Tensor | Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, T, H), their magnitudes (B, T) without a gradient, and activations (B, T, C)."""
-        features_bth, cas_btc = self.cas_module(Rows.shown(x), self.dtype)
-        features_bth = features_bth.float()
+    def forward(self, x: Tensor | Snippets) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, T, H), their magnitudes (B, T) without a gradient, and activations (B, T, C), in single precision."""
+        found = self.cas_module(Snippets.of(x, self.dtype))
+        features_bth, cas_btc = (values.transpose(1, 2).float() for values in found)
         return features_bth, torch.linalg.vector_norm(features_bth.detach(), dim=2), cas_btc
 
     def video_score(self, cas_btc: Tensor) -> Tensor:
@@ -80,9 +55,9 @@ class UMNetwork(nn.Module):
         k_action, _ = self.config.counts(cas_btc.shape[1])
         return cas_btc.topk(k_action, dim=1).values.mean(dim=1).softmax(dim=1)
 
-    def select(self, magnitude_bt: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def select(self, magnitude_bt: Tensor) -> tuple[Tensor, Tensor]:
         """Times of the largest magnitudes and of the smallest, of those that a mask keeps."""
-        kept_bt = self.drop_out(torch.ones_like(magnitude_bt), rows)
+        kept_bt = self.drop_out(torch.ones_like(magnitude_bt))
         k_action, k_background = self.config.counts(magnitude_bt.shape[1])
         action_bk = _largest(magnitude_bt * kept_bt, k_action)
         if "L2" in self.config.quirks:
@@ -109,8 +84,8 @@ class UM:
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         config = self.config
-        features_bth, magnitude_bt, cas_btc = self.network(batch.rows)
-        chosen = self.network.select(magnitude_bt, batch.rows)
+        features_bth, magnitude_bt, cas_btc = self.network(batch.snippets)
+        chosen = self.network.select(magnitude_bt)
         share_bst = torch.stack([torch.zeros_like(magnitude_bt).scatter_(1, k, 1 / k.shape[1]) for k in chosen], dim=1)
         score_background = (share_bst[:, 1:] @ cas_btc).squeeze(1).softmax(dim=1)
         label = batch.label_bc / batch.label_bc.sum(dim=1, keepdim=True)
@@ -128,8 +103,8 @@ class UM:
         return torch.linalg.vector_norm(share_bst @ features_bth, dim=2)
 
     @torch.no_grad()
-    def activations(self, rows: Rows) -> Arrays:
-        _, magnitude_bt, cas_btc = self.network(rows)
+    def activations(self, snippets: Snippets) -> Arrays:
+        _, magnitude_bt, cas_btc = self.network(snippets)
         found = {"cas": cas_btc.softmax(dim=2), "magnitude": magnitude_bt, "score": self.network.video_score(cas_btc)}
         return {name: value.cpu().numpy() for name, value in found.items()}
 
@@ -138,8 +113,8 @@ class UM:
         return {"cas": (None, channels), "magnitude": (None,), "score": (channels,)}
 
     @torch.no_grad()
-    def sequences(self, rows: Rows) -> Arrays:
-        found = self.activations(rows)
+    def sequences(self, snippets: Snippets) -> Arrays:
+        found = self.activations(snippets)
         return {"activation": found["cas"], "magnitude": found["magnitude"]}
 
     def predicted(self, score_c: NDArray[np.floating]) -> NDArray[np.bool_]:

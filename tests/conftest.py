@@ -20,6 +20,8 @@ from hypothesis import settings
 
 # oneDNN reads this once, at the first product of a process: the tests of half precision may not be the first that make one
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
+# or the bits of a test would depend on the processor
+os.environ.setdefault("BASNET_PRODUCTS", "mm")
 settings.register_profile("project", deadline=None)  # a kernel's first call compiles it
 settings.load_profile("project")
 
@@ -35,6 +37,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(params=["mm", "onednn", "conv"])
+def products_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The fast layers multiply by each library in turn, small products too."""
+    from fast import products
+
+    if request.param == "onednn" and not products.has_onednn():
+        pytest.skip("this torch has no such operator")
+    monkeypatch.setenv(products.VARIABLE, request.param)
+    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setattr(products, "SMALL", 0)
+    return request.param
 
 
 @pytest.fixture(scope="session")

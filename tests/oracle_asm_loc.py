@@ -6,7 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from methods.segment_attention import HEADS, ASMNet, Attention, Output
+from fast.attention import HEADS, Attention
+from methods.asm_network import ASMNet, Output
+from tests.oracles import plain
 
 
 class PlainASMNet(ASMNet):
@@ -14,26 +16,21 @@ class PlainASMNet(ASMNet):
 
     most = 200
 
-    def forward(self, rows, localized_only=False):
-        x_btd = rows.dense().to(self.att_branch.weight.dtype)
-        boxes = rows.boxes or [np.zeros((0, 2), dtype=int)] * len(x_btd)
+    def forward(self, snippets, localized_only=False):
+        x_btd = snippets.dense().transpose(1, 2).to(self.att_branch.weight.dtype)
+        boxes = snippets.boxes or [np.zeros((0, 2), dtype=int)] * len(x_btd)
         p = self.dropout.p
         if self.everywhere:
             x_btd = F.dropout(x_btd, p, self.training)
-        x_btd = F.relu(self.feature_embedding[-1](x_btd.transpose(1, 2))).transpose(1, 2)
+        x_btd = F.relu(plain(self.feature_embedding[-2], x_btd.transpose(1, 2))).transpose(1, 2)
         if self.full:
-            member_btn = x_btd.new_zeros(len(x_btd), x_btd.shape[1], self.most)
-            there_bn = torch.zeros(len(x_btd), self.most, dtype=torch.bool)
-            for b, own in enumerate(boxes):
-                for n, (first, last) in enumerate(own):
-                    member_btn[b, first : last + 1, n] = 1
-                    there_bn[b, n] = True
+            member_btn, there_bn = members(boxes, x_btd.shape[1], self.most, x_btd.dtype)
             x_btd = x_btd + inside(self.MHSA_Intra, x_btd, member_btn)
             x_btd = x_btd + between(self.MHSA_Inter, x_btd, member_btn, there_bn)
         x_bdt = x_btd.transpose(1, 2)
         again = (lambda x: F.dropout(x, p, self.training)) if self.everywhere else (lambda x: x)
-        attention = self.att_branch(again(x_bdt)).transpose(1, 2).softmax(dim=2)
-        doubt = self.uncertainty_branch(again(x_bdt)).squeeze(1) if self.full else None
+        attention = plain(self.att_branch, again(x_bdt)).transpose(1, 2).softmax(dim=2)
+        doubt = plain(self.uncertainty_branch, again(x_bdt)).squeeze(1) if self.full else None
         kept = F.dropout(x_btd.new_ones(*x_btd.shape[:2], 1), p, self.training)
         logits = self.snippet_cls(F.dropout(x_btd * kept, p, self.training))
         scores = []
@@ -43,21 +40,32 @@ class PlainASMNet(ASMNet):
         return Output(scores[0], scores[1], attention, logits, doubt)
 
 
+def members(boxes, times, most=8, dtype=torch.float32):
+    """Which times (B, T, N) lie in which box, and which boxes (B, N) there are, of at most so many."""
+    member_btn = torch.zeros(len(boxes), times, most, dtype=dtype)
+    there_bn = torch.zeros(len(boxes), most, dtype=torch.bool)
+    for b, own in enumerate(boxes):
+        for n, (first, last) in enumerate(own):
+            member_btn[b, first : last + 1, n] = 1
+            there_bn[b, n] = True
+    return member_btn, there_bn
+
+
 def inside(module: Attention, x_btd, member_btn):
     allowed = (member_btn @ member_btn.transpose(1, 2)) > 0
-    return module.bn(module.conv_out(attend(module, x_btd, allowed))).transpose(1, 2)
+    return module.bn(plain(module.conv_out, attend(module, x_btd, allowed))).transpose(1, 2)
 
 
 def between(module: Attention, x_btd, member_btn, there_bn):
     mean = (member_btn / member_btn.sum(dim=1, keepdim=True).clamp(min=1e-5)).transpose(1, 2) @ x_btd
     found = attend(module, mean, there_bn[:, :, None] & there_bn[:, None, :]).transpose(1, 2)
     back = member_btn @ found / member_btn.sum(dim=2, keepdim=True).clamp(min=1e-5)
-    return module.bn(module.conv_out(back.transpose(1, 2))).transpose(1, 2)
+    return module.bn(plain(module.conv_out, back.transpose(1, 2))).transpose(1, 2)
 
 
 def attend(module: Attention, x_bnd, allowed):
     """(B, D, N)"""
-    parts = [conv(x_bnd.transpose(1, 2)) for conv in (module.conv_query, module.conv_key, module.conv_value)]
+    parts = [plain(conv, x_bnd.transpose(1, 2)) for conv in (module.conv_query, module.conv_key, module.conv_value)]
     size_b, width, count = parts[0].shape
     query, key, value = (part.view(size_b, HEADS, width // HEADS, count).transpose(2, 3) for part in parts)
     pairs = (query * (width // HEADS) ** -0.5) @ key.transpose(2, 3)

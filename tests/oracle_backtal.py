@@ -3,7 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+from fast.snippets import Snippets
 from methods.backtal import BackTALNetwork, Output
+from tests.oracles import PlainBaSNet, plain
 
 
 def gates_of(embedding_bet):
@@ -22,26 +24,26 @@ def gated_convolution(x_bit, weight_oi3, gates_b3t, layout):
 
 
 class PlainBackTAL(BackTALNetwork):
-    """The same weights, branch by branch, channels before time."""
+    """The same weights, branch by branch."""
 
     def forward(self, x_btf, localized_only=False):
-        x_bft = getattr(x_btf, "dense", lambda: x_btf)().transpose(1, 2)
-        fore_b1t = self.filter_module.conv_2(self.filter_module.conv_1(x_bft))
+        x_bft = x_btf.dense() if isinstance(x_btf, Snippets) else x_btf.transpose(1, 2)
+        fore_b1t = PlainBaSNet.plain_filter(self, x_bft.transpose(1, 2)).transpose(1, 2)
         embedding = self.embedding_module
-        embedding_bet = F.normalize(embedding.conv_2(F.leaky_relu(embedding.conv_1(x_bft), 0.01)), dim=1)
+        embedding_bet = F.normalize(plain(embedding.conv_2, F.leaky_relu(plain(embedding.conv_1, x_bft), 0.01)), dim=1)
         gates_b3t = gates_of(embedding_bet)
         cas, magnitude = [], None
         for shown in (x_bft, fore_b1t * x_bft):
             first = F.leaky_relu(self.gated(self.base_module.conv_1, shown, gates_b3t), 0.01)
             second = F.leaky_relu(self.gated(self.base_module.conv_2, first, gates_b3t), 0.01)
             dropped = F.dropout(second, self.classifier_module.drop_out.p, self.training)
-            cas.append(self.classifier_module.conv(dropped).transpose(1, 2))
+            cas.append(plain(self.classifier_module.conv, dropped).transpose(1, 2))
             magnitude = first.norm(dim=1)
         score = [c.topk(self.k, dim=1).values.mean(dim=1) for c in cas]
         return Output(torch.stack(score), torch.stack(cas), embedding_bet.transpose(1, 2), fore_b1t.squeeze(1), magnitude)
 
     def gated(self, layer, x_bit, gates_b3t):
-        return gated_convolution(x_bit, layer.weight, gates_b3t, self.base_module.layout)
+        return gated_convolution(x_bit, layer.weight, gates_b3t, layer.layout)
 
 
 def losses(output, label_bc, click_bt, config, k, sep_k):

@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from methods.um import UM
+from tests.oracles import plain
 
 
 class PlainUM(UM):
     """The same weights, applied by convolutions of every row shown; whole sequences sorted, selected features gathered."""
 
     def loss(self, batch):
-        features_bth, cas_btc = self.plain_features(batch.rows.dense())
+        features_bth, cas_btc = self.plain_features(batch.snippets.dense().transpose(1, 2))
         action_bk, background_bk = self.plain_selection(features_bth.norm(p=2, dim=2))
         config, label = self.config, batch.label_bc / batch.label_bc.sum(dim=1, keepdim=True)
         highest_bkc = cas_btc.sort(dim=1, descending=True).values[:, : action_bk.shape[1]]
@@ -30,13 +31,13 @@ class PlainUM(UM):
 
     def plain_features(self, x_btf):
         module = self.network.cas_module
-        features_bht = module.conv(x_btf.transpose(1, 2))
+        features_bht = plain(module.conv[0], x_btf.transpose(1, 2)).relu()
         dropped_bht = F.dropout(features_bht, module.drop_out.p, self.network.training)
-        return features_bht.transpose(1, 2), module.classifier(dropped_bht).transpose(1, 2)
+        return features_bht.transpose(1, 2), plain(module.classifier[0], dropped_bht).transpose(1, 2)
 
     @torch.no_grad()
-    def activations(self, rows):
-        features_bth, cas_btc = self.plain_features(rows.dense())
+    def activations(self, snippets):
+        features_bth, cas_btc = self.plain_features(snippets.dense().transpose(1, 2))
         score_bc = (
             cas_btc.sort(dim=1, descending=True).values[:, : cas_btc.shape[1] // self.config.r_act].mean(dim=1).softmax(dim=1)
         )

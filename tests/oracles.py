@@ -4,9 +4,9 @@ import math
 from unittest.mock import patch
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 
-import dropout
+from fast import dropout
 from model import BaS_Net
 
 
@@ -220,7 +220,7 @@ def interpolated_precision(hit, count):
 
 
 def official_draws():
-    """Every Dropout draws as torch's own on (B, C, T)."""
+    """Every Dropout draws as torch's own."""
     return patch.object(dropout.Dropout, "draw", staticmethod(dropout.as_torch))
 
 
@@ -234,10 +234,17 @@ class PlainBaSNet(BaS_Net):
 
     def plain_filter(self, x_btf):
         module = self.filter_module
-        return module.conv_2(module.conv_1(x_btf.transpose(1, 2))).transpose(1, 2)
+        hidden_bht = F.leaky_relu(plain(module.conv_1[0], x_btf.transpose(1, 2)), 0.01)
+        return plain(module.conv_2[0], hidden_bht).sigmoid().transpose(1, 2)
 
     def plain_cas(self, x_btf):
         module = self.cas_module
-        hidden_bht = module.conv_2(module.conv_1(x_btf.transpose(1, 2)))
-        hidden_bht = torch.nn.functional.dropout(hidden_bht, module.drop_out.p, self.training)
-        return module.conv_3(hidden_bht).transpose(1, 2)
+        hidden_bht = F.leaky_relu(plain(module.conv_1[0], x_btf.transpose(1, 2)), 0.01)
+        hidden_bht = F.leaky_relu(plain(module.conv_2[0], hidden_bht), 0.01)
+        hidden_bht = F.dropout(hidden_bht, module.drop_out.p, self.training)
+        return plain(module.conv_3[0], hidden_bht).transpose(1, 2)
+
+
+def plain(layer, x_bct):
+    """What a convolution of torch.nn computes with the weights of `layer`."""
+    return F.conv1d(x_bct, layer.weight, layer.bias, padding=layer.padding)

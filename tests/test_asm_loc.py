@@ -26,13 +26,14 @@ from checkpoint import TrainingState
 from config import make_config, parse_thresholds
 from draws import Draws
 from eval.table import read_ground_truth
+from fast.attention import find_places
+from fast.snippets import Snippets
 from localize import Detections, localize
 from methods import build_method
 from methods.asm_loc import losses
-from methods.segment_attention import ASMNet, find_places
+from methods.asm_network import ASMNet
 from methods.segments import Plan, at_random, stretched, uniform
 from options import parse_args
-from rows import Rows
 from store import Files
 from team import Team
 from test import compute_activations, score
@@ -111,7 +112,7 @@ def case(golden_asm, tag, kind, network=ASMNet):
     pseudo = torch.zeros(size_b, size_t, classes + 1)
     b, t, c = given["pseudo_label_nz"][:, :3].astype(int).T
     pseudo[b, t, c] = torch.from_numpy(given["pseudo_label_nz"][:, 3])
-    rows = Rows.shown(x)._replace(boxes=boxes)
+    rows = replace(Snippets.of(x), boxes=boxes)
     terms = lambda output: losses(output, label_bc, pseudo if kind == "full" else None, config)  # noqa: E731
     return net, rows, terms, given, recipe
 
@@ -200,7 +201,7 @@ def test_attention_where_boxes_are_is_attention_with_masks(videos, training, see
     """Boxes that overlap, hold each other, are empty or the same; outputs, gradients, statistics, the plain ones in double."""
     torch.manual_seed(seed)
     boxes = tuple(np.array([(a, min(a + n, 29)) for a, n in own], dtype=np.int64).reshape(-1, 2) for own in videos)
-    rows = Rows.shown(torch.rand(len(videos), 30, 5))._replace(boxes=boxes)
+    rows = replace(Snippets.of(torch.rand(len(videos), 30, 5)), boxes=boxes)
     ours, plain = ASMNet(5, 3, 16, True, (8, 3), 0.0), oracle.PlainASMNet(5, 3, 16, True, (8, 3), 0.0)
     fill(ours, 16), fill(plain, 16)
     found, expected = ours.train(training)(rows), plain.double().train(training)(rows)

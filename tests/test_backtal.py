@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from affinity import affinities, gated_branches, gated_convolution, terms
 from checkpoint import load_network
 from config import make_config, parse_schedule
 from draws import Draws
+from fast.gated import GatedConv1d, affinities, terms
 from localize import localize, resize
 from methods import build_method
 from methods.backtal import BackTALLoss, BackTALNetwork, Output
@@ -207,19 +207,23 @@ def test_initial_weights_are_drawn_in_the_official_order():
         np.testing.assert_allclose(flat.sum(), total, rtol=1e-4, err_msg=key)
 
 
-def test_official_gated_convolution(golden):
+def gated(layout, x, gates, weight_oi3, *weights):
+    layer = GatedConv1d(weight_oi3.shape[1], len(weight_oi3), 3, padding=1, bias=False, layout=layout)
+    return torch.func.functional_call(layer, {"weight": weight_oi3}, (x, gates, *weights))
+
+
+def test_official_gated_convolution(golden, products_by):
     """Seven channels, so that thirds are not whole; a zero vector has no affinity even to itself."""
     embedding = torch.nn.functional.normalize(torch.from_numpy(golden["unit_att_embedding_raw"]), dim=1)
     gates = affinities(embedding.transpose(1, 2))
     near(gates.transpose(1, 2), golden["unit_att_sims"], 2e-6)
     assert gates[0, 4, 1] == 0
-    x = torch.from_numpy(golden["unit_att_feature"]).transpose(1, 2).contiguous()
-    kernel = torch.from_numpy(golden["unit_att_weight"]).permute(2, 1, 0).contiguous()
-    near(gated_convolution(x, gates, kernel, "official").transpose(1, 2), golden["unit_att_out"], 2e-6)
-    alone = gated_branches(x, torch.ones(1, *x.shape[:2]), gates, kernel, "official")
-    near(alone[0].transpose(1, 2), golden["unit_att_out"], 2e-6)
-    paper = gated_convolution(x, gates, kernel, "paper").transpose(1, 2)
-    assert np.abs(paper.numpy() - golden["unit_att_out"]).max() > 0.1
+    x, weight = (torch.from_numpy(golden[f"unit_att_{name}"]) for name in ("feature", "weight"))
+    found = {layout: gated(layout, x, gates, weight) for layout in ("official", "paper")}
+    near(found["official"], golden["unit_att_out"], 2e-6)
+    alone = gated("official", x, gates, weight, torch.ones(1, len(x), x.shape[2]))
+    near(alone[0], golden["unit_att_out"], 2e-6)
+    assert np.abs(found["paper"].numpy() - golden["unit_att_out"]).max() > 0.1
 
 
 @pytest.mark.parametrize(("dataset", "sep_topk"), [("th", 0.25), ("an", 0.125)])
@@ -260,17 +264,12 @@ def test_gated_convolutions_and_gradients(layout, channels, times):
     def draw(*shape):
         return torch.randn(*shape, generator=random, dtype=torch.float64, requires_grad=True)
 
-    x, kernel, gates, weight = draw(2, times, channels), draw(3, channels, 4), draw(2, times, 3), draw(2, 2, times)
-    plain = [
-        oracle_backtal.gated_convolution(
-            (x * w[:, :, None]).transpose(1, 2), kernel.permute(2, 1, 0), gates.transpose(1, 2), layout
-        ).transpose(1, 2)
-        for w in weight
-    ]
-    torch.testing.assert_close(gated_branches(x, weight, gates, kernel, layout), torch.stack(plain))
-    torch.testing.assert_close(gated_convolution(x * weight[0][:, :, None], gates, kernel, layout), plain[0])
-    assert torch.autograd.gradcheck(lambda *given: gated_branches(*given, layout), (x, weight, gates, kernel))
-    assert torch.autograd.gradcheck(lambda *given: gated_convolution(*given, layout), (x, gates, kernel))
+    x, weight, gates, branches = draw(2, channels, times), draw(4, channels, 3), draw(2, times, 3), draw(2, 2, times)
+    plain = [oracle_backtal.gated_convolution(x * w[:, None], weight, gates.transpose(1, 2), layout) for w in branches]
+    torch.testing.assert_close(gated(layout, x, gates, weight, branches), torch.stack(plain))
+    torch.testing.assert_close(gated(layout, x * branches[0][:, None], gates, weight), plain[0])
+    assert torch.autograd.gradcheck(lambda *given: gated(layout, *given), (x, gates, weight, branches))
+    assert torch.autograd.gradcheck(lambda *given: gated(layout, *given), (x, gates, weight))
 
 
 class LargestTensor(TorchDispatchMode):

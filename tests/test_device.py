@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 from test_resume import records
-from test_rows import outputs_and_gradients, shown
+from test_snippets import outputs_and_gradients, shown
 
 from device import DTYPES, choose_device, choose_precision
 from model import BaS_Net

@@ -143,7 +143,7 @@ def our_run(data, places):
                 initial.extend(parameter.detach().clone() for parameter in state.network.parameters())
             with masks_drawn() as masks:
                 terms = real(loss, state, batch, *rest)
-            steps.append(([v.name for v in batch.videos], batch.rows.dense().cpu(), masks, terms["loss_total"].item()))
+            steps.append(([v.name for v in batch.videos], batch.snippets.dense().cpu(), masks, terms["loss_total"].item()))
             _ = torch.rand(3), np.random.random(3)  # what others draw between the steps changes nothing
             return terms
 

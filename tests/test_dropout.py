@@ -8,11 +8,11 @@ from conftest import TINY
 from torch import nn
 
 from config import make_config
-from dropout import Dropout, as_torch, by_video
+from fast.dropout import Dropout, as_torch, by_video, part_of_batch
+from fast.snippets import Snippets
 from methods import build_method
 from model import CAS_Module
 from options import parse_args
-from rows import Rows
 
 METHODS = ["basnet", "um", "backtal", "asm_loc"]
 
@@ -54,7 +54,7 @@ def test_turned_on_alone_for_tests(name):
     """As Monte Carlo dropout has it: the network in eval mode, its Dropouts in train mode."""
     method = small(name)
     method.network.eval()
-    rows = Rows.shown(torch.rand(2, 16, 12))
+    rows = Snippets.of(torch.rand(2, 16, 12))
     plain = method.activations(rows)
     for module in method.network.modules():
         if isinstance(module, nn.Dropout):
@@ -68,19 +68,19 @@ def test_asm_loc_leaves_out_whole_times_then_too():
     network.dropout.train()
     torch.manual_seed(0)
     x_btd = torch.rand(2, 400, 8)
-    logits_btc = network.classified(x_btd, Rows.shown(x_btd))
+    logits_btc = network.classified(x_btd)
     assert abs((logits_btc == network.snippet_cls.bias).all(dim=2).float().mean() - 0.7) < 0.1, "of values alone 0.7**8"
 
 
 def test_the_mask_of_ums_snippets_is_turned_off_too():
     method = small("um")
     method.network.train()
-    magnitude_bt, rows = torch.arange(16.0).repeat(2, 1), Rows.shown(torch.rand(2, 16, 12))
-    action_bk, _ = method.network.select(magnitude_bt, rows)
+    magnitude_bt = torch.arange(16.0).repeat(2, 1)
+    action_bk, _ = method.network.select(magnitude_bt)
     turn_off(method.network)
     largest_first = torch.arange(15, 15 - action_bk.shape[1], -1).repeat(2, 1)
     assert not torch.equal(action_bk, largest_first)
-    assert torch.equal(method.network.select(magnitude_bt, rows)[0], largest_first)
+    assert torch.equal(method.network.select(magnitude_bt)[0], largest_first)
 
 
 @pytest.mark.parametrize("draw", [by_video, as_torch])
@@ -129,11 +129,10 @@ def test_a_copied_network_draws_the_same():
 
 def test_videos_of_a_shared_batch_draw_what_they_draw_in_the_whole():
     layer, values = Dropout(0.5), torch.ones(5, 6, 4)
-    index = torch.arange(30).view(5, 6)
-    whole, part = Rows((values.flatten(0, 1),), index), Rows((values[2:4].flatten(0, 1),), index[:2], first=2, of=5)
     torch.manual_seed(0)
-    expected = layer(values, whole)
+    expected = layer(values)
     torch.manual_seed(0)
-    assert torch.equal(layer(values[2:4], part), expected[2:4])
+    with part_of_batch(2, 5):
+        assert torch.equal(layer(values[2:4]), expected[2:4])
     torch.manual_seed(0)
     assert torch.equal(layer(values), expected)

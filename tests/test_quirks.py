@@ -11,12 +11,12 @@ from test_localize import detections, golden_activations
 from config import Config, make_config, parse_schedule
 from dataset.facts import KNOWN
 from draws import ROWS, SHUFFLE, batch_videos, random_state
+from fast.snippets import Snippets
 from localize import upsample
 from methods import build_method
 from options import parse_args
 from quirks import REPAIRABLE
 from recipes import OFFICIAL_NUMBERS
-from rows import Rows
 from test import detect as detections_of
 from test import lost_classes, without_memory
 from thumos_features import Batch
@@ -175,5 +175,5 @@ def test_b11_no_time_of_an_action_reaches_the_loss():
     config = make_config(parse_args(["--hidden", "8", "--len_feature", "2", "--num_segments", "4"]))
     method = build_method(config)
     method.network.eval()
-    batch = Batch(Rows.shown(torch.rand(1, 4, 2)), torch.eye(20)[:1])
+    batch = Batch(Snippets.of(torch.rand(1, 4, 2)), torch.eye(20)[:1])
     assert method.loss(batch) == method.loss(batch._replace(videos=[None])), "rows and classes suffice, whatever the videos"

@@ -35,7 +35,9 @@ def opened(tiny):
 
 def batches(config, data, opened_store):
     return [
-        training_batch(data.train, opened_store, Draws(config, 0), build_method(config).shown, iteration).rows.dense()
+        training_batch(data.train, opened_store, Draws(config, 0), build_method(config).shown, iteration)
+        .snippets.dense()
+        .transpose(1, 2)
         for iteration in range(4)
     ]
 
@@ -84,7 +86,7 @@ def test_a_packed_copy_of_other_files_is_replaced(opened, tiny, change):
         change(tiny / "features" / "train" / stream / "video_train_2.npy")
     _, data, matrix, said = opened()
     assert len(said) == 2
-    np.testing.assert_array_equal(matrix.rows([data.train[2]], [np.arange(3)]).dense()[0], data.train[2].read()[:3])
+    np.testing.assert_array_equal(matrix.rows([data.train[2]], [np.arange(3)]).dense()[0].T, data.train[2].read()[:3])
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"", lambda b: b"x" + b[1:], lambda b: b + b"x"])

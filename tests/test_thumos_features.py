@@ -66,8 +66,9 @@ def test_a_batch_depends_on_seed_and_iteration_only(load):
     show = build_method(config).shown
     first, again = (training_batch(videos, Files(1), Draws(config, 7), show, 4) for _ in range(2))
     other = training_batch(videos, Files(1), Draws(config, 8), show, 4)
-    assert first.rows.dense().shape == (3, 16, 2 * WIDTH) and first.label_bc.shape == (3, 20)
-    assert (first.rows.dense() == again.rows.dense()).all() and not torch.equal(first.rows.dense(), other.rows.dense())
+    assert first.snippets.shape == (3, 2 * WIDTH, 16) and first.label_bc.shape == (3, 20)
+    same, differing = (torch.equal(first.snippets.dense(), batch.snippets.dense()) for batch in (again, other))
+    assert same and not differing
 
 
 def feature_file(tiny, name="video_train_1", stream="rgb"):

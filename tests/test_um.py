@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from matching import NEAR_ZERO, assert_match, settled, settled_entries
+from matching import assert_match, settled, settled_entries
 from test_localize import UM as POSTPROCESSED
 from test_localize import as_rows, assert_same
 
@@ -24,11 +24,11 @@ from config import make_config
 from dataset.annotations import read_database
 from eval.eval_detection import detection_map, score_tables
 from eval.table import read_ground_truth
+from fast.snippets import Snippets
 from localize import localize
 from methods import build_method
 from methods.um import UM, UMNetwork
 from options import build_parser, parse_args
-from rows import Rows
 from test import Judge
 from thumos_features import Batch
 from train import make_optimizer
@@ -75,12 +75,10 @@ def golden_weights(classes):
     }
 
 
-def golden_method(case, kind=UM, *flags, form="evaluation"):
-    """In training's form products take the place of convolutions; dropout is left out."""
-    flags = (*flags, "--dropout=0") if form == "training" else flags
+def golden_method(case, kind=UM, *flags):
     method = kind(config_of("--len_feature=2048", *flags, classes=VIDEOS[case][1]))
     method.network.load_state_dict(golden_weights(VIDEOS[case][1]))
-    method.network.train(form == "training")
+    method.network.eval()
     return method
 
 
@@ -97,7 +95,7 @@ def golden_batch(case):
     for b in range(len(videos)):
         label_bc[b, random.choice(classes, size=1 + b % 2, replace=False)] = 1
     features_btf = np.stack([golden_features(*video) for video in videos])
-    return Batch(Rows.shown(torch.from_numpy(features_btf)), torch.from_numpy(label_bc))
+    return Batch(Snippets.of(torch.from_numpy(features_btf)), torch.from_numpy(label_bc))
 
 
 def losses(terms):
@@ -107,25 +105,21 @@ def losses(terms):
 # --------------------------------------------------------------------------------------------- network and losses
 
 
-FORMS = pytest.mark.parametrize("form", ["evaluation", "training"])
-
-
-@FORMS
 @pytest.mark.parametrize("case", VIDEOS)
-def test_forward_selection_and_losses(golden_um, case, form):
+def test_forward_selection_and_losses(golden_um, case, products_by):
     """Without dropout, and with the snippet mask of the golden values."""
     batch = golden_batch(case)
     np.testing.assert_array_equal(batch.label_bc.numpy(), golden_um[f"{case}/label"])
-    rows = batch.rows.index_bt.shape[1]
+    rows = batch.snippets.index_bt.shape[1]
     every = slice(None, None, max(1, rows // 5))
-    method = golden_method(case, form=form)
-    exact = golden_method(case, UM, "--variant=leftthomas-exact", form=form)
+    method = golden_method(case)
+    exact = golden_method(case, UM, "--variant=leftthomas-exact")
     mask_bt = np.unpackbits(golden_um[f"{case}/segmask_kept"], axis=1)[:, :rows].astype(np.float32) / np.float32(0.3)
     mask_bt = torch.from_numpy(mask_bt)
 
     with torch.no_grad():
-        features_bth, magnitude_bt, cas_btc = found = method.network(batch.rows)
-        arrays = method.activations(batch.rows)
+        features_bth, magnitude_bt, cas_btc = found = method.network(batch.snippets)
+        arrays = method.activations(batch.snippets)
     for name, value in {
         "score_act": arrays["score"],
         "feat_mag": arrays["magnitude"],
@@ -135,8 +129,8 @@ def test_forward_selection_and_losses(golden_um, case, form):
         np.testing.assert_allclose(value, golden_um[f"{case}/{name}"], rtol=FORWARD, atol=FORWARD, err_msg=name)
 
     for masked in ("", "mask_"):
-        with patch("methods.um.Dropout.forward", lambda _, ones, __, m=masked: ones * mask_bt if m else ones):
-            action_bk, background_bk = method.network.select(magnitude_bt, batch.rows)
+        with patch("methods.um.Dropout.forward", lambda _, ones, m=masked: ones * mask_bt if m else ones):
+            action_bk, background_bk = method.network.select(magnitude_bt)
             with patch.object(UMNetwork, "forward", lambda *_: found):
                 ours, theirs = method.loss(batch), exact.loss(batch)
         for name, chosen_bk in (("act", action_bk), ("bkg", background_bk)):
@@ -148,12 +142,10 @@ def test_forward_selection_and_losses(golden_um, case, form):
         np.testing.assert_allclose(losses(theirs), golden_um[f"{case}/lt_{masked}loss_cls_um_be_total"], rtol=LOSSES)
 
 
-@FORMS
 @pytest.mark.parametrize("case", ["n50", "n750"])
-def test_gradients_and_adam(golden_um, case, form):
-    batch, method = golden_batch(case), golden_method(case, form=form)
-    plain = golden_method(case, oracle_um.PlainUM)
-    channels = settled(plain.network, plain.plain_features, batch.rows.dense())
+def test_gradients_and_adam(golden_um, case, products_by):
+    batch, method = golden_batch(case), golden_method(case)
+    channels = settled(method.network, method.network, batch.snippets)
     optimizer = make_optimizer(method.network, method.config)
     found = []
     for step in range(5):
@@ -179,36 +171,16 @@ def test_gradients_and_adam(golden_um, case, form):
         np.testing.assert_allclose(part, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max(), err_msg=key)
 
 
-def test_both_forms_choose_the_same_features():
-    """But for those within rounding of zero, which have a gradient in one form alone."""
-    batch = golden_batch("n750")
-    with torch.no_grad():
-        ours, theirs = (golden_method("n750", form=form).network(batch.rows)[0] for form in ("training", "evaluation"))
-    differing = (ours > 0) != (theirs > 0)
-    assert (torch.maximum(ours, theirs)[differing] < NEAR_ZERO).all()
-    near_zero = (ours > 0) & (ours < NEAR_ZERO)
-    assert near_zero.sum() < 1e-4 * ours.numel(), "so no more than one in ten thousand may differ"
-
-
-def test_weights_lie_as_they_are_used():
-    network = build_method(config_of(*SMALL)).network
-    weight = network.cas_module.conv[0].weight
-    for _ in range(2):
-        assert weight.permute(1, 2, 0).is_contiguous() and not weight.is_contiguous()
-        assert network.eval().cas_module.conv[0].weight is weight and weight.is_contiguous()
-        network.train()
-
-
 @pytest.mark.slow
 def test_official_adam_leaves_double_precision(golden_um):
     """So agreement with later losses, to which single precision keeps, is no measure of exactness."""
     batch, method = golden_batch("n750"), golden_method("n750", oracle_um.PlainUM)
     method.network.double()
-    features_btf = batch.rows.dense().double()
+    features_btf = batch.snippets.dense().double()
     optimizer = make_optimizer(method.network, method.config)
     found = []
     for _ in range(4):
-        with patch.object(Rows, "dense", lambda _: features_btf):
+        with patch.object(Snippets, "dense", lambda _: features_btf):
             terms = method.loss(batch._replace(label_bc=batch.label_bc.double()))
         found.append(losses(terms))
         optimizer.zero_grad()
@@ -247,7 +219,7 @@ def small_batch(random, size=3, times=27, classes=20):
     index = [first + torch.arange(times) * n // times for first, n in zip(np.cumsum([0, *counts]), counts, strict=False)]
     label_bc = torch.eye(classes)[torch.randperm(classes, generator=random)[:size]]
     label_bc[0, :3] = 1
-    return Batch(Rows(parts, torch.stack(index)), label_bc)
+    return Batch(Snippets(parts, torch.stack(index)), label_bc)
 
 
 @pytest.mark.parametrize("flags", [[], ["--variant=leftthomas-exact"], ["--bce_reduction=classsum", "--margin=1", "--beta=2"]])
@@ -338,7 +310,7 @@ def test_official_detections(golden_um, golden_localization, case, variant, rule
 @pytest.mark.parametrize(("variant", "rule"), [("official", "official"), ("leftthomas-fixed", "lt")])
 def test_from_features_to_detections(golden_um, variant, rule, kind):
     method = golden_method("n750", kind, f"--variant={variant}")
-    rows = Rows.shown(torch.from_numpy(golden_features(1002, 750, 1.0))[None])
+    rows = Snippets.of(torch.from_numpy(golden_features(1002, 750, 1.0))[None])
     arrays = {key: value[0] for key, value in method.activations(rows).items()} | {"num_seg": np.array(750)}
     np.testing.assert_allclose(arrays["score"], golden_um["e2e/score_act"], rtol=FORWARD)
     assert_match(method.curves, [arrays], [golden_um[f"e2e/det_{rule}"]], tolerance=1e-5)
@@ -422,7 +394,7 @@ def test_b1_l10_a_short_video_is_localized(rows):
     """Officially fewer than nine rows give NaN; leftthomas/UM leaves out videos of one row."""
     method = build_method(config_of(*SMALL))
     method.network.eval()
-    arrays = {key: value[0] for key, value in method.activations(Rows.shown(torch.rand(1, rows, 6))).items()}
+    arrays = {key: value[0] for key, value in method.activations(Snippets.of(torch.rand(1, rows, 6))).items()}
     assert np.isfinite(arrays["score"]).all()
     found = localize(method.curves(arrays | {"num_seg": rows}))
     assert np.isfinite(as_rows(found)).all() and (len(found.scores) > 0 or rows == 1)
@@ -443,7 +415,7 @@ def test_b11_dropped_rows_fill_up_the_background():
     network = build_method(config_of(*SMALL, "--r_bkg=2")).network
     magnitude_bt, mask_bt = torch.tensor([[5.0, 4, 3, 2, 1, 6]]), torch.tensor([[0.0, 0, 0, 0, 1, 0]])
     with patch("methods.um.Dropout.forward", lambda *_: mask_bt):
-        first, *others = network.select(magnitude_bt, None)[1][0].tolist()
+        first, *others = network.select(magnitude_bt)[1][0].tolist()
     assert first == 4 and len(set(others) - {4}) == 2
 
 
@@ -512,8 +484,8 @@ def test_l2_the_background_is_among_the_dropped():
     mask_bt = (torch.rand(4, 100, generator=torch.Generator().manual_seed(1)) > 0.6).float() / 0.4
     for flags, dropped in ((["--variant=official"], 0), (["--variant=leftthomas-exact"], 25)):
         network = build_method(config_of(*SMALL, *flags)).network
-        with patch("methods.um.Dropout.forward", lambda _, ones, __: ones * mask_bt):
-            background_bk = network.select(magnitude_bt, None)[1]
+        with patch("methods.um.Dropout.forward", lambda _, ones: ones * mask_bt):
+            background_bk = network.select(magnitude_bt)[1]
         assert ((mask_bt.gather(1, background_bk) == 0).sum(dim=1) == dropped).all()
 
 

@@ -1,6 +1,7 @@
-"""The network on distinct rows against the plain one on every row shown, and what it saves, counted."""
+"""The network on distinct snippets against the plain one on every snippet shown, and what it saves, counted."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from oracles import PlainBaSNet, official_draws
 from torch.utils.flop_counter import FlopCounterMode
 
+from fast.dropout import part_of_batch
+from fast.snippets import Snippets
 from model import BaS_Net
-from rows import Rows
 from train import BaS_Net_loss
 
 
@@ -21,7 +23,7 @@ def shown(lengths, times, width, seed=0):
     parts = [torch.from_numpy(r.standard_normal((length, width)).astype(np.float32)) for length in lengths]
     first = np.cumsum([0, *lengths[:-1]])
     index = [start + np.sort(r.integers(0, length, times)) for start, length in zip(first, lengths, strict=True)]
-    return Rows(tuple(parts), torch.from_numpy(np.stack(index)))
+    return Snippets(tuple(parts), torch.from_numpy(np.stack(index)))
 
 
 def outputs_and_gradients(network, x, label):
@@ -73,7 +75,7 @@ def test_features_have_a_gradient_if_asked_for():
 def test_rows_that_turn_back_are_refused():
     rows = shown([5, 9], 8, 4)
     with pytest.raises(ValueError, match="index_bt falls"):
-        BaS_Net(4, 3, 8, hidden=8)(rows._replace(index_bt=rows.index_bt.flip(1)))
+        BaS_Net(4, 3, 8, hidden=8)(replace(rows, index_bt=rows.index_bt.flip(1)))
 
 
 def test_a_share_of_a_batch_drops_what_it_would_in_the_whole():
@@ -86,7 +88,8 @@ def test_a_share_of_a_batch_drops_what_it_would_in_the_whole():
     for first, end in ((0, 2), (2, 3)):
         start = sum(len(part) for part in whole.parts[:first])
         torch.manual_seed(1)
-        found.append(network(Rows(whole.parts[first:end], whole.index_bt[first:end] - start, first, 3))[3])
+        with part_of_batch(first, 3):
+            found.append(network(Snippets(whole.parts[first:end], whole.index_bt[first:end] - start))[3])
     torch.testing.assert_close(torch.cat(found), expected)
 
 
@@ -94,7 +97,7 @@ def test_a_share_of_a_batch_drops_what_it_would_in_the_whole():
 def test_what_dropout_leaves_keeps_its_mean(p):
     torch.manual_seed(0)
     network = BaS_Net(4, 3, 8, dropout=p).train()
-    left = network.cas_module.drop_out(torch.ones(2, 50, 100), shown([3, 3], 50, 4))
+    left = network.cas_module.drop_out(torch.ones(2, 50, 100))
     assert left.mean().item() == pytest.approx(float(p < 1), abs=0.05)
     assert (left == 0).float().mean().item() == pytest.approx(p, abs=0.05)
 

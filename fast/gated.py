@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fast.conv import Conv1d
+from fast.products import added, product
+
 Layout = Literal["official", "paper"]
 
 
@@ -42,18 +45,27 @@ def affinities(embedding_bte: Tensor) -> Tensor:
     return torch.stack([F.pad(beside_bt, (1, 0)), own_bt, F.pad(beside_bt, (0, 1))], dim=2)
 
 
-def gated_branches(x_bti: Tensor, weight_kbt: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, layout: Layout) -> Tensor:
-    """(K, B, T, O): gated convolutions of x times each branch's weights, which share the products of x."""
-    return _GatedBranches.apply(x_bti, weight_kbt, gates_bt3, kernel_3io, terms(kernel_3io.shape[1], layout))
+class GatedConv1d(Conv1d):
+    """Conv1d of kernel 3 whose terms are gated: (B, I, T) and gates (B, T, 3) to (B, O, T)."""
 
+    def __init__(self, *args: Any, layout: Layout = "official", **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.kernel_size != (3,):
+            raise NotImplementedError(f"{self}: gates are those of a kernel of 3.")
+        self.layout, self.terms = layout, terms(self.in_channels, layout)
 
-def gated_convolution(x_bti: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, layout: Layout) -> Tensor:
-    """(B, T, O)."""
-    return _GatedConvolution.apply(x_bti, gates_bt3, kernel_3io, terms(kernel_3io.shape[1], layout))
+    def forward(  # type: ignore[override]
+        self, x: Tensor, gates_bt3: Tensor, weight_kbt: Tensor | None = None
+    ) -> Tensor:
+        """With weights, (K, B, O, T) of x times each of them; the products of x are shared."""
+        weight_3oi = self.weight.to(x.dtype).permute(2, 0, 1)
+        inputs = [x.transpose(1, 2), gates_bt3, weight_3oi, self.terms]
+        out = _GatedConvolution.apply(*inputs) if weight_kbt is None else _GatedBranches.apply(weight_kbt, *inputs)
+        return (out if self.bias is None else out + self.bias.to(x.dtype)).transpose(-1, -2)
 
 
 def _meeting(tap: int) -> tuple[slice, slice]:
-    """Times at which a tap finds something, and the times of what it finds."""
+    """Output slice and input slice of one kernel tap."""
     now, other = slice(0, None), slice(1, None)
     until = slice(0, -1)
     return ((other, until), (now, now), (until, other))[tap]
@@ -64,57 +76,57 @@ class _GatedBranches(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_bti: Tensor, weight_kbt: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, parts: Sequence[Term]
+        ctx: Any, weight_kbt: Tensor, x_bti: Tensor, gates_bt3: Tensor, kernel_3oi: Tensor, parts: Sequence[Term]
     ) -> Tensor:
-        out = x_bti.new_zeros(*weight_kbt.shape, kernel_3io.shape[2])
+        out = x_bti.new_zeros(*weight_kbt.shape, kernel_3oi.shape[1])
         products = []
         for tap, gate, channels in parts:
-            product = (x_bti.flatten(0, 1)[:, channels] @ kernel_3io[tap, channels]).view(*x_bti.shape[:2], -1)
+            multiplied = product(x_bti.flatten(0, 1)[:, channels], kernel_3oi[tap, :, channels].t()).view(*x_bti.shape[:2], -1)
             here, there = _meeting(tap)
             share = weight_kbt[:, :, there] * gates_bt3[:, here, gate]
-            out[:, :, here].addcmul_(product[:, there], share[..., None])
-            products.append(product)
+            out[:, :, here].addcmul_(multiplied[:, there], share[..., None])
+            products.append(multiplied)
         ctx.parts = parts
-        ctx.save_for_backward(x_bti, weight_kbt, gates_bt3, kernel_3io, *products)
+        ctx.save_for_backward(weight_kbt, x_bti, gates_bt3, kernel_3oi, *products)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_kbto: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, gates, kernel, *products = ctx.saved_tensors
-        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        weight, x, gates, kernel, *products = ctx.saved_tensors
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
         grad_weight, grad_gates = torch.zeros_like(weight), torch.zeros_like(gates)
-        grad_kernel = torch.zeros_like(kernel, memory_format=torch.contiguous_format)
+        grad_kernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
         grad_product = torch.empty_like(products[0])
-        for (tap, gate, channels), product in zip(ctx.parts, products, strict=True):
+        for (tap, gate, channels), multiplied in zip(ctx.parts, products, strict=True):
             here, there = _meeting(tap)
             share = weight[:, :, there] * gates[:, here, gate]
             grad_product.zero_()
             for branch, one in zip(grad_kbto, share, strict=True):
                 grad_product[:, there].addcmul_(branch[:, here], one[..., None])
-            found = torch.stack([torch.linalg.vecdot(branch[:, here], product[:, there]) for branch in grad_kbto])
+            found = torch.stack([torch.linalg.vecdot(branch[:, here], multiplied[:, there]) for branch in grad_kbto])
             grad_weight[:, :, there] += found * gates[:, here, gate]
             grad_gates[:, here, gate] += (found * weight[:, :, there]).sum(0)
             flat = grad_product.flatten(0, 1)
-            torch.mm(x.flatten(0, 1)[:, channels].t(), flat, out=grad_kernel[tap, channels])
+            product(flat.t(), x.flatten(0, 1)[:, channels], out=grad_kernel[tap, :, channels])
             if grad_x is not None:
-                grad_x[:, :, channels] += (flat @ kernel[tap, channels].t()).view(*x.shape[:2], -1)
-        return grad_x, grad_weight, grad_gates, grad_kernel, None
+                grad_x[:, :, channels] += product(flat, kernel[tap, :, channels]).view(*x.shape[:2], -1)
+        return grad_weight, grad_x, grad_gates, grad_kernel, None
 
 
 class _GatedConvolution(torch.autograd.Function):
     """One product a tap, of the input gated for it; the gated input is made again for the gradients, not kept."""
 
     @staticmethod
-    def forward(ctx: Any, x_bti: Tensor, gates_bt3: Tensor, kernel_3io: Tensor, parts: Sequence[Term]) -> Tensor:
+    def forward(ctx: Any, x_bti: Tensor, gates_bt3: Tensor, kernel_3oi: Tensor, parts: Sequence[Term]) -> Tensor:
         padded = F.pad(x_bti, (0, 0, 1, 1))
         gated = torch.empty_like(x_bti, memory_format=torch.contiguous_format)
-        out = x_bti.new_zeros(*x_bti.shape[:2], kernel_3io.shape[2])
-        for tap in range(3):
-            out.flatten(0, 1).addmm_(_gated(padded, gates_bt3, parts, tap, gated), kernel_3io[tap])
+        out_no = product(_gated(padded, gates_bt3, parts, 0, gated), kernel_3oi[0].t())
+        for tap in (1, 2):
+            out_no = added(out_no, _gated(padded, gates_bt3, parts, tap, gated), kernel_3oi[tap].t())
         ctx.parts = parts
-        ctx.save_for_backward(padded, gates_bt3, kernel_3io)
-        return out
+        ctx.save_for_backward(padded, gates_bt3, kernel_3oi)
+        return out_no.view(*x_bti.shape[:2], -1)
 
     @staticmethod
     @once_differentiable
@@ -126,8 +138,8 @@ class _GatedConvolution(torch.autograd.Function):
         grad_no = grad_bto.flatten(0, 1)
         gated = torch.empty_like(padded[:, :size_t], memory_format=torch.contiguous_format)
         for tap in range(3):
-            torch.mm(_gated(padded, gates, ctx.parts, tap, gated).t(), grad_no, out=grad_kernel[tap])
-            torch.mm(grad_no, kernel[tap].t(), out=gated.flatten(0, 1))
+            product(grad_no.t(), _gated(padded, gates, ctx.parts, tap, gated), out=grad_kernel[tap])
+            product(grad_no, kernel[tap], out=gated.flatten(0, 1))
             for part in ctx.parts:
                 if part.tap == tap:
                     shown = padded[:, tap : tap + size_t, part.channels]

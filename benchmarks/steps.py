@@ -1,0 +1,99 @@
+"""What the benchmarks of train steps share: a step to time, bare matrix products, and turns in which works are timed."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from checkpoint import TrainingState
+from draws import Draws
+from fast import products
+from methods import Method
+from team import Team
+from thumos_features import Batch
+from train import Adam, Loss, train_step
+
+
+class Layer(NamedTuple):
+    """Products of a layer: (rows, inputs) by (inputs, outputs), so many times forwards, as often for each gradient."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    times: int = 1
+    gradient_of_input: bool = True
+
+
+def stepper(method: Method, batch: Batch, device: torch.device, ours: bool) -> Callable[[], object]:
+    """A train step, with our Adam or torch's plain one."""
+    network: nn.Module = method.network.to(device)
+    optimizer = (Adam if ours else torch.optim.Adam)(network.parameters(), lr=1e-4, weight_decay=5e-4)
+    if not ours:
+        for weight in network.parameters():
+            weight.data = weight.data.contiguous()  # as torch's convolutions want it
+    scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
+    state = TrainingState(network, optimizer, scaler, 0, "", Draws(method.config, 0))
+    return lambda: train_step(Loss(method), state, batch, 1e-4, Team())
+
+
+def bare_products(layers: Iterable[Layer], device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """The products of `layers` and nothing else, by each library that this machine has."""
+
+    def empty(*shape: int) -> Tensor:
+        return torch.rand(shape, device=device).to(dtype)
+
+    pairs = []
+    for rows, inputs, outputs, times, gradient_of_input in layers:
+        x, weight, y = empty(rows, inputs), empty(outputs, inputs), empty(rows, outputs)
+        pairs += [(x, weight.t()), (y.t(), x), *[(y, weight)] * gradient_of_input] * times
+
+    def run(name: str) -> None:
+        with products.only(name):
+            for left, right in pairs:
+                products.product(left, right)
+
+    names = [name for name in ("mm", "onednn") if name == "mm" or (device.type == "cpu" and products.has_onednn())]
+    return {f"bare products by {products.NAMES[name]}": partial(run, name) for name in names}
+
+
+def in_turns(works: Mapping[str, Callable[[], object]], device: torch.device, turns: int) -> dict[str, float]:
+    """Seconds of the quickest turn of each work; the first turn is left out."""
+    best = dict.fromkeys(works, float("inf"))
+    for turn in range(turns + 1):
+        for name, work in works.items():
+            seconds, _ = timed(work, device)
+            best[name] = min(best[name], seconds) if turn else best[name]
+    return best
+
+
+def side_by_side(
+    name: str,
+    ours: Callable[[], object],
+    plain: Callable[[], object],
+    layers: Iterable[Layer],
+    device: torch.device,
+    dtype: torch.dtype,
+    turns: int,
+) -> float:
+    """Print seconds of our step beside the plain one and beside the bare products of ours; returns ours."""
+    best = in_turns({"plain": plain, "ours": ours, **bare_products(layers, device, dtype)}, device, turns)
+    step, plain_step = best.pop("ours"), best.pop("plain")
+    library, bare = min(best.items(), key=lambda item: item[1])
+    others = "".join(f"; {other} {seconds:.3f} s" for other, seconds in best.items() if other != library)
+    print(
+        f"train step, {name}: {step:.3f} s; plain {plain_step:.3f} s = {plain_step / step:.2f}x; {library} {bare:.3f} s, of "
+        f"which ours takes {step / bare:.2f}x{others}",
+        flush=True,
+    )
+    return step
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    begun = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun, result

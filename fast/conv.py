@@ -1,0 +1,182 @@
+"""nn.Conv1d as matrix products, of whose inputs each snippet is multiplied once (docs/performance.md, section 1).
+
+Shapes: B videos, T times, N snippets, I input channels, O output channels, K taps. Tensors are (B, C, T) as torch's are; in
+memory, the channels of a time lie together, as products want them.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fast.products import added, library, product
+from fast.snippets import Snippets
+
+COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # paddings by kernel
+
+
+class Conv1d(nn.Conv1d):
+    """nn.Conv1d of (B, I, T) or `Snippets` to (B, O, T), for kernel 1 and for kernel 3 with padding 1.
+
+    It computes in the precision of its input. Weights have the values that nn.Conv1d draws, in another order in memory.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        plain = (self.stride, self.dilation, self.groups, self.padding_mode) == ((1,), (1,), 1, "zeros")
+        if not plain or self.padding not in COMPUTED.get(self.kernel_size[0], ()):
+            raise NotImplementedError(
+                f"{self}: fast.conv.Conv1d computes kernel 1 without padding and kernel 3 with padding 1, without stride, "
+                "dilation and groups. Use torch.nn.Conv1d for others; it takes the same inputs."
+            )
+        weight_koi = self.weight.detach().permute(2, 0, 1).contiguous()
+        self.weight.data = weight_koi.permute(1, 2, 0)
+
+    def forward(self, x: Tensor | Snippets) -> Tensor:
+        weight_oik = self.weight.to(x.dtype)
+        bias_o = None if self.bias is None else self.bias.to(x.dtype)
+        if library(weight_oik) == "conv":
+            return F.conv1d(x.dense() if isinstance(x, Snippets) else x, weight_oik, bias_o, padding=self.padding)
+        weight_koi = weight_oik.permute(2, 0, 1)
+        if isinstance(x, Snippets):
+            return _of_snippets(x, self, weight_koi, bias_o)
+        x_bti = x.transpose(1, 2)
+        if len(weight_koi) == 1:
+            out_bto = linear(x_bti.flatten(0, 1), weight_koi[0], bias_o).unflatten(0, x_bti.shape[:2])
+        else:
+            out_bto = _Convolution.apply(x_bti, weight_koi, bias_o)
+        return out_bto.transpose(1, 2)
+
+
+def _of_snippets(x: Snippets, layer: nn.Module, weight_koi: Tensor, bias_o: Tensor | None) -> Tensor:
+    """conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): what differs in the weights w alone shares the products W_j x."""
+    shared = {} if x.shared is None else x.shared
+    if layer not in shared:
+        taps, size_o, _ = weight_koi.shape
+        shared[layer] = linear(x.table().to(x.dtype), weight_koi.flatten(0, 1)).view(-1, taps, size_o)
+    weight_bt = None if x.weight_bt is None else x.weight_bt.to(x.dtype)
+    out_no = _Sums.apply(shared[layer], weight_bt, bias_o, x.index_bt)
+    return out_no.unflatten(0, x.index_bt.shape).transpose(1, 2)
+
+
+def linear(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+    """F.linear by the library of fast/products.py."""
+    return _Product.apply(x_ni, weight_oi, bias_o)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half precision becomes single; what is more exact stays so."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _Product(torch.autograd.Function):
+    """Rows (N, I) by a matrix (O, I): (N, O)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_ni, weight_oi)
+        return product(x_ni, weight_oi.t(), bias_o)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, ...]:
+        x_ni, weight_oi = ctx.saved_tensors
+        grad_x = product(grad_no, weight_oi) if ctx.needs_input_grad[0] else None
+        grad_weight = product(grad_no.t(), x_ni) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad_no.sum(0) if ctx.needs_input_grad[2] else None
+
+
+class _Convolution(torch.autograd.Function):
+    """Kernel 3 as three products, each of the same padded rows moved on by one; so is the gradient of what comes in."""
+
+    @staticmethod
+    def forward(ctx: Any, x_bti: Tensor, weight_3oi: Tensor, bias_o: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_bti, weight_3oi)  # which others keep too, and not the padded copy of it
+        return _moved_on(_padded(x_bti), [weight_oi.t() for weight_oi in weight_3oi], bias_o, x_bti.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_bto: Tensor) -> tuple[Tensor | None, ...]:
+        x_bti, weight_3oi = ctx.saved_tensors
+        grad = _padded(grad_bto)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[1]:
+            x, grad_weight = _padded(x_bti), torch.empty_like(weight_3oi, memory_format=torch.contiguous_format)
+            count = len(x) - 2
+            for tap in range(3):
+                product(grad[1 : count + 1].t(), x[tap : tap + count], out=grad_weight[tap])
+        if ctx.needs_input_grad[0]:
+            grad_x = _moved_on(grad, [weight_3oi[2], weight_3oi[1], weight_3oi[0]], None, grad_bto.shape[1])
+        return grad_x, grad_weight, grad_bto.sum((0, 1)) if ctx.needs_input_grad[2] else None
+
+
+def _padded(x_bti: Tensor) -> Tensor:
+    """(B*(T+2), I) with a row of zeros before and after each video."""
+    return F.pad(x_bti, (0, 0, 1, 1)).flatten(0, 1)
+
+
+def _moved_on(padded: Tensor, taps_io: list[Tensor], bias_o: Tensor | None, size_t: int) -> Tensor:
+    """(B, T, O); the sums that reach from one video into the next are computed and left out."""
+    count = len(padded) - 2
+    out = product(padded[:count], taps_io[0], bias_o)
+    for tap in (1, 2):
+        out = added(out, padded[tap : tap + count], taps_io[tap])
+    size_o, between = out.shape[1], size_t + 2
+    found = out.as_strided((len(padded) // between, size_t, size_o), (between * size_o, size_o, 1))
+    return found.data  # no view to autograd, which lets no view out of a Function be changed in place
+
+
+class _Sums(torch.autograd.Function):
+    """Sums of a snippet's products as embedding bags: of K products a time, and backwards of all the times of a snippet."""
+
+    @staticmethod
+    def forward(ctx: Any, products_nko: Tensor, weight_bt: Tensor | None, bias_o: Tensor | None, index_bt: Tensor) -> Tensor:
+        taps = products_nko.shape[1]
+        snippet_btk = _neighbours(index_bt, taps)
+        place_btk = taps * snippet_btk + torch.arange(taps, device=index_bt.device)
+        share_btk = _neighbours(_weights(weight_bt, products_nko, index_bt), taps)
+        out = _bags(products_nko.flatten(0, 1), place_btk.flatten(0, 1), share_btk.flatten(0, 1))
+        ctx.save_for_backward(products_nko, weight_bt, index_bt)
+        return out if bias_o is None else out.add_(bias_o)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, ...]:
+        products_nko, weight_bt, index_bt = ctx.saved_tensors
+        size_n, taps, _ = products_nko.shape
+        size_t, device = index_bt.shape[1], index_bt.device
+        place_btk = _neighbours(torch.arange(len(grad_no), device=device).view_as(index_bt), taps)
+        inside_btk = _neighbours(torch.ones_like(index_bt, dtype=grad_no.dtype), taps)
+        share_btk = inside_btk * _weights(weight_bt, grad_no, index_bt)[:, :, None]
+        first_n = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
+        grad_products = torch.empty_like(products_nko)
+        for tap in range(taps):  # what a tap sees, the opposite one is seen by
+            other = taps - 1 - tap
+            grad_products[:, tap] = _bags(grad_no, place_btk[:, :, other].flatten(), share_btk[:, :, other].flatten(), first_n)
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight, around = (
+                torch.zeros_like(weight_bt),
+                F.pad(grad_no.unflatten(0, index_bt.shape), (0, 0, taps // 2, taps // 2)),
+            )
+            for tap in range(taps):
+                shown = around[:, taps - 1 - tap : taps - 1 - tap + size_t]
+                grad_weight += torch.linalg.vecdot(shown, products_nko[:, tap][index_bt])
+        grad_bias = grad_no.sum(0) if ctx.needs_input_grad[2] else None
+        return grad_products, grad_weight, grad_bias, None
+
+
+def _weights(weight_bt: Tensor | None, like: Tensor, index_bt: Tensor) -> Tensor:
+    return torch.ones_like(index_bt, dtype=like.dtype) if weight_bt is None else weight_bt
+
+
+def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = None) -> Tensor:
+    """Weighted sums of rows of a table."""
+    return F.embedding_bag(bags, table, first, mode="sum", per_sample_weights=weights)
+
+
+def _neighbours(values_bt: Tensor, taps: int) -> Tensor:
+    """(B, T, K): values at the times that the taps see, zero past the ends."""
+    return F.pad(values_bt, (taps // 2, taps // 2)).unfold(1, taps, 1)

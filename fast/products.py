@@ -1,0 +1,213 @@
+"""The matrix products of the fast layers, by the library that is quickest on this processor.
+
+torch.mm is MKL on most x86 builds. On some processors MKL takes twice as long as oneDNN, which torch's convolutions use; on
+others it is the quicker one. So both are timed once per processor, and the environment variable BASNET_PRODUCTS overrules:
+
+    mm      torch.mm
+    onednn  oneDNN's inner product, by an operator of torch that is private; used only where it is there and computes the same
+    conv    no products: fast layers call torch's conv1d, as the layers of torch.nn do
+
+Small products, half precision on a CPU (which torch.mm hands to oneDNN) and double precision are always torch.mm.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utils import UserError, atomic_write
+
+NAMES = {"mm": "torch.mm", "onednn": "oneDNN", "conv": "torch's conv1d"}
+VARIABLE = "BASNET_PRODUCTS"
+SMALL = 2**27  # multiply-adds; oneDNN takes half a millisecond to prepare for each new shape
+SHARED = 1.25  # by how much torch's conv1d has to be quicker: branches and repeated snippets share no products there
+PROBED = (torch.float32, torch.bfloat16, torch.float16)
+
+_chosen: dict[tuple[str, torch.dtype], str] = {}  # by type of device
+
+
+def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """The library of this process, a key of NAMES: forced, or remembered from an earlier probe, or probed now."""
+    key = (device.type, dtype)
+    if key not in _chosen:
+        _chosen[key] = _forced(device) or _quickest(device, dtype)
+    return _chosen[key]
+
+
+@contextlib.contextmanager
+def only(name: str) -> Iterator[None]:
+    """Inside, single precision is multiplied by this library, whatever the choice."""
+    before = dict(_chosen)
+    _chosen.update({(device, torch.float32): name for device in ("cpu", "cuda")})
+    try:
+        yield
+    finally:
+        _chosen.clear()
+        _chosen.update(before)
+
+
+def library(x: Tensor) -> str:
+    """What multiplies tensors like `x`."""
+    return choose(x.device, x.dtype)
+
+
+def product(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """left @ right + bias, in `out` if there is one."""
+    if _by_onednn(left, right):
+        found = _inner_product(_regular(left), _dense(right), bias, None)
+        return found if out is None else out.copy_(found)
+    return torch.mm(left, right, out=out) if bias is None else torch.addmm(bias, left, right, out=out)
+
+
+def added(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """total + left @ right; `total` may be overwritten."""
+    if _by_onednn(left, right):
+        return _inner_product(_regular(left), _dense(right), None, total)
+    return total.addmm_(left, right)
+
+
+def _inner_product(left: Tensor, right: Tensor, bias: Tensor | None, total: Tensor | None) -> Tensor:
+    """left @ right, plus a bias or a matrix, by oneDNN."""
+    multiply = torch.ops.mkldnn._linear_pointwise
+    if total is None:
+        return multiply(left, right.t(), bias, "none", [], "")
+    return multiply.binary(left, total, right.t(), bias, "add")
+
+
+def _by_onednn(left: Tensor, right: Tensor) -> bool:
+    return library(left) == "onednn" and left.numel() * right.shape[1] >= SMALL
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """Rows or columns without gaps in memory; with gaps on the right side, oneDNN is a thousand times slower."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
+
+
+def _regular(matrix: Tensor) -> Tensor:
+    """Rows or columns that follow one another in memory, if need be with gaps."""
+    (rows, columns), (down, across) = matrix.shape, matrix.stride()
+    return matrix if (across == 1 and down >= columns) or (down == 1 and across >= rows) else matrix.contiguous()
+
+
+# ------------------------------------------------------------------------------------------------------- the choice
+
+
+def _forced(device: torch.device) -> str | None:
+    name = os.environ.get(VARIABLE, "")
+    if not name:
+        return None
+    if name not in NAMES:
+        raise UserError(f"{VARIABLE}={name}: is no library for products; expected one of {', '.join(NAMES)}.")
+    if name == "onednn" and device.type == "cpu" and not has_onednn():
+        raise UserError(f"{VARIABLE}=onednn: torch {torch.__version__} cannot use it here; expected mm or conv.")
+    return name if device.type == "cpu" or name != "onednn" else "mm"
+
+
+def has_onednn() -> bool:
+    """Whether the private operator is there and computes what torch.mm does."""
+    try:
+        left, right, bias = torch.rand(5, 7), torch.rand(7, 3), torch.rand(3)
+        found = _inner_product(left, right, None, _inner_product(left, right, bias, None))
+        return torch.allclose(found, 2 * (left @ right) + bias, rtol=1e-4)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def _quickest(device: torch.device, dtype: torch.dtype) -> str:
+    if dtype not in PROBED or (device.type == "cpu" and dtype != torch.float32):
+        return "mm"
+    remembered = _remembered()
+    machine = f"{_processor_of(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {dtype}{_told()}"
+    if remembered.get(machine) not in NAMES:
+        remembered[machine] = _probe(device, dtype)
+        with contextlib.suppress(OSError), atomic_write(_file()) as stream:
+            json.dump(remembered, stream, indent=1)
+    return remembered[machine]
+
+
+def _told() -> str:
+    """Environment variables that change what the libraries do."""
+    told = [f", {name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if name in os.environ]
+    return "".join(told)
+
+
+def _file() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "basnet" / "products.json"
+
+
+def _remembered() -> dict[str, str]:
+    try:
+        found = json.loads(_file().read_text())
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _probe(device: torch.device, dtype: torch.dtype) -> str:
+    """Time a convolution of kernel 3 and its two gradients by each library; takes a fifth of a second."""
+    times, width = 256, 512
+    x = torch.rand(times, width, device=device, dtype=dtype)
+    weight = torch.rand(3 * width, width, device=device, dtype=dtype)  # of the three taps
+    grad = torch.rand(times, 3 * width, device=device, dtype=dtype)
+
+    def by_mm() -> None:
+        torch.mm(x, weight.t())
+        torch.mm(grad, weight)
+        torch.mm(grad.t(), x)
+
+    def by_onednn() -> None:
+        for left, right in ((x, weight.t()), (grad, weight), (grad.t(), x)):
+            _inner_product(left, right, None, None)
+
+    x_bct = x.t()[None].contiguous().requires_grad_()
+    weight_oi3 = weight.view(3, width, width).permute(1, 2, 0).contiguous().requires_grad_()
+    grad_bct = grad[:, :width].t()[None].contiguous()
+
+    def by_conv() -> None:
+        torch.autograd.grad(F.conv1d(x_bct, weight_oi3, padding=1), (x_bct, weight_oi3), grad_bct)
+
+    works: dict[str, Callable[[], None]] = {"mm": by_mm, "conv": by_conv}
+    if device.type == "cpu" and has_onednn():
+        works["onednn"] = by_onednn
+    best = dict.fromkeys(works, float("inf"))
+    with torch.enable_grad():
+        for turn in range(5):
+            for name, work in works.items():
+                seconds = _timed(work, device)
+                best[name] = min(best[name], seconds) if turn else best[name]  # the first turn prepares
+    best["conv"] *= SHARED
+    return min(best, key=best.__getitem__)
+
+
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    begun = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun
+
+
+def _processor_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+def processor() -> str:
+    """Name, family and model of the processor, and its widest instructions: names alone are shared by unlike processors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in fields:
+        return platform.processor() or platform.machine()
+    flags = fields.get("flags", "").split()
+    widest = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    return f"{fields['model name']} (family {fields.get('cpu family')}, model {fields.get('model')}, {' '.join(widest)})"
