@@ -117,7 +117,7 @@ def masks_drawn():
         if isinstance(module, nn.Dropout) and module.training:
             assert (given[0] != 0).all()
             kept = out != 0
-            masks.append((kept if type(module) is nn.Dropout else kept.transpose(1, 2)).cpu())
+            masks.append(kept.cpu())
 
     with nn.modules.module.register_module_forward_hook(look):
         yield masks
@@ -143,7 +143,8 @@ def our_run(data, places):
                 initial.extend(parameter.detach().clone() for parameter in state.network.parameters())
             with masks_drawn() as masks:
                 terms = real(loss, state, batch, *rest)
-            steps.append(([v.name for v in batch.videos], batch.snippets.dense().cpu(), masks, terms["loss_total"].item()))
+            shown_btf = batch.snippets.dense().transpose(1, 2).cpu()
+            steps.append(([v.name for v in batch.videos], shown_btf, masks, terms["loss_total"].item()))
             _ = torch.rand(3), np.random.random(3)  # what others draw between the steps changes nothing
             return terms
 
