@@ -64,7 +64,10 @@ class Draws:
     @contextlib.contextmanager
     def dropout(self, iteration: int) -> Iterator[None]:
         """Inside, torch's own generators are those of an iteration's dropout."""
-        torch.manual_seed(random_state(DROPOUT, self.seed, iteration).randint(2**63 - 1, dtype=np.int64))
+        seed = int(random_state(DROPOUT, self.seed, iteration).randint(2**63 - 1, dtype=np.int64))
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a stack trace of every call until a GPU is used
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         yield
 
     def state(self) -> dict[str, Any]:

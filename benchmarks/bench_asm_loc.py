@@ -5,19 +5,14 @@ counts. Memory: the most that the process ever had, and how much of it is beyond
 """
 
 import argparse
-import ctypes
-import multiprocessing
-import resource
-import time
+from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.record import machine
-from benchmarks.steps import Layer, bare_products, in_turns
+from benchmarks.steps import Layer, bare_products, in_turns, measured
 from config import ASMLocConfig, make_config
 from fast.attention import find_places
 from fast.snippets import Snippets
@@ -50,7 +45,9 @@ def main() -> None:
         boxes = [spread(args.times, args.boxes, coverage, seed) for seed in range(args.batch_size)]
         places, times = find_places(boxes, args.times), args.batch_size * args.times
         covered = len(places.time_m) / times
-        (plain, plain_peak, plain_added), (ours, peak, added) = (measured(kind, boxes, args) for kind in (PlainASMNet, ASMNet))
+        (plain, plain_peak, plain_added), (ours, peak, added) = (
+            measured(args.turns, make_step, kind, boxes, args) for kind in (PlainASMNet, ASMNet)
+        )
         layers = [
             Layer(times, args.hidden, args.hidden, 3, False),
             *(Layer(count, args.hidden, args.hidden, 4) for count in (len(places.time_m), len(places.first_of_box))),
@@ -73,18 +70,7 @@ def spread(times: int, count: int, coverage: float, seed: int) -> Indices:
     return np.stack([first, first + length - 1], axis=1)
 
 
-def measured(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace) -> tuple[float, float, float]:
-    """Seconds of a step, MiB of its process at most, and how much of them the step adds, by a fresh process."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=steps, args=(kind, boxes, args, theirs))
-    process.start()
-    result: tuple[float, float, float] = ours.recv()
-    process.join()
-    return result
-
-
-def steps(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace, answer: Connection) -> None:
-    """Send what a step takes."""
+def make_step(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace) -> Callable[[], object]:
     config = make_config(parse_args(["--method=asm_loc"]))
     assert isinstance(config, ASMLocConfig)
     network = kind(args.hidden, config.num_classes, args.hidden, True, (config.r_fg, config.r_bg), config.dropout)
@@ -94,20 +80,14 @@ def steps(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace, an
     snippets = replace(Snippets.of(features), boxes=tuple(boxes))
     label_bc = torch.eye(config.num_classes)[:1].repeat(args.batch_size, 1)
     label_btc = torch.full((args.batch_size, args.times, config.num_classes + 1), 1 / (config.num_classes + 1))
-    best, standing = float("inf"), 0.0
-    for turn in range(args.turns + 1):  # the first makes the optimizer's state
-        if turn == 1:
-            optimizer.zero_grad()
-            ctypes.CDLL(None).malloc_trim(0)
-            standing = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-        begun = time.perf_counter()
+
+    def step() -> None:
         loss = losses(network(snippets), label_bc, label_btc, config)["loss_total"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        best = min(best, time.perf_counter() - begun)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    answer.send((best, peak, peak - standing))
+
+    return step
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine
-from benchmarks.steps import Layer, side_by_side, stepper, timed
+from benchmarks.steps import Layer, measured, side_by_side, stepper, timed
 from beside import Beside
 from config import Config, make_config
 from device import DTYPES, choose_device, choose_precision
@@ -60,6 +61,8 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
     step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
     times = Snippets.of(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
     bench_step("every snippet shown is another", config, batch._replace(snippets=times), device, args.turns)
+    if device.type == "cpu":
+        bench_memory(config, batch)
 
     print()
     method = build_method(config)
@@ -120,6 +123,21 @@ def bench_step(name: str, config: Config, batch: Batch, device: torch.device, tu
         dtype,
         turns,
     )
+
+
+def make_step(config: Config, batch: Batch, ours: bool) -> Callable[[], object]:
+    method = build_method(config)
+    if not ours:
+        method.network.__class__ = PlainBaSNet
+    return stepper(method, batch, choose_device("cpu"), ours)
+
+
+def bench_memory(config: Config, batch: Batch) -> None:
+    """What a step adds to its process, ours and plain, on a CPU."""
+    dense: Any = batch.snippets.dense().transpose(1, 2).contiguous()
+    for name, given, ours in (("ours", batch, True), ("plain", batch._replace(snippets=dense), False)):
+        _, peak, added = measured(1, make_step, config, given._replace(videos=(), whole=()), ours)
+        print(f"memory, {name}: a step adds {added:,.0f} MiB; the process has {peak:,.0f} MiB at most")
 
 
 def bench_scaling(config: Config, device: torch.device) -> None:

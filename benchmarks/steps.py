@@ -1,8 +1,14 @@
 """What the benchmarks of train steps share: a step to time, bare matrix products, and turns in which works are timed."""
 
+import ctypes
+import gc
+import multiprocessing
+import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -89,6 +95,35 @@ def side_by_side(
         flush=True,
     )
     return step
+
+
+def measured(turns: int, make: Callable[..., Callable[[], object]], *args: Any) -> tuple[float, float, float]:
+    """Of a step that a fresh process makes: its seconds, MiB of the process at most, and how many of them the step adds.
+
+    What was there before is torch, weights, Adam's moments and features.
+    """
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_measure, args=(turns, make, args, theirs))
+    process.start()
+    result: tuple[float, float, float] = ours.recv()
+    process.join()
+    return result
+
+
+def _measure(turns: int, make: Callable[..., Callable[[], object]], args: tuple[Any, ...], answer: Connection) -> None:
+    step = make(*args)
+    best, standing = float("inf"), 0.0
+    for turn in range(turns + 1):  # the first makes the optimizer's state
+        if turn == 1:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
+            standing = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+        seconds, _ = timed(step, torch.device("cpu"))
+        best = min(best, seconds) if turn else best
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    answer.send((best, peak, peak - standing))
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
