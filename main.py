@@ -76,6 +76,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
             files.say(f"warning: {finding}")
     else:
         team.agreed(None)  # that number 0 has made the packed copy
+    products.choose(device, DTYPES[config.precision])  # the others will find it remembered
     store = open_store(videos, config, device, files.say)
     if team.leads:
         team.agreed(None)

@@ -25,7 +25,7 @@ from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
 from draws import Draws, Indices
 from eval.table import Table, digest, read_ground_truth
-from fast.snippets import Snippets
+from fast.snippets import NO_BOXES, Snippets
 from utils import UserError, listing, spellings
 
 Floats = NDArray[np.float32]
@@ -64,7 +64,6 @@ class Mixture(NamedTuple):
     warp: NDArray[np.floating] | None = None  # (L+1,) when each row starts on this time axis, if not evenly (Curves.warp)
 
 
-NO_BOXES = np.zeros((0, 2), dtype=np.int64)
 Shown = Indices | Mixture  # what a network is shown of a video: the number of a row at each time, or mixtures of rows
 Show = Callable[[Video, np.random.RandomState | None], Shown]  # for training, with a generator; for tests, without
 

@@ -108,8 +108,7 @@ class Loss(nn.Module):
         self.network, self.terms = method.network, method.loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with part_of_batch(batch.first, len(batch.whole)):
-            return self.terms(batch)
+        return self.terms(batch)
 
 
 def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, team: Team) -> dict[str, Tensor]:
@@ -117,10 +116,10 @@ def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, t
     loss.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    with state.draws.dropout(state.iteration):
-        terms = loss(batch)
     state.optimizer.zero_grad()
-    state.scaler.scale(terms["loss_total"] * (batch.share * team.size)).backward()  # gradients become the team's means
+    with state.draws.dropout(state.iteration), part_of_batch(batch.first, len(batch.whole)):
+        terms = loss(batch)
+        state.scaler.scale(terms["loss_total"] * (batch.share * team.size)).backward()  # gradients become the team's means
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.iteration += 1

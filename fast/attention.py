@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fast.conv import Conv1d, linear
+from fast.snippets import NO_BOXES
 from utils import UserError
 
 Indices = NDArray[np.int64]
-NO_BOXES: Indices = np.zeros((0, 2), dtype=np.int64)
 
 HEADS = 8
 LONGER = 2.0  # runs of times attend together that differ in length by this factor at most

@@ -20,7 +20,8 @@ COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # paddings by kernel
 class Conv1d(nn.Conv1d):
     """nn.Conv1d of (B, I, T) or `Snippets` to (B, O, T), for kernel 1 and for kernel 3 with padding 1.
 
-    It computes in the precision of its input. Weights have the values that nn.Conv1d draws, in another order in memory.
+    It computes in the precision of its input; under autocast, as nn.Conv1d does. Weights have the values that nn.Conv1d draws,
+    in another order in memory. There is no second derivative.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -29,15 +30,17 @@ class Conv1d(nn.Conv1d):
         if not plain or self.padding not in COMPUTED.get(self.kernel_size[0], ()):
             raise NotImplementedError(
                 f"{self}: fast.conv.Conv1d computes kernel 1 without padding and kernel 3 with padding 1, without stride, "
-                "dilation and groups. Use torch.nn.Conv1d for others; it takes the same inputs."
+                "dilation and groups. Use torch.nn.Conv1d for others; in half precision, give it x.float()."
             )
         weight_koi = self.weight.detach().permute(2, 0, 1).contiguous()
         self.weight.data = weight_koi.permute(1, 2, 0)
 
     def forward(self, x: Tensor | Snippets) -> Tensor:
+        if self._is_torchs(x):
+            return super().forward(x)  # type: ignore[arg-type]
         weight_oik = self.weight.to(x.dtype)
         bias_o = None if self.bias is None else self.bias.to(x.dtype)
-        if library(weight_oik) == "conv":
+        if self.kernel_size == (3,) and library(weight_oik) == "conv":
             return F.conv1d(x.dense() if isinstance(x, Snippets) else x, weight_oik, bias_o, padding=self.padding)
         weight_koi = weight_oik.permute(2, 0, 1)
         if isinstance(x, Snippets):
@@ -49,15 +52,23 @@ class Conv1d(nn.Conv1d):
             out_bto = _Convolution.apply(x_bti, weight_koi, bias_o)
         return out_bto.transpose(1, 2)
 
+    def _is_torchs(self, x: Tensor | Snippets) -> bool:
+        """Under autocast, and where torch takes a single video (I, T) or refuses the input."""
+        batched = x.dtype.is_floating_point and len(x.shape) == 3 and x.shape[1] == self.in_channels
+        return not batched or torch.is_autocast_enabled(x.device.type)
 
-def _of_snippets(x: Snippets, layer: nn.Module, weight_koi: Tensor, bias_o: Tensor | None) -> Tensor:
+
+def _of_snippets(x: Snippets, layer: Conv1d, weight_koi: Tensor, bias_o: Tensor | None) -> Tensor:
     """conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): what differs in the weights w alone shares the products W_j x."""
-    shared = {} if x.shared is None else x.shared
-    if layer not in shared:
-        taps, size_o, _ = weight_koi.shape
-        shared[layer] = linear(x.table().to(x.dtype), weight_koi.flatten(0, 1)).view(-1, taps, size_o)
+    taps, size_o, _ = weight_koi.shape
+    state = (id(layer.weight), layer.weight._version, layer.weight.requires_grad, torch.is_grad_enabled())
+    state_before, products_nko = (x.shared or {}).get(layer, (None, None))
+    if products_nko is None or state != state_before:
+        products_nko = linear(x.table().to(x.dtype), weight_koi.flatten(0, 1)).view(-1, taps, size_o)
+        if x.shared is not None:
+            x.shared[layer] = state, products_nko
     weight_bt = None if x.weight_bt is None else x.weight_bt.to(x.dtype)
-    out_no = _Sums.apply(shared[layer], weight_bt, bias_o, x.index_bt)
+    out_no = _Sums.apply(products_nko, weight_bt, bias_o, x.index_bt)
     return out_no.unflatten(0, x.index_bt.shape).transpose(1, 2)
 
 
@@ -151,16 +162,15 @@ class _Sums(torch.autograd.Function):
         inside_btk = _neighbours(torch.ones_like(index_bt, dtype=grad_no.dtype), taps)
         share_btk = inside_btk * _weights(weight_bt, grad_no, index_bt)[:, :, None]
         first_n = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
-        grad_products = torch.empty_like(products_nko)
-        for tap in range(taps):  # what a tap sees, the opposite one is seen by
-            other = taps - 1 - tap
-            grad_products[:, tap] = _bags(grad_no, place_btk[:, :, other].flatten(), share_btk[:, :, other].flatten(), first_n)
-        grad_weight = None
+        grad_products = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_products = torch.empty_like(products_nko)
+            for tap in range(taps):  # what a tap sees, the opposite one is seen by
+                place, share = (values_btk[:, :, taps - 1 - tap].flatten() for values_btk in (place_btk, share_btk))
+                grad_products[:, tap] = _bags(grad_no, place, share, first_n)
         if ctx.needs_input_grad[1]:
-            grad_weight, around = (
-                torch.zeros_like(weight_bt),
-                F.pad(grad_no.unflatten(0, index_bt.shape), (0, 0, taps // 2, taps // 2)),
-            )
+            grad_weight = torch.zeros_like(weight_bt)
+            around = F.pad(grad_no.unflatten(0, index_bt.shape), (0, 0, taps // 2, taps // 2))
             for tap in range(taps):
                 shown = around[:, taps - 1 - tap : taps - 1 - tap + size_t]
                 grad_weight += torch.linalg.vecdot(shown, products_nko[:, tap][index_bt])

@@ -51,14 +51,14 @@ class Dropout(nn.Dropout):
 
 
 def uniform(values: Tensor) -> Tensor:
-    """Numbers in [0, 1) in the shape of `values`, in single precision, drawn in the order in which these lie in memory."""
+    """Numbers in [0, 1) in the shape of `values`, (B, T) or (B, C, T), in single precision: time by time of each video."""
     size_b, *size = values.shape
     first, of = _part
+    back = (0, *range(values.ndim - 1, 0, -1))  # the axes of what is drawn, (B, T, C), in the order of `values`
     if values.device.type != "cpu":
-        return torch.rand(of or size_b, *size, device=values.device)[first : first + size_b]
+        return torch.rand(of or size_b, *size[::-1], device=values.device)[first : first + size_b].permute(back)
     key = int(torch.randint(2**63 - 1, ()))
-    drawn = torch.empty_like(values, dtype=torch.float32)
-    for number, place in enumerate(drawn, first):
-        lying = place.permute(sorted(range(place.ndim), key=lambda axis: -place.stride(axis)))
-        np.random.default_rng((key, number)).random(dtype=np.float32, out=lying.numpy())
-    return drawn
+    drawn = torch.empty(size_b, *size[::-1])
+    for number, place in enumerate(drawn.numpy(), first):
+        np.random.default_rng((key, number)).random(dtype=np.float32, out=place)
+    return drawn.permute(back)

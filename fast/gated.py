@@ -60,7 +60,10 @@ class GatedConv1d(Conv1d):
         """With weights, (K, B, O, T) of x times each of them; the products of x are shared."""
         weight_3oi = self.weight.to(x.dtype).permute(2, 0, 1)
         inputs = [x.transpose(1, 2), gates_bt3, weight_3oi, self.terms]
-        out = _GatedConvolution.apply(*inputs) if weight_kbt is None else _GatedBranches.apply(weight_kbt, *inputs)
+        if weight_kbt is None:
+            out = _GatedConvolution.apply(*inputs).unflatten(0, gates_bt3.shape[:2])
+        else:
+            out = _GatedBranches.apply(weight_kbt, *inputs)
         return (out if self.bias is None else out + self.bias.to(x.dtype)).transpose(-1, -2)
 
 
@@ -126,16 +129,15 @@ class _GatedConvolution(torch.autograd.Function):
             out_no = added(out_no, _gated(padded, gates_bt3, parts, tap, gated), kernel_3oi[tap].t())
         ctx.parts = parts
         ctx.save_for_backward(padded, gates_bt3, kernel_3oi)
-        return out_no.view(*x_bti.shape[:2], -1)
+        return out_no
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_bto: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, ...]:
         padded, gates, kernel = ctx.saved_tensors
         size_t = gates.shape[1]
         grad_x, grad_gates = torch.zeros_like(padded), torch.zeros_like(gates)
         grad_kernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
-        grad_no = grad_bto.flatten(0, 1)
         gated = torch.empty_like(padded[:, :size_t], memory_format=torch.contiguous_format)
         for tap in range(3):
             product(grad_no.t(), _gated(padded, gates, ctx.parts, tap, gated), out=grad_kernel[tap])

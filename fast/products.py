@@ -5,9 +5,9 @@ others it is the quicker one. So both are timed once per processor, and the envi
 
     mm      torch.mm
     onednn  oneDNN's inner product, by an operator of torch that is private; used only where it is there and computes the same
-    conv    no products: fast layers call torch's conv1d, as the layers of torch.nn do
+    conv    torch's conv1d in place of layers of kernel 3, as the layers of torch.nn do; torch.mm for the rest
 
-Small products, half precision on a CPU (which torch.mm hands to oneDNN) and double precision are always torch.mm.
+Small products, double precision, and half precision on a CPU (which torch.mm hands to oneDNN) are torch.mm's.
 """
 
 import contextlib
@@ -82,7 +82,7 @@ def _inner_product(left: Tensor, right: Tensor, bias: Tensor | None, total: Tens
 
 
 def _by_onednn(left: Tensor, right: Tensor) -> bool:
-    return library(left) == "onednn" and left.numel() * right.shape[1] >= SMALL
+    return left.dtype == torch.float32 and library(left) == "onednn" and left.numel() * right.shape[1] >= SMALL
 
 
 def _dense(matrix: Tensor) -> Tensor:
@@ -113,11 +113,16 @@ def _forced(device: torch.device) -> str | None:
 def has_onednn() -> bool:
     """Whether the private operator is there and computes what torch.mm does."""
     try:
-        left, right, bias = torch.rand(5, 7), torch.rand(7, 3), torch.rand(3)
+        left, right, bias = (_numbers(*shape) for shape in ((5, 7), (7, 3), (3,)))
         found = _inner_product(left, right, None, _inner_product(left, right, bias, None))
         return torch.allclose(found, 2 * (left @ right) + bias, rtol=1e-4)
     except (AttributeError, RuntimeError, TypeError):
         return False
+
+
+def _numbers(*shape: int) -> Tensor:
+    """Random, but not by torch's own generator, on which runs depend."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
 
 
 def _quickest(device: torch.device, dtype: torch.dtype) -> str:
@@ -125,17 +130,19 @@ def _quickest(device: torch.device, dtype: torch.dtype) -> str:
         return "mm"
     remembered = _remembered()
     machine = f"{_processor_of(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {dtype}{_told()}"
-    if remembered.get(machine) not in NAMES:
-        remembered[machine] = _probe(device, dtype)
-        with contextlib.suppress(OSError), atomic_write(_file()) as stream:
+    chosen = remembered.get(machine)
+    if not isinstance(chosen, str) or chosen not in NAMES or (chosen == "onednn" and not has_onednn()):
+        remembered[machine] = chosen = _probe(device, dtype)
+        with contextlib.suppress(OSError, RuntimeError), atomic_write(_file()) as stream:  # RuntimeError: no home
             json.dump(remembered, stream, indent=1)
-    return remembered[machine]
+    return chosen
 
 
 def _told() -> str:
-    """Environment variables that change what the libraries do."""
+    """Settings that change what the libraries do."""
+    precision = torch.get_float32_matmul_precision()
     told = [f", {name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if name in os.environ]
-    return "".join(told)
+    return "".join([f", precision {precision}"] * (precision != "highest") + told)
 
 
 def _file() -> Path:
@@ -151,12 +158,13 @@ def _remembered() -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _probe(device: torch.device, dtype: torch.dtype) -> str:
     """Time a convolution of kernel 3 and its two gradients by each library; takes a fifth of a second."""
     times, width = 256, 512
-    x = torch.rand(times, width, device=device, dtype=dtype)
-    weight = torch.rand(3 * width, width, device=device, dtype=dtype)  # of the three taps
-    grad = torch.rand(times, 3 * width, device=device, dtype=dtype)
+    shapes = ((times, width), (3 * width, width), (times, 3 * width))
+    x, weight, grad = (_numbers(*shape).to(device, dtype) for shape in shapes)  # the weight is that of three taps
 
     def by_mm() -> None:
         torch.mm(x, weight.t())
@@ -178,11 +186,10 @@ def _probe(device: torch.device, dtype: torch.dtype) -> str:
     if device.type == "cpu" and has_onednn():
         works["onednn"] = by_onednn
     best = dict.fromkeys(works, float("inf"))
-    with torch.enable_grad():
-        for turn in range(5):
-            for name, work in works.items():
-                seconds = _timed(work, device)
-                best[name] = min(best[name], seconds) if turn else best[name]  # the first turn prepares
+    for turn in range(5):
+        for name, work in works.items():
+            seconds = _timed(work, device)
+            best[name] = min(best[name], seconds) if turn else best[name]  # the first turn prepares
     best["conv"] *= SHARED
     return min(best, key=best.__getitem__)
 

@@ -8,7 +8,7 @@ Shapes: B videos, T times, N snippets of all videos, F features, K taps, O outpu
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+NO_BOXES: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
 MULTIPLICATIONS = (torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__)
 
 
@@ -28,7 +29,7 @@ class Snippets:
     weight_bt: Tensor | None = None
     boxes: tuple[NDArray[np.int64], ...] = ()  # (n, 2) of each video, first and last times between which it is to attend
     dtype: torch.dtype = torch.float32  # in which layers compute
-    shared: dict[nn.Module, Tensor] | None = field(default=None)  # products of the snippets with layers (N, K, O)
+    shared: dict[nn.Module, tuple[Any, Tensor]] | None = None  # of which state of a layer, and products with it (N, K, O)
 
     @classmethod
     def of(cls, x: "Tensor | Snippets", dtype: torch.dtype = torch.float32) -> "Snippets":
@@ -40,7 +41,11 @@ class Snippets:
             raise ValueError("Snippets.index_bt falls somewhere; gradients take it that it never does")
         return replace(x, parts=(x.table(),), dtype=dtype, shared={})
 
-    def to(self, device: torch.device) -> "Snippets":
+    def to(self, device: Any, *others: Any, **settings: Any) -> Any:
+        """The batch on another device; of a type, or with more arguments, the tensor, as torch has it."""
+        if others or settings or isinstance(device, (torch.dtype, Tensor)):
+            return self.dense().to(device, *others, **settings)
+        device = torch.device(device)
         if self.index_bt.device == device:
             return self
         parts = self.parts if self.parts[0].device == device else (self.table().to(device),)
@@ -71,11 +76,11 @@ class Snippets:
         return torch.Size((self.index_bt.shape[0], self.parts[0].shape[1], self.index_bt.shape[1]))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and pickling ask for what is not there
+        if name.startswith("__") or name in self.__dataclass_fields__:  # copying and pickling ask for what is not there
             raise AttributeError(name)
         return getattr(self.dense(), name)
 
-    def __mul__(self, weight: Any) -> Any:
+    def weighted(self, weight: Any) -> Any:
         """Weights (B, 1, T) give weighted snippets; anything else multiplies the tensor."""
         size_b, _, size_t = self.shape
         if not isinstance(weight, Tensor) or weight.shape != (size_b, 1, size_t):
@@ -83,13 +88,13 @@ class Snippets:
         weight_bt = weight.squeeze(1)
         return replace(self, weight_bt=weight_bt if self.weight_bt is None else self.weight_bt * weight_bt)
 
-    __rmul__ = __mul__
+    __mul__ = __rmul__ = weighted
 
     @classmethod
     def __torch_function__(cls, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in MULTIPLICATIONS and len(args) == 2 and not kwargs:
             left, right = args
-            return left * right if isinstance(left, Snippets) else right * left
+            return left.weighted(right) if isinstance(left, Snippets) else right.weighted(left)
         return function(*map(_as_tensor, args), **{name: _as_tensor(value) for name, value in (kwargs or {}).items()})
 
 
@@ -97,11 +102,14 @@ def _operator(name: str) -> Callable[..., Any]:
     return lambda self, *others: getattr(self.dense(), name)(*map(_as_tensor, others))
 
 
-for _name in ["add", "radd", "sub", "rsub", "truediv", "rtruediv", "matmul", "rmatmul", "pow", "neg", "getitem", "len"]:
+OPERATORS = ["add", "radd", "sub", "rsub", "truediv", "rtruediv", "floordiv", "mod", "matmul", "rmatmul", "pow", "rpow", "neg"]
+OPERATORS += ["abs", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "len"]
+for _name in OPERATORS:
     setattr(Snippets, f"__{_name}__", _operator(f"__{_name}__"))
 
 
 def _as_tensor(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_as_tensor, value))
-    return value.dense() if isinstance(value, Snippets) else value
+    # a copy, or a function that works in place would change the features of the run
+    return value.dense().clone() if isinstance(value, Snippets) else value

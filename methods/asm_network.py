@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fast.attention import NO_BOXES, Between, Inside, find_places
+from fast.attention import Between, Inside, find_places
 from fast.conv import Conv1d
 from fast.dropout import Dropout
-from fast.snippets import Snippets
+from fast.snippets import NO_BOXES, Snippets
 
 
 class Output(NamedTuple):
@@ -79,7 +79,7 @@ class ASMNet(nn.Module):
         size_b, size_t, _ = x_btd.shape
         p = self.dropout.p
         if not self.dropout.training or p in (0, 1):
-            return self.snippet_cls(self.dropout(x_btd))
+            return self.snippet_cls(self.dropped(x_btd))
         kept_bt = self.dropout(x_btd.new_ones(size_b, size_t))
         most = math.ceil(size_t * (1 - p) + 6 * (size_t * p * (1 - p)) ** 0.5)  # the same for all processes that share a batch
         if most > size_t or bool(((kept_bt > 0).sum(dim=1) > most).any()):
@@ -87,9 +87,12 @@ class ASMNet(nn.Module):
         time_bm = kept_bt.argsort(dim=1, descending=True, stable=True)[:, :most]
         flat = (time_bm + size_t * torch.arange(size_b, device=time_bm.device)[:, None]).flatten()
         x_bmd = (x_btd.flatten(0, 1)[flat] * kept_bt.flatten()[flat, None]).view(size_b, most, -1)
-        logits_bmc = self.snippet_cls(self.dropout(x_bmd))
-        everywhere = self.snippet_cls.bias.expand(size_b, size_t, -1)
+        logits_bmc = self.snippet_cls(self.dropped(x_bmd))
+        everywhere = self.snippet_cls(x_btd.new_zeros(1, 1, x_btd.shape[2])).expand(size_b, size_t, -1)
         return everywhere.scatter(1, time_bm[:, :, None].expand_as(logits_bmc), logits_bmc)
+
+    def dropped(self, x_btd: Tensor) -> Tensor:
+        return self.dropout(x_btd.transpose(1, 2)).transpose(1, 2)
 
     @staticmethod
     def video_score(cas_btc: Tensor, divisor: int) -> Tensor:

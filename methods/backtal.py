@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from config import BackTALConfig
 from device import DTYPES
-from fast.conv import Conv1d
+from fast.conv import Conv1d, at_least_single
 from fast.dropout import Dropout
 from fast.gated import GatedConv1d, Layout, affinities
 from fast.snippets import Snippets
@@ -61,7 +61,7 @@ class Classifier_Module(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, H, T) -> (B, T, C+1) in single precision."""
-        return self.conv(self.drop_out(hidden)).transpose(1, 2).to(self.conv.weight.dtype)
+        return at_least_single(self.conv(self.drop_out(hidden)).transpose(1, 2))
 
 
 class Embedding_Module(nn.Module):
@@ -73,7 +73,7 @@ class Embedding_Module(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, T) -> (B, T, E) unit vectors in the precision of the weights."""
-        hidden = self.lrelu(self.conv_1(x)).to(self.conv_2.weight.dtype)
+        hidden = at_least_single(self.lrelu(self.conv_1(x)))
         return F.normalize(self.conv_2(hidden).transpose(1, 2), dim=2)
 
 

@@ -1,6 +1,7 @@
 """Dropout is torch's Dropout to whoever looks for one, in all methods' networks."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -125,6 +126,17 @@ def test_weights_have_no_more_names_than_the_official_ones():
 def test_a_copied_network_draws_the_same():
     method = small("basnet")
     assert same(outputs(method, 3), outputs(copy.deepcopy(method), 3))
+
+
+def test_draws_do_not_depend_on_how_values_lie_in_memory():
+    """So a seed is the same run by every library, and after any layer."""
+    layer, found = Dropout(0.5), []
+    for order in itertools.permutations(range(3)):
+        values = torch.ones([(3, 4, 5)[axis] for axis in order]).permute([order.index(axis) for axis in range(3)])
+        assert values.shape == (3, 4, 5)
+        torch.manual_seed(0)
+        found.append(layer(values))
+    assert all(torch.equal(found[0], other) for other in found) and 0 < (found[0] == 0).float().mean() < 1
 
 
 def test_videos_of_a_shared_batch_draw_what_they_draw_in_the_whole():

@@ -88,11 +88,12 @@ def test_the_choice_is_probed_once_and_remembered(unforced, monkeypatch):
     assert choose(CPU) == chosen
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"other": "mm"}', "\0"])
+@pytest.mark.parametrize("content", ["", "[]", '{"other": "mm"}', "\0", '{"MACHINE": ["mm"]}', '{"MACHINE": "other"}'])
 def test_what_was_remembered_for_others_or_damaged_is_probed_anew(unforced, monkeypatch, content):
     monkeypatch.setattr(products, "_probe", lambda *_: "mm")
     unforced.parent.mkdir()
-    unforced.write_text(content)
+    machine = f"{products.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {torch.float32}"
+    unforced.write_text(content.replace("MACHINE", machine))
     assert choose(CPU) == "mm"
     assert "mm" in json.loads(unforced.read_text()).values()
 
