@@ -57,7 +57,7 @@ def uniform(values: Tensor) -> Tensor:
     back = (0, *range(values.ndim - 1, 0, -1))  # the axes of what is drawn, (B, T, C), in the order of `values`
     if values.device.type != "cpu":
         return torch.rand(of or size_b, *size[::-1], device=values.device)[first : first + size_b].permute(back)
-    key = int(torch.randint(2**63 - 1, ()))
+    key = int(torch.randint(2**63 - 1, (), generator=torch.default_generator))  # named, or --compile would draw otherwise
     drawn = torch.empty(size_b, *size[::-1])
     for number, place in enumerate(drawn.numpy(), first):
         np.random.default_rng((key, number)).random(dtype=np.float32, out=place)
