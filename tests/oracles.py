@@ -142,15 +142,16 @@ def suppress(segments, scores, threshold, pad, keeps_equal=False):
     order = sorted(range(len(scores)), key=lambda i: (scores[i], i), reverse=True)
     kept = []
     for i in order:
-        overlaps = [overlap(segments[j], segments[i], pad) for j in kept]
+        overlaps = [overlap(segments[j], segments[i], pad, keeps_equal) for j in kept]
         if all(value < threshold or (keeps_equal and value == threshold) for value in overlaps):
             kept.append(i)
     return kept
 
 
-def overlap(a, b, pad=0.0):
+def overlap(a, b, pad=0.0, keeps_equal=False):
     shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + pad)
-    union = (a[1] - a[0] + pad) + (b[1] - b[0] + pad) - shared
+    own, other = a[1] - a[0] + pad, b[1] - b[0] + pad
+    union = other - shared + own if keeps_equal else own + other - shared  # each in the order of its official code
     with np.errstate(all="ignore"):  # of two empty segments: 0/0 is nan, as the official codes have it
         return float(np.float64(shared) / union)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from config import make_config
@@ -324,6 +324,7 @@ def test_upsample_is_linear_interpolation(sequence, scale):
 segments = st.lists(st.tuples(st.integers(-5, 40), st.integers(-2, 10), st.integers(0, 5)), max_size=25)
 
 
+@example([(0, 5, 0), (0, 10, 0)], 0.5, 0.0, True, 1e300)  # an overlap that rounds to the threshold or above it
 @given(
     segments,
     st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
