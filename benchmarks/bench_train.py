@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine
-from benchmarks.steps import Layer, measured, side_by_side, stepper, timed
+from benchmarks.steps import Layer, in_turns, measured, side_by_side, stepper, timed
 from beside import Beside
 from config import Config, make_config
 from device import DTYPES, choose_device, choose_precision
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None, help="that evaluate beside the training")
     parser.add_argument("--scaling", action="store_true", help="also how a step grows with batch, times and classes")
+    parser.add_argument("--small", action="store_true", help="also steps of small networks")
     args = parser.parse_args()
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
@@ -99,6 +100,8 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
     print(f", on the GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "")
     if args.scaling:
         bench_scaling(config, device)
+    if args.small:
+        bench_small(config, device)
 
 
 def bench_step(name: str, config: Config, batch: Batch, device: torch.device, turns: int) -> float:
@@ -154,6 +157,25 @@ def bench_scaling(config: Config, device: torch.device) -> None:
         print(
             f"| {batch_size} | {times} | {classes} | {seconds:.3f} | {1e6 * seconds / (batch_size * times):.0f} |", flush=True
         )
+
+
+def bench_small(config: Config, device: torch.device) -> None:
+    """Steps of networks whose products are too small to matter, ours and plain."""
+    print("\n| channels | features | times | milliseconds a step | plain |\n| --- | --- | --- | --- | --- |")
+    for hidden, width, times in ((8, 12, 16), (64, 64, 100), (128, 64, 128), (256, 256, 750)):
+        small = replace(config, batch_size=16, hidden=hidden, len_feature=width, num_segments=times)
+        features = torch.rand(small.batch_size, times, width, device=device)
+        batch = Batch(Snippets.of(features), torch.eye(small.num_classes, device=device)[: small.batch_size])
+        plain = build_method(small)
+        plain.network.__class__ = PlainBaSNet
+        theirs: Any = features  # as in bench_step
+        works = {
+            "ours": stepper(build_method(small), batch, device, ours=True),
+            "plain": stepper(plain, batch._replace(snippets=theirs), device, ours=False),
+        }
+        best = in_turns(works, device, 50)
+        cells = (hidden, width, times, f"{1e3 * best['ours']:.1f}", f"{1e3 * best['plain']:.1f}")
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 if __name__ == "__main__":
