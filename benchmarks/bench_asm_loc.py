@@ -14,7 +14,7 @@ import torch
 from benchmarks.record import machine
 from benchmarks.steps import Layer, bare_products, in_turns, measured
 from config import ASMLocConfig, make_config
-from fast.attention import find_places
+from fast.attention import HEADS, Places, find_places
 from fast.snippets import Snippets
 from methods.asm_loc import losses
 from methods.asm_network import ASMNet
@@ -53,6 +53,7 @@ def main() -> None:
             *(Layer(count, args.hidden, args.hidden, 4) for count in (len(places.time_m), len(places.first_of_box))),
         ]
         bare = min(in_turns(bare_products(layers, CPU, torch.float32), CPU, args.turns).values())
+        bare += in_turns({"attention": attention_products(places, args.hidden)}, CPU, args.turns)["attention"]
         print(
             f"| {100 * covered:.0f} % | {plain:.2f} | {ours:.2f} | {plain / ours:.2f}x | {bare:.2f} | {ours / bare:.2f}x | "
             f"{plain_added:,.0f} | {added:,.0f} | "
@@ -68,6 +69,22 @@ def spread(times: int, count: int, coverage: float, seed: int) -> Indices:
     length = np.clip(np.round(mean * random.uniform(0.4, 1.6, count)), 1, times).astype(np.int64)
     first = random.integers(0, times - length + 1)
     return np.stack([first, first + length - 1], axis=1)
+
+
+def attention_products(places: Places, width: int) -> Callable[[], object]:
+    """The products of attention inside boxes itself, and of their gradients, as torch.bmm computes them."""
+    pairs = []
+    for places_gs, _ in places.runs:
+        groups, size = places_gs.shape
+        x = torch.rand(groups * HEADS, size, width // HEADS)
+        shares = torch.rand(groups * HEADS, size, size)
+        pairs += [(x, x.transpose(1, 2))] * 2 + [(shares, x)] * 4
+
+    def run() -> None:
+        for left, right in pairs:
+            torch.bmm(left, right)
+
+    return run
 
 
 def make_step(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace) -> Callable[[], object]:

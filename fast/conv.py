@@ -105,16 +105,16 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_bti: Tensor, weight_3oi: Tensor, bias_o: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_bti, weight_3oi)  # which others keep too, and not the padded copy of it
-        return _moved_on(_padded(x_bti), [weight_oi.t() for weight_oi in weight_3oi], bias_o, x_bti.shape[1])
+        return _moved_on(padded(x_bti).flatten(0, 1), [weight_oi.t() for weight_oi in weight_3oi], bias_o, x_bti.shape[1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_bto: Tensor) -> tuple[Tensor | None, ...]:
         x_bti, weight_3oi = ctx.saved_tensors
-        grad = _padded(grad_bto)
+        grad = padded(grad_bto).flatten(0, 1)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[1]:
-            x, grad_weight = _padded(x_bti), torch.empty_like(weight_3oi, memory_format=torch.contiguous_format)
+            x, grad_weight = padded(x_bti).flatten(0, 1), torch.empty_like(weight_3oi, memory_format=torch.contiguous_format)
             count = len(x) - 2
             for tap in range(3):
                 product(grad[1 : count + 1].t(), x[tap : tap + count], out=grad_weight[tap])
@@ -123,19 +123,22 @@ class _Convolution(torch.autograd.Function):
         return grad_x, grad_weight, grad_bto.sum((0, 1)) if ctx.needs_input_grad[2] else None
 
 
-def _padded(x_bti: Tensor) -> Tensor:
-    """(B*(T+2), I) with a row of zeros before and after each video."""
-    return F.pad(x_bti, (0, 0, 1, 1)).flatten(0, 1)
+def padded(x_bti: Tensor) -> Tensor:
+    """(B, T+2, I) with a row of zeros before and after each video; F.pad would fill all of it first."""
+    size_b, size_t, size_i = x_bti.shape
+    wider = x_bti.new_empty(size_b, size_t + 2, size_i)
+    wider[:, 0], wider[:, 1:-1], wider[:, -1] = 0, x_bti, 0
+    return wider
 
 
-def _moved_on(padded: Tensor, taps_io: list[Tensor], bias_o: Tensor | None, size_t: int) -> Tensor:
+def _moved_on(rows: Tensor, taps_io: list[Tensor], bias_o: Tensor | None, size_t: int) -> Tensor:
     """(B, T, O); the sums that reach from one video into the next are computed and left out."""
-    count = len(padded) - 2
-    out = product(padded[:count], taps_io[0], bias_o)
+    count = len(rows) - 2
+    out = product(rows[:count], taps_io[0], bias_o)
     for tap in (1, 2):
-        out = added(out, padded[tap : tap + count], taps_io[tap])
+        out = added(out, rows[tap : tap + count], taps_io[tap])
     size_o, between = out.shape[1], size_t + 2
-    found = out.as_strided((len(padded) // between, size_t, size_o), (between * size_o, size_o, 1))
+    found = out.as_strided((len(rows) // between, size_t, size_o), (between * size_o, size_o, 1))
     return found.data  # no view to autograd, which lets no view out of a Function be changed in place
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fast.conv import Conv1d
+from fast.conv import Conv1d, padded
 from fast.products import added, product
 
 Layout = Literal["official", "paper"]
@@ -122,40 +122,40 @@ class _GatedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_bti: Tensor, gates_bt3: Tensor, kernel_3oi: Tensor, parts: Sequence[Term]) -> Tensor:
-        padded = F.pad(x_bti, (0, 0, 1, 1))
+        wider = padded(x_bti)
         gated = torch.empty_like(x_bti, memory_format=torch.contiguous_format)
-        out_no = product(_gated(padded, gates_bt3, parts, 0, gated), kernel_3oi[0].t())
+        out_no = product(_gated(wider, gates_bt3, parts, 0, gated), kernel_3oi[0].t())
         for tap in (1, 2):
-            out_no = added(out_no, _gated(padded, gates_bt3, parts, tap, gated), kernel_3oi[tap].t())
+            out_no = added(out_no, _gated(wider, gates_bt3, parts, tap, gated), kernel_3oi[tap].t())
         ctx.parts = parts
-        ctx.save_for_backward(padded, gates_bt3, kernel_3oi)
+        ctx.save_for_backward(wider, gates_bt3, kernel_3oi)
         return out_no
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, ...]:
-        padded, gates, kernel = ctx.saved_tensors
+        wider, gates, kernel = ctx.saved_tensors
         size_t = gates.shape[1]
-        grad_x, grad_gates = torch.zeros_like(padded), torch.zeros_like(gates)
+        grad_x, grad_gates = torch.zeros_like(wider), torch.zeros_like(gates)
         grad_kernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
-        gated = torch.empty_like(padded[:, :size_t], memory_format=torch.contiguous_format)
+        gated = torch.empty_like(wider[:, :size_t], memory_format=torch.contiguous_format)
         for tap in range(3):
-            product(grad_no.t(), _gated(padded, gates, ctx.parts, tap, gated), out=grad_kernel[tap])
+            product(grad_no.t(), _gated(wider, gates, ctx.parts, tap, gated), out=grad_kernel[tap])
             product(grad_no, kernel[tap], out=gated.flatten(0, 1))
             for part in ctx.parts:
                 if part.tap == tap:
-                    shown = padded[:, tap : tap + size_t, part.channels]
+                    shown = wider[:, tap : tap + size_t, part.channels]
                     grad = gated[:, :, part.channels]
                     grad_gates[:, :, part.gate] += torch.linalg.vecdot(grad, shown)
                     grad_x[:, tap : tap + size_t, part.channels].addcmul_(grad, gates[:, :, part.gate, None])
         return grad_x[:, 1:-1], grad_gates, grad_kernel, None
 
 
-def _gated(padded: Tensor, gates_bt3: Tensor, parts: Sequence[Term], tap: int, out: Tensor) -> Tensor:
+def _gated(wider: Tensor, gates_bt3: Tensor, parts: Sequence[Term], tap: int, out: Tensor) -> Tensor:
     """(B * T, I) of what a tap looks at, every channel times its gate."""
     size_t = gates_bt3.shape[1]
     for part in parts:
         if part.tap == tap:
-            shown = padded[:, tap : tap + size_t, part.channels]
+            shown = wider[:, tap : tap + size_t, part.channels]
             torch.mul(shown, gates_bt3[:, :, part.gate, None], out=out[:, :, part.channels])
     return out.flatten(0, 1)
