@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, SupportsFloat
 
-from dataset.annotations import classes_of, read_database
-from dataset.clicks import ANNOTATORS, find_source
+from dataset.annotations import Database, classes_of, read_database
+from dataset.clicks import ANNOTATORS, find_source, read_clicks
 from dataset.facts import DEMOS, Dataset, dataset_facts
-from dataset.layouts import find_annotations, find_layout
+from dataset.layouts import Layout, find_annotations, find_layout
 from quirks import notes_on_lost, repaired
 from recipes import UNPUBLISHED
 from utils import UserError
@@ -166,8 +166,12 @@ class Config:
         return math.fsum(values) / len(values)
 
     def settled(self) -> "Config":
-        """The same with what depends on the files that are there."""
+        """Copy of the config with file-dependent settings resolved."""
         return self
+
+    def prepare_training(self, videos: list[Any], layout: Layout, database: Database) -> tuple[list[Any], list[str]]:
+        """What a method adds to the training videos, and lines that say so."""
+        return videos, []
 
     def record_average(self, record: Mapping[str, Any]) -> float:
         """The average in the authors' record; over all thresholds where these do not cover RECORD_AVERAGE."""
@@ -324,6 +328,10 @@ class BackTALConfig(Config):
     def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
         maps = {f"{float(tiou):.2f}": value for tiou, value in record["mAP"].items()}
         return f"Epoch: {epoch}\n" + average_and_maps(self.record_average(record), maps)
+
+    def prepare_training(self, videos: list[Any], layout: Layout, database: Database) -> tuple[list[Any], list[str]]:
+        clicks, said = read_clicks(videos, layout, self, database)
+        return [dataclasses.replace(video, clicks=clicks[video.name]) for video in videos], [said]
 
     def settled(self) -> "BackTALConfig":
         root = Path(self.data_path)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compiled import compiled, inner
+from eval.compiled import compiled, inner
 from utils import cores
 
 FloatArray = NDArray[np.floating]

@@ -7,20 +7,20 @@ from argparse import Namespace
 
 import torch
 
-from checkpoint import TrainingState, load_file, load_network
 from config import Config, make_config
 from dataset.check import quick_check
+from dataset.draws import make_draws
 from dataset.make_demo import ensure_demo
-from device import DTYPES, choose_device, choose_precision
-from draws import make_draws
+from dataset.store import open_store
+from engine.checkpoint import TrainingState, load_file, load_network
+from engine.device import DTYPES, choose_device, choose_precision
+from engine.files import RunFiles, locked
+from engine.recorder import Recorder
+from engine.seeds import train_seeds
+from engine.team import Team
 from fast import products
-from methods import build_method
+from methods.base import build_method
 from options import parse_args, tell_settings
-from outputs import RunFiles, locked
-from recorder import Recorder
-from seeds import train_seeds
-from store import open_store
-from team import Team
 from test import Judge
 from thumos_features import Data, fingerprint, load_data
 from train import fit, make_optimizer

@@ -92,9 +92,10 @@ def write_per_class(path: Path, frame: "pandas.DataFrame") -> None:
 def evaluate_network(args: Namespace) -> None:
     """Evaluate a checkpoint, or the activations that one was seen to have."""
     from dataset.make_demo import ensure_demo
-    from device import choose_device, choose_precision
-    from eval.report import per_class, per_class_text, report
-    from outputs import locked, record_of, set_aside
+    from engine.device import choose_device, choose_precision
+    from engine.files import locked, record_of, set_aside
+    from engine.report import report
+    from eval.report import per_class, per_class_text
     from test import as_table
 
     ensure_demo(args.dataset, args.data_path)
@@ -129,10 +130,10 @@ def evaluate_network(args: Namespace) -> None:
 
 def evaluate_now(config: Config, device: "torch.device", saved: str | None, save: str | None) -> "Evaluation":
     """The evaluation of `saved` activations or of the config's checkpoint."""
-    from checkpoint import load_network
     from dataset.check import durations, first_of_each
-    from methods import build_method
-    from store import Files
+    from dataset.store import Files
+    from engine.checkpoint import load_network
+    from methods.base import build_method
     from test import compute_activations, detect, read_activations, save_activations, score, take_steps
     from thumos_features import load_data, load_database, multi_hot, test_truth
 

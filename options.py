@@ -15,8 +15,9 @@ from config import parse_schedule
 from dataset.clicks import ANNOTATORS, SOURCES
 from dataset.facts import KNOWN
 from dataset.layouts import LAYOUTS
+from eval.names import did_you_mean
 from recipes import METHODS, Settings, origin, recipe, recipe_name, shipped
-from utils import UserError, did_you_mean, say_now
+from utils import UserError, say_now
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,41 +18,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from config import BackTALConfig, Config, where_to_get
+from config import Config, where_to_get
 from dataset.annotations import Database, check_labels, duration_of, read_database, subset_name
-from dataset.clicks import read_clicks
+from dataset.draws import Draws
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import Layout, find_layout, spelled, split_names
-from draws import Draws, Indices
+from dataset.store import Store
+from dataset.video import Floats, Indices, Video
+from eval.names import spellings
 from eval.table import Table, digest, read_ground_truth
 from fast.snippets import NO_BOXES, Snippets
-from utils import UserError, listing, spellings
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Video:
-    """One video of any layout. `read` takes its features from disk, every value checked."""
-
-    name: str  # as the annotations spell it
-    num_seg: int  # L
-    label_c: Floats
-    annotations: list[dict[str, Any]]
-    fps: float
-    snippet_frames: int
-    duration: float | None  # seconds, by the feature file where it tells them, else by the annotations
-    timed: bool  # whether its duration says how long it is, and not its rows
-    width: int  # of one stream
-    files: tuple[Path, ...]
-    read: Callable[[], Floats]  # (L, F)
-    frames: int | None = None  # of the video, where a file tells
-    annotated_duration: float | None = None
-    clicks: tuple[float, ...] = ()  # where annotators clicked on background, as shares of its length
-
-    @property
-    def seconds(self) -> float:
-        return self.duration if self.timed and self.duration else self.num_seg * self.snippet_frames / self.fps
+from utils import UserError, listing
 
 
 class Mixture(NamedTuple):
@@ -110,13 +86,6 @@ def interpolated(num_seg: int, times: int) -> Mixture:
     share_t = (place_t - left_t).astype(np.float32)
     rows_tk = np.stack([left_t, np.minimum(left_t + 1, num_seg - 1)], axis=1)
     return Mixture(rows_tk, np.stack([1 - share_t, share_t], axis=1))
-
-
-class Store(Protocol):
-    """Features of all videos of a run (store.py)."""
-
-    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
-        """What shows row `index[b][t]` of video b at time t."""
 
 
 def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Snippets:
@@ -192,19 +161,13 @@ def load_data(config: Config, subsets: Sequence[str] = ("train", "test")) -> Dat
         with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
             opened = partial(open_video, layout=layout, config=config, database=database)
             videos[subset] = list(pool.map(opened, *zip(*found.files.items(), strict=True)))
-        if subset == "train" and isinstance(config, BackTALConfig):
-            videos[subset], said = with_clicks(videos[subset], layout, config, database)
-            lines.append(said)
+        if subset == "train":
+            videos[subset], said = config.prepare_training(videos[subset], layout, database)
+            lines += said
         lines.append(found.summary(layout, videos[subset]))
         tested = [*found.files, *found.missing]
     truth = test_truth(database, config, tested)
     return Data(videos["train"], videos["test"], truth, "\n".join(lines))
-
-
-def with_clicks(videos: list[Video], layout: Layout, config: BackTALConfig, database: Database) -> tuple[list[Video], str]:
-    """The videos with the clicks that the config wants, and a line on these."""
-    clicks, said = read_clicks(videos, layout, config, database)
-    return [replace(video, clicks=clicks[video.name]) for video in videos], said
 
 
 REMEDY = " Or work without these videos: --missing drop."

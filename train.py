@@ -1,103 +1,34 @@
-"""BaS-Net's loss, and the optimizer and training loop that serve every method.
+"""The optimizer and the training loop that serve every method; BaS-Net's loss is imported from here, as in its own code.
 
 Shapes: B batch, T time, C action classes.
 """
 
+import importlib
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from checkpoint import TrainingState
 from config import Config
+from engine.checkpoint import TrainingState
+from engine.recorder import Recorder, due
+from engine.team import Team
+from fast.adam import Adam
 from fast.dropout import part_of_batch
-from methods import Method, Stepwise
-from recorder import Recorder, due
-from team import Team
+from methods.base import Method, Stepwise
+from methods.losses import BaS_Net_loss as BaS_Net_loss
 from test import Activations, compute_activations
 from thumos_features import Batch, Data, Store, Video, training_batch
 from utils import Stopped, StopSignal
 
 
-class BaS_Net_loss(nn.Module):
-    """Both branches' video classification and the filter's L1 norm (docs/basnet.md, section 3)."""
-
-    def __init__(self, alpha: float, reduction: str = "mean"):
-        super().__init__()
-        self.alpha, self.reduction = alpha, reduction
-
-    def forward(
-        self, score_base: Tensor | None, score_supp: Tensor | None, fore_weights: Tensor | None, label: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        zero = label.new_zeros(())
-        has_background = score_base is None or score_base.shape[1] > label.shape[1]
-        loss_base = zero if score_base is None else self._classification(score_base, label, 1.0 if has_background else None)
-        loss_supp = zero if score_supp is None else self._classification(score_supp, label, 0.0)
-        loss_norm = zero if fore_weights is None else fore_weights.abs().sum(dim=1).mean()
-        total = loss_base + loss_supp + self.alpha * loss_norm
-        return total, {"loss_base": loss_base, "loss_supp": loss_supp, "loss_norm": loss_norm, "loss_total": total}
-
-    def _classification(self, score: Tensor, label: Tensor, background: float | None) -> Tensor:
-        """Binary cross-entropy with the label normalised to sum 1, background class included where there is one."""
-        if background is not None:
-            label = torch.cat([label, label.new_full((len(label), 1), background)], dim=1)
-        return cross_entropy(score, label / label.sum(dim=1, keepdim=True), self.reduction)
-
-
-def cross_entropy(score: Tensor, target: Tensor, reduction: str) -> Tensor:
-    """Binary cross-entropy over videos and classes, or times the number of classes: `classsum`."""
-    # torch's function raises on NaN, on a GPU for good; the added zero shows a NaN in the loss instead
-    mean = F.binary_cross_entropy(score.nan_to_num(nan=0.5), target) + 0 * score.sum()
-    return mean * score.shape[1] if reduction == "classsum" else mean
-
-
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
     rate, decay = config.learning_rates[0], config.weight_decay
     return Adam(network.parameters(), lr=rate, weight_decay=decay)
-
-
-class Adam(torch.optim.Adam):
-    """Fused, on tensors as they lie in memory.
-
-    Of a gradient whose axes lie in another order, torch's kernel for CPUs makes a copy, which takes several times as long as
-    the update and is not used.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-
-    def step(self, closure: Any = None) -> Any:
-        assert closure is None  # it would see flat weights
-        all_of_them = [parameter for group in self.param_groups for parameter in group["params"]]
-        seen = [(p, p.shape, p.stride()) for p in all_of_them if p.grad is not None and p.device.type == "cpu"]
-        try:
-            for parameter, *_ in seen:
-                self._view(parameter, (parameter.numel(),), (1,))
-            return super().step()
-        finally:
-            for parameter, shape, stride in seen:
-                self._view(parameter, shape, stride)
-                torch.autograd.graph.increment_version(parameter)  # which changes of `data` do not
-
-    def _view(self, parameter: nn.Parameter, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
-        """See the memory of a parameter, its gradient and its moments in another shape."""
-
-        def view(values: Tensor) -> Tensor:
-            if values.stride() != parameter.stride():
-                values = torch.empty_like(parameter).copy_(values)
-            return values.as_strided(shape, stride)
-
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        state.update({key: view(state[key]) for key in ("exp_avg", "exp_avg_sq") if key in state})
-        parameter.grad = None  # or the parameter could not have another shape
-        parameter.data, parameter.grad = view(parameter.data), view(gradient)
 
 
 class Loss(nn.Module):
@@ -202,7 +133,5 @@ def fit(
             recorder.finish()
 
 
-if __name__ == "__main__":  # the command of UM's second implementation
-    from leftthomas import run_train
-
-    run_train()
+if __name__ == "__main__":  # `python train.py` is the command of UM's second implementation, in tools/leftthomas.py
+    importlib.import_module("tools.leftthomas").run_train()

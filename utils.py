@@ -1,7 +1,6 @@
 """Small helpers with no better home: the user's mistakes, atomic files, signals."""
 
 import contextlib
-import difflib
 import errno
 import io
 import json
@@ -11,7 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -183,19 +182,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spellings(video: str) -> tuple[str, str, str]:
-    """A video's name, with and without the `v_` that ActivityNet's files begin with and its annotations leave out."""
-    return video, f"v_{video}", video.removeprefix("v_")
-
-
 def listing(names: list[str], most: int = 5) -> str:
     """`a, b, c and 7 more`: names for a message that stays one screen long."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """` Did you mean X?` for the end of a message, or nothing where no name is near."""
-    spelt = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), spelt, n=1)
-    return f" Did you mean {spelt[near[0]]}?" if near else ""

@@ -19,11 +19,11 @@ import torch
 
 from config import Config, make_config
 from dataset.check import check
+from dataset.draws import Draws
 from dataset.facts import THUMOS14_CLASSES
-from draws import Draws
-from methods import build_method
+from dataset.store import open_store
+from methods.base import build_method
 from options import parse_args
-from store import open_store
 from tests import oracles
 from thumos_features import load_data, training_batch
 

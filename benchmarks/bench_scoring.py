@@ -18,7 +18,7 @@ from eval.eval_detection import TIOU_THUMOS, detection_map
 from eval.proposals import average_recall
 from eval.table import read_ground_truth, read_predictions
 from localize import localize, localize_all
-from methods import Arrays, build_method
+from methods.base import Arrays, build_method
 from options import parse_args
 from tests import oracles
 

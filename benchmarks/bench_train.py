@@ -19,15 +19,15 @@ import torch
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine
 from benchmarks.steps import Layer, in_turns, measured, side_by_side, stepper, timed
-from beside import Beside
 from config import Config, make_config
-from device import DTYPES, choose_device, choose_precision
-from draws import Draws
+from dataset.draws import Draws
+from dataset.store import open_store
+from engine.device import DTYPES, choose_device, choose_precision
+from engine.workers import Beside
 from fast import products
 from fast.snippets import Snippets
-from methods import build_method
+from methods.base import build_method
 from options import parse_args
-from store import open_store
 from test import Activations, Evaluation, Judge, compute_activations
 from tests.oracles import PlainBaSNet
 from thumos_features import Batch, load_data, training_batch

@@ -17,11 +17,11 @@ from benchmarks.bench_scoring import once
 from benchmarks.record import machine
 from benchmarks.steps import Layer, side_by_side, stepper
 from config import UMConfig, make_config
-from device import choose_device
+from engine.device import choose_device
 from eval.eval_detection import detection_map
 from fast.snippets import Snippets
 from localize import localize_all
-from methods import Arrays
+from methods.base import Arrays
 from methods.um import UM
 from options import parse_args
 from test import as_table

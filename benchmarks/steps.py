@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from checkpoint import TrainingState
-from draws import Draws
+from dataset.draws import Draws
+from engine.checkpoint import TrainingState
+from engine.team import Team
 from fast import products
-from methods import Method
-from team import Team
+from fast.adam import Adam
+from methods.base import Method
 from thumos_features import Batch
-from train import Adam, Loss, train_step
+from train import Loss, train_step
 
 
 class Layer(NamedTuple):

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from utils import UserError, did_you_mean, listing, read_json
+from eval.names import did_you_mean
+from utils import UserError, listing, read_json
 
 Database = dict[str, Any]
 

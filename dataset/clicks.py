@@ -11,15 +11,41 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dataset.annotations import Database
 from dataset.layouts import Layout
-from utils import UserError, listing, read_text, spellings
+from eval.names import spellings
+from utils import UserError, listing, read_text
 
 if TYPE_CHECKING:
-    from config import BackTALConfig
-    from thumos_features import Video
+    from dataset.video import Video
+
+
+class Settings(Protocol):
+    """What the flags say of clicks, and what they depend on."""
+
+    @property
+    def clicks(self) -> str: ...
+    @property
+    def clicks_described(self) -> str: ...
+    @property
+    def annotator(self) -> str | None: ...
+    @property
+    def click_seed(self) -> int: ...
+    @property
+    def clicks_per_gap(self) -> int: ...
+    @property
+    def click_noise(self) -> float: ...
+    @property
+    def click_miss(self) -> float: ...
+    @property
+    def data_path(self) -> str: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def num_segments(self) -> int: ...
+
 
 Clicks = dict[str, tuple[float, ...]]  # by video, as shares of its length
 
@@ -59,7 +85,7 @@ def human_files(root: Path, annotator: str | None) -> list[Path]:
     return [folder / f"THUMOS14_Background-Click-Annotation_{name}.txt" for name in chosen]
 
 
-def read_clicks(videos: Sequence["Video"], layout: Layout, config: "BackTALConfig", database: Database) -> tuple[Clicks, str]:
+def read_clicks(videos: Sequence["Video"], layout: Layout, config: Settings, database: Database) -> tuple[Clicks, str]:
     """The clicks of every training video, and what there is to say of them."""
     if config.clicks == "npz":
         clicks = {video.name: _labelled_rows(video, config.num_classes) for video in videos}
@@ -155,7 +181,7 @@ def _labelled_rows(video: "Video", background: int) -> tuple[float, ...]:
 # ------------------------------------------------------------------------------------------------------- simulation
 
 
-def simulate(video: "Video", config: "BackTALConfig") -> tuple[float, ...]:
+def simulate(video: "Video", config: Settings) -> tuple[float, ...]:
     """Clicks at even chances in each gap between actions, by a generator of the video's own.
 
     `--click_miss` is the share of gaps that the annotator passes over, `--click_noise` the deviation of the hand, in seconds.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import UserError, did_you_mean, listing, read_json
+from eval.names import did_you_mean
+from utils import UserError, listing, read_json
 
 THUMOS14_CLASSES = (
     "BaseballPitch", "BasketballDunk", "Billiards", "CleanAndJerk", "CliffDiving", "CricketBowling", "CricketShot",

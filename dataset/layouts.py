@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from dataset.facts import Dataset
-from utils import UserError, listing, read_text, spellings
+from eval.names import spellings
+from utils import UserError, listing, read_text
 
 STREAMS = ("rgb", "flow")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compiled import compiled, inner
+from eval.compiled import compiled, inner
 from eval.table import (
     Codes,
     Floats,

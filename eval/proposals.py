@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiled import compiled
+from eval.compiled import compiled
 from eval.table import Codes, Floats, InputError, Table, video_places
 
 TIOU = np.linspace(0.5, 0.95, 10)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from eval.eval_detection import DetectionScore, checked_thresholds, score_tables
+from eval.names import did_you_mean
 from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, rows_of, size
 from eval.thumos_kit import kit_ap, read_annotations
-from utils import did_you_mean
 
 
 @dataclass(frozen=True)

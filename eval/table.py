@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils import spellings
+from eval.names import spellings
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compiled import compiled, inner
+from eval.compiled import compiled, inner
 from eval.table import Codes, Floats, InputError, Table, columns, places, read_text, short
-from utils import atomic_write
 
 CLASS_IDS = {  # numbers of the classes in UCF-101
     "BaseballPitch": 7,
@@ -165,11 +164,15 @@ def write_kit(path: str | Path, table: Table) -> None:
         raise InputError(f"{path}: the video name {spaced[0]!r} is empty or has spaces; the kit's lines are cut at spaces.")
     if len(table.scores) != len(table) or not (np.isfinite(table.scores).all() and np.isfinite(table.segments).all()):
         raise InputError(f"{path}: scores are missing, or a score or time is not finite; expected detections, all finite.")
-    with atomic_write(path) as stream:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.part")  # so that `path` is whole or not there
+    with open(half, "w", encoding="utf-8") as stream:
         for v, c, (start, end), score in zip(
             table.video.tolist(), table.label.tolist(), table.segments.tolist(), table.scores.tolist(), strict=True
         ):
             stream.write(f"{table.videos[v]} {start!r} {end!r} {CLASS_IDS[table.labels[c]]} {score!r}\n")
+    half.replace(path)
 
 
 def read_annotations(folder: str | Path) -> tuple[Table, Table]:

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from checkpoint import load_file, network_weights
 from config import ASMLocConfig
-from device import DTYPES
+from engine.checkpoint import load_file, network_weights
+from engine.device import DTYPES
 from fast.snippets import Snippets
 from localize import Curves, Detections, Sweep, localize_all
-from methods import Arrays
 from methods.asm_network import ASMNet, Output
+from methods.base import Arrays
 from methods.segments import Plan, at_random, uniform
 from thumos_features import Batch, Mixture, Shown, Video
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from config import BackTALConfig
-from device import DTYPES
+from engine.device import DTYPES
 from fast.conv import Conv1d, at_least_single
 from fast.dropout import Dropout
 from fast.gated import GatedConv1d, Layout, affinities
 from fast.snippets import Snippets
 from localize import Curves, Sweep, min_max
-from methods import Arrays
+from methods.base import Arrays
 from model import Filter_Module
 from thumos_features import Batch, Mixture, Video, interpolated
 

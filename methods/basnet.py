@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from config import BaSNetConfig
-from device import DTYPES
+from engine.device import DTYPES
 from fast.dropout import as_torch
 from fast.snippets import Snippets
 from localize import Curves, Sweep, min_max
-from methods import Arrays
+from methods.base import Arrays
+from methods.losses import BaS_Net_loss
 from model import BaS_Net, evaluated_branch
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
-from train import BaS_Net_loss
 
 
 class BaSNet:

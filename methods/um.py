@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from config import UMConfig
-from device import DTYPES
+from engine.device import DTYPES
 from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
 from localize import Curves, Sweep, min_max
-from methods import Arrays
+from methods.base import Arrays
+from methods.losses import cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
-from train import cross_entropy
 
 
 class CAS_Module(nn.Module):

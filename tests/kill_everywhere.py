@@ -20,9 +20,9 @@ import torch
 import torch._dynamo
 from conftest import TINY
 
-import checkpoint
 import main
-import outputs
+from engine import checkpoint
+from engine import files as outputs
 from options import parse_args
 from utils import UserError
 

@@ -25,7 +25,7 @@ def sample_rows(num_seg, rows, choice):
 
 def per_item_batch(videos, config, iteration):
     """One batch as a data loader of one process makes it: each item reads its files and draws row by row."""
-    from draws import ROWS, batch_videos, random_state
+    from dataset.draws import ROWS, batch_videos, random_state
 
     items = []
     for v in batch_videos(len(videos), config.batch_size, iteration, 0, "B6" not in config.repaired):

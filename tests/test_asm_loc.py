@@ -20,25 +20,26 @@ from test_resume import kept_bytes, records
 
 import main
 import main_eval
-import recorder
 import train
-from checkpoint import TrainingState
 from config import make_config, parse_thresholds
-from draws import Draws
+from dataset.draws import Draws
+from dataset.store import Files
+from engine import recorder
+from engine.checkpoint import TrainingState
+from engine.team import Team
 from eval.table import read_ground_truth
+from fast.adam import Adam
 from fast.attention import find_places
 from fast.snippets import Snippets
 from localize import Detections, localize
-from methods import build_method
 from methods.asm_loc import losses
 from methods.asm_network import ASMNet
+from methods.base import build_method
 from methods.segments import Plan, at_random, stretched, uniform
 from options import parse_args
-from store import Files
-from team import Team
 from test import compute_activations, score
 from thumos_features import Batch, Video, load_data, rows_shown, training_batch
-from train import Adam, Loss, make_optimizer, train_step
+from train import Loss, make_optimizer, train_step
 from utils import Stopped, UserError
 
 

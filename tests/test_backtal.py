@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from checkpoint import load_network
 from config import make_config, parse_schedule
-from draws import Draws
+from dataset.draws import Draws
+from dataset.store import Files
+from engine.checkpoint import load_network
+from fast.adam import Adam
 from fast.gated import GatedConv1d, affinities, terms
 from localize import localize, resize
-from methods import build_method
 from methods.backtal import BackTALLoss, BackTALNetwork, Output
+from methods.base import build_method
 from options import parse_args
 from quirks import REPAIRABLE
-from store import Files
 from test import as_json, detect, read_activations
 from thumos_features import Video, interpolated, load_database, training_batch
-from train import Adam
 from utils import UserError
 
 PRESENT = {
@@ -517,7 +517,16 @@ def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     assert as_json(detect(method, activations), config.classes) == json.loads(detections), "to the last bit"
     with pytest.raises(UserError, match="--affinity_layout official there, paper here"):
         load_network(method.network, last, replace(config, affinity_layout="paper"))
-    line = [sys.executable, "plot.py", *RUN, f"--data_path={tiny}", *TINY, f"--model_file={last}", f"--figure={tmp_path}/v.png"]
+    line = [
+        sys.executable,
+        "-m",
+        "tools.plot",
+        *RUN,
+        f"--data_path={tiny}",
+        *TINY,
+        f"--model_file={last}",
+        f"--figure={tmp_path}/v.png",
+    ]
     subprocess.run(line, cwd=ROOT, env=one_thread(), check=True)
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, command, one_thread
 from test_resume import kept_bytes
 
-from beside import PER_WORKER, Beside
+from engine.workers import PER_WORKER, Beside
 from utils import UserError
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from checkpoint import load_file, load_weights, network_weights
+from engine.checkpoint import load_file, load_weights, network_weights
 from model import BaS_Net
 from utils import UserError
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 CODE = "import sys; sys.path.insert(0, {root!r}); import example; print(example.double(21)); example.double(21.0)"
-KERNEL = "from compiled import compiled\n\n\n@compiled\ndef double(x: int) -> int:\n    return 2 * x\n"
+KERNEL = "from eval.compiled import compiled\n\n\n@compiled\ndef double(x: int) -> int:\n    return 2 * x\n"
 ROOT = Path(__file__).resolve().parent.parent
 
 

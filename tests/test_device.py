@@ -9,7 +9,7 @@ import torch
 from test_resume import records
 from test_snippets import outputs_and_gradients, shown
 
-from device import DTYPES, choose_device, choose_precision
+from engine.device import DTYPES, choose_device, choose_precision
 from model import BaS_Net
 from utils import UserError
 
@@ -42,7 +42,7 @@ def test_half_precisions_round_and_nothing_else(precision, tolerance):
 
 def test_a_processor_that_does_not_do_what_it_announces(monkeypatch):
     answers = [False, True, False, False]
-    monkeypatch.setattr("device.multiplies", lambda _: answers.pop(0))
+    monkeypatch.setattr("engine.device.multiplies", lambda _: answers.pop(0))
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert choose_precision("bf16", CPU) == "bf16" and "ONEDNN_MAX_CPU_ISA" in os.environ
     with pytest.raises(UserError, match="does not execute it"):

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 import main
 import train
 from config import make_config
-from draws import make_draws
+from dataset.draws import make_draws
 from options import parse_args
 from thumos_features import load_data
 from utils import UserError

@@ -11,7 +11,7 @@ from torch import nn
 from config import make_config
 from fast.dropout import Dropout, as_torch, by_video, part_of_batch
 from fast.snippets import Snippets
-from methods import build_method
+from methods.base import build_method
 from model import CAS_Module
 from options import parse_args
 

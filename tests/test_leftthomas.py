@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT, TINY, one_thread
 
 from config import make_config, parse_thresholds
-from leftthomas import read_flags, threshold_list
+from tools.leftthomas import read_flags, threshold_list
 from utils import UserError
 
 RUN = ["--num_iter=4", "--eval_iter=2", "--seed=0", "--lr=0.01"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from config import make_config
 from localize import Curves, Sweep, localize, localize_all, min_max, resize, suppress, upsample
-from methods import build_method
+from methods.base import build_method
 from options import parse_args
 
 CASES = {

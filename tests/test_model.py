@@ -11,8 +11,9 @@ import torch
 from matching import settled, settled_entries
 from oracles import official_draws
 
+from fast.adam import Adam
 from model import BaS_Net, evaluated_branch
-from train import Adam, BaS_Net_loss
+from train import BaS_Net_loss
 
 FORWARD, LOSSES = 1e-5, 1e-6  # tolerances: twice and four times what processors have differed by (docs/basnet.md, section 7)
 SIZES = {"t100": (64, 100, [(1, 1.0), (2, 1.5), (3, 2.0), (4, 1.0)], 21), "t750": (2048, 750, [(1001, 1.0), (1002, 2.0)], 11)}

@@ -8,10 +8,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from config import make_config
+from engine.files import record_of, set_aside
 from eval.eval_detection import ANETdetection, detection_map
 from eval.report import averages_from, figures, table
 from options import parse_args
-from outputs import record_of, set_aside
 from test import Evaluation
 
 

@@ -9,11 +9,11 @@ from conftest import make_tiny
 from test_localize import detections, golden_activations
 
 from config import Config, make_config, parse_schedule
+from dataset.draws import ROWS, SHUFFLE, batch_videos, random_state
 from dataset.facts import KNOWN
-from draws import ROWS, SHUFFLE, batch_videos, random_state
 from fast.snippets import Snippets
 from localize import upsample
-from methods import build_method
+from methods.base import build_method
 from options import parse_args
 from quirks import REPAIRABLE
 from recipes import OFFICIAL_NUMBERS

@@ -12,8 +12,8 @@ from conftest import ROOT, command, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from config import make_config
+from engine.files import RunFiles
 from options import parse_args
-from outputs import RunFiles
 
 RUN = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", "2"]
 

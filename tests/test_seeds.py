@@ -15,9 +15,9 @@ import pytest
 import torch
 from conftest import ROOT, TINY, command, one_thread
 
-import seeds
-from checkpoint import MAY_DIFFER
 from config import make_config
+from engine import seeds
+from engine.checkpoint import MAY_DIFFER
 from options import parse_args
 from utils import UserError
 

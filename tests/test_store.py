@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import TINY
 
-import store
 from config import make_config
-from draws import Draws
-from methods import build_method
+from dataset import store
+from dataset.draws import Draws
+from dataset.store import Files, Matrix, open_store
+from methods.base import build_method
 from options import parse_args
-from store import Files, Matrix, open_store
 from thumos_features import load_data, training_batch
 from utils import UserError
 

@@ -14,12 +14,12 @@ from conftest import ROOT, TINY, command, one_thread
 from matching import assert_match, rows_of_file
 from test_resume import records
 
-from checkpoint import load_network
 from config import make_config
-from methods import build_method
+from dataset.store import Files
+from engine.checkpoint import load_network
+from engine.team import Team
+from methods.base import build_method
 from options import parse_args
-from store import Files
-from team import Team
 from test import compute_activations
 from thumos_features import load_data
 

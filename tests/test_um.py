@@ -19,14 +19,14 @@ from matching import assert_match, settled, settled_entries
 from test_localize import UM as POSTPROCESSED
 from test_localize import as_rows, assert_same
 
-from checkpoint import load_network
 from config import make_config
 from dataset.annotations import read_database
+from engine.checkpoint import load_network
 from eval.eval_detection import detection_map, score_tables
 from eval.table import read_ground_truth
 from fast.snippets import Snippets
 from localize import localize
-from methods import build_method
+from methods.base import build_method
 from methods.um import UM, UMNetwork
 from options import build_parser, parse_args
 from test import Judge

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
-from draws import Draws
+from dataset.draws import Draws
 from utils import UserError, atomic_write, listing, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.

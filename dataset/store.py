@@ -9,17 +9,25 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from config import Config
+from dataset.video import Indices, Video
 from fast.snippets import Snippets
-from thumos_features import Indices, Store, Video
 from utils import UserError, atomic_write
 
 GIB = 2**30
+
+
+class Store(Protocol):
+    """Features of all videos of a run: `Matrix` or `Files`."""
+
+    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
+        """What shows row `index[b][t]` of video b at time t."""
 
 
 class Matrix:

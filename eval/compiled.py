@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 
 # Divisions by zero give inf and nan as in numpy; threads run side by side. Nothing that would change a rounding is allowed.
 inner = numba.njit(nogil=True, error_model="numpy")  # for functions that kernels call
@@ -30,6 +31,8 @@ class compiled:
         self.fast, self.cached = inner(self.plain), False
 
     def __call__(self, *args: Any) -> Any:
+        if numba.config.DISABLE_JIT:  # numpy's records have attributes, as numba's do, in this kind of array alone
+            return self.plain(*(arg.view(np.recarray) if getattr(arg, "dtype", np.dtype(float)).names else arg for arg in args))
         if not self.ready:
             self._announce()
         try:
@@ -44,8 +47,6 @@ class compiled:
 
     def _announce(self) -> None:
         """Say that the next call takes long, if nothing of this kernel is in the cache."""
-        if not hasattr(self.fast, "stats"):  # NUMBA_DISABLE_JIT
-            return
         folder, name = self.fast.stats.cache_path, f"*.{self.plain.__name__}-{self.plain.__code__.co_firstlineno}.*.nbi"
         if not compiled.announced and not (folder and any(Path(folder).glob(name))):
             compiled.announced = True

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from beside import Beside
-from checkpoint import Best, TrainingState
 from config import Config
-from outputs import RunFiles, record_of
+from engine.checkpoint import Best, TrainingState
+from engine.files import RunFiles, record_of
+from engine.workers import Beside
 from test import Activations, Evaluation, Judge
 from utils import UserError, naming
 

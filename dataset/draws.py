@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from config import Config
+from dataset.video import Indices
 from utils import UserError
-
-Indices = NDArray[np.int64]
 
 SHUFFLE, ROWS, DROPOUT = 1, 2, 3  # what a generator is for is part of its key, so that no two uses share a stream
 

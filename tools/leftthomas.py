@@ -15,17 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoint import OTHER_NAMES, Best, TrainingState
 from config import Config, make_config
 from dataset.facts import DEMOS, KNOWN, dataset_facts
 from dataset.layouts import find_layout
 from dataset.make_demo import ensure_demo
-from device import choose_device, choose_precision
-from eval.report import report
+from engine.checkpoint import OTHER_NAMES, Best, TrainingState
+from engine.device import choose_device, choose_precision
+from engine.files import RunFiles, locked, record_of, set_aside
+from engine.report import report
 from main import train
 from main_eval import evaluate_now
 from options import edited_defaults, parse_args
-from outputs import RunFiles, locked, record_of, set_aside
 from utils import UserError, run_command, say_now, write_json
 
 SAME = {  # its flag: ours, and its default

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from checkpoint import Best, TrainingState, save_file
 from config import Config
+from engine.checkpoint import Best, TrainingState, save_file
+from engine.report import report
 from eval.eval_detection import DetectionScore
-from eval.report import averages_from, report
+from eval.report import averages_from
 from eval.table import size
 from recipes import METHODS
 from test import Evaluation

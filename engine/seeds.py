@@ -41,8 +41,8 @@ def train_seeds(args: Namespace) -> None:
 
     from config import make_config
     from dataset.make_demo import ensure_demo
+    from engine.files import locked
     from eval.report import averages_from
-    from outputs import locked
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("--seeds starts a process for each seed itself: run it without torchrun (and without WORLD_SIZE).")
@@ -320,7 +320,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """All that its numbers depend on, but for the seed."""
-        from checkpoint import MAY_DIFFER
+        from engine.checkpoint import MAY_DIFFER
 
         free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run"}
         return {name: value for name, value in self.config.items() if name not in free}
@@ -347,7 +347,7 @@ def is_finished(config: "Config") -> bool:
 
 def write_summary(output: Path, runs: list[Run], asked: int) -> str:
     """Write the summary as Markdown, CSV and rows for LaTeX; returns the Markdown."""
-    from outputs import set_aside
+    from engine.files import set_aside
 
     for run in runs[1:]:
         differ = [

@@ -1,0 +1,43 @@
+"""The report of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from config import Config
+from eval.report import averages_from, figures, table
+from eval.table import unknown_text
+
+
+def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: Config, seed: int) -> str:
+    """A Markdown table of records by name, in percent, with what the numbers mean."""
+    first = records[next(iter(records))]
+    header = ["model", "iteration", *figures(first, config.PAPER_AVERAGE)]
+    rows = []
+    for name, record in records.items():
+        values = figures(record, config.PAPER_AVERAGE).values()
+        rows.append([name, str(record["iteration"]), *(f"{100 * value:.2f}" for value in values)])
+        if record["with_features"]:
+            score = record["with_features"]
+            found = [*score["mAP"].values(), *averages_from(score, config.PAPER_AVERAGE).values()]
+            cells = [f"{100 * value:.2f}" for value in found]
+            rows.append([f"{name} *", str(record["iteration"]), *cells, *[""] * (len(values) - len(cells))])
+    notes = [
+        f"{config.method} ({config.described}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {seed}, "
+        f"precision {config.precision}. "
+        f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
+        f"quirks repaired: {', '.join(config.repaired) or 'none'}."
+    ]
+    notes += config.notes_on(records)
+    if first["with_features"]:
+        notes.append(
+            "Some annotated test videos have no features. They count in the first row of each model; the row "
+            f"marked * leaves them out ({first['with_features']['ground_truth']})."
+        )
+    if "best" in records:
+        notes.append(
+            f"`best` is the best of {evaluations} evaluations on the test videos by mAP at tIoU {config.choose_by}, as the "
+            "official codes choose it; `last` involves no choice."
+        )
+    unknown = {name: record["unknown_labels"] for name, record in records.items() if record.get("unknown_labels")}
+    notes += [f"`{name}`: {unknown_text(labels)}" for name, labels in unknown.items()]
+    return table(header, rows) + "\n" + "\n".join(notes) + "\n"

@@ -1,0 +1,101 @@
+"""Which file imports which: no circle, no arrow that runs back, and an eval/ that stands alone."""
+
+import ast
+from collections.abc import Iterator
+
+from conftest import ROOT
+
+FOLDERS = ["dataset", "engine", "eval", "fast", "methods", "tools"]
+ON_TOP = {"main", "main_eval", "options", "config", "model", "train", "test", "thumos_features", "utils", "localize"}
+ON_TOP |= {"quirks", "recipes"}  # to go into the files of the methods
+# What each may import besides its own folder; commands, and the contract of the methods, stand apart from their folders.
+COMMANDS = {"dataset.check", "dataset.prepare", "dataset.present"}
+ARROWS = {
+    "tools": {*ON_TOP, *FOLDERS, "methods.base"} - {"tools"},
+    "commands": {"options", "thumos_features", "config", "dataset", "eval", "utils"},
+    "main": {
+        "options",
+        "config",
+        "train",
+        "test",
+        "thumos_features",
+        "engine",
+        "methods.base",
+        "dataset",
+        "commands",
+        "fast",
+        "utils",
+    },
+    "main_eval": {
+        "options",
+        "config",
+        "test",
+        "thumos_features",
+        "engine",
+        "methods.base",
+        "dataset",
+        "commands",
+        "eval",
+        "utils",
+    },
+    "train": {"config", "methods", "methods.base", "engine", "test", "thumos_features", "fast", "utils"},
+    "methods": {"methods.base", "config", "engine", "thumos_features", "localize", "model", "fast"},
+    "engine": {"options", "config", "test", "recipes", "quirks", "dataset", "eval", "utils"},
+    "test": {"config", "methods.base", "thumos_features", "localize", "quirks", "eval", "utils"},
+    "methods.base": {"config", "thumos_features", "localize", "fast"},
+    "options": {"config", "recipes", "dataset", "eval", "utils"},
+    "thumos_features": {"config", "dataset", "fast", "eval", "utils"},
+    "config": {"recipes", "quirks", "dataset", "utils"},
+    "recipes": {"dataset"},
+    "quirks": {"utils"},
+    "dataset": {"config", "fast", "eval", "utils"},
+    "localize": {"eval", "utils"},
+    "model": {"fast"},
+    "fast": {"utils"},
+    "utils": set(),
+    "eval": set(),
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    files = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
+    return {name: ast.parse(path.read_text()) for name, path in names.items()}
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Names that a file imports, in functions and for types too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def arrows() -> dict[str, set[str]]:
+    known = modules()
+    return {name: {other for other in imported(tree) if other in known} - {name} for name, tree in known.items()}
+
+
+def place(module: str) -> str:
+    if module in COMMANDS:
+        return "commands"
+    return module if module in ARROWS else module.partition(".")[0]
+
+
+def test_no_circle():
+    left = arrows()
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, f"these import one another: {sorted(left)}"
+
+
+def test_no_arrow_runs_back():
+    for name, others in arrows().items():
+        for other in others:
+            own, there = place(name), place(other)
+            assert own == there or there in ARROWS[own], f"{name} imports {other}"
+
+
+def test_what_lies_on_top():
+    assert {path.stem for path in ROOT.glob("*.py")} == ON_TOP
