@@ -193,7 +193,7 @@ def refine(sequence: FloatArray, rule: Record) -> Floats:
     """(T,) rows as (N,) fine points."""
     if len(sequence) == 0:
         return np.zeros(0)
-    if rule.resize:
+    if rule["resize"]:  # a name that numpy's records have as a method
         return resize(sequence, rule.points)
     return upsample(sequence, rule.points // len(sequence))
 

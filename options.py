@@ -517,8 +517,8 @@ def _add_running(group: Group) -> None:
     group.add_argument(
         "--backend",
         default="local",
-        choices=["local", "dask", "ray"],
-        help="with --seeds: where they run; this machine, or those of a Dask or Ray cluster",
+        choices=["local", "dask"],
+        help="with --seeds: where they run; this machine, or those of a Dask cluster",
     )
     group.add_argument(
         "--jobs",

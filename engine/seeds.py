@@ -173,7 +173,7 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
     if args.backend != "local":
         say(f"{names}: on {args.backend}")
         jobs = [make_job(run, marker, threads=2) for run in runs]
-        with CLUSTERS[args.backend](args.jobs) as settings, parallel_config(**settings):
+        with dask_cluster(args.jobs) as settings, parallel_config(**settings):
             pool = Parallel(return_as="generator_unordered", pre_dispatch=args.jobs or "all", batch_size=1)
             yield from pool(delayed(run_seed)(job) for job in jobs)
         return
@@ -256,28 +256,6 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
         client.run_on_scheduler(site.addsitedir, str(ROOT))  # both import what they are sent
         client.register_worker_callbacks(functools.partial(site.addsitedir, str(ROOT)))
         yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
-
-
-@contextlib.contextmanager
-def ray_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
-    """What joblib needs for the cluster that RAY_ADDRESS names, or one started here."""
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise UserError("--backend ray needs a package that is not installed: pip install ray") from None
-    register_ray()
-    with ray.init(runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}):
-        there = ray.cluster_resources()
-        gpus, pairs = int(there.get("GPU", 0)), max(1, int(there["CPU"]) // 2)
-        yield {
-            "backend": "ray",
-            "n_jobs": jobs or gpus or pairs,
-            "ray_remote_args": {"num_gpus": 1} if gpus else {"num_cpus": 2},
-        }
-
-
-CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
 
 
 # ---------------------------------------------------------------------------------------------------- summing up

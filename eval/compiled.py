@@ -31,8 +31,9 @@ class compiled:
         self.fast, self.cached = inner(self.plain), False
 
     def __call__(self, *args: Any) -> Any:
-        if numba.config.DISABLE_JIT:  # numpy's records have attributes, as numba's do, in this kind of array alone
-            return self.plain(*(arg.view(np.recarray) if getattr(arg, "dtype", np.dtype(float)).names else arg for arg in args))
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+            with np.errstate(all="ignore"):
+                return self.plain(*map(_with_attributes, args))
         if not self.ready:
             self._announce()
         try:
@@ -51,3 +52,8 @@ class compiled:
         if not compiled.announced and not (folder and any(Path(folder).glob(name))):
             compiled.announced = True
             print("compiling kernels for localization and scoring (once, some ten seconds)", file=sys.stderr, flush=True)
+
+
+def _with_attributes(value: Any) -> Any:
+    """Records whose fields are attributes, as they are in compiled code."""
+    return value.view(np.recarray) if isinstance(value, np.ndarray) and value.dtype.names else value

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = "import sys; sys.path.insert(0, {root!r}); import example; print(example.double(21)); example.double(21.0)"
 KERNEL = "from eval.compiled import compiled\n\n\n@compiled\ndef double(x: int) -> int:\n    return 2 * x\n"
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,3 +41,15 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):
     (tmp_path / "__pycache__").write_text("")
     (tmp_path / "home").write_text("")
     assert "compiling kernels" in run(tmp_path, PYTHONDONTWRITEBYTECODE="1").stderr
+
+
+@pytest.mark.whole
+def test_kernels_run_as_plain_python_too():
+    """So that a debugger can step through them."""
+    tests = ["tests/test_localize.py", "tests/test_eval.py", "tests/test_proposals.py", "tests/test_thumos_kit.py"]
+    chosen = ["-k", "official or plain or pairs or written_out"]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "not slow", *tests, *chosen]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "skipped" not in done.stdout.splitlines()[-1] or "passed" in done.stdout.splitlines()[-1]
