@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from config import Config
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 GAP = "best - last"
 STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
 

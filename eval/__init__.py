@@ -1,5 +1,16 @@
-"""Scoring of detections, usable alone: `from eval import detection_map`. Nothing here imports torch."""
+"""Scoring of detections, usable alone: `from eval import detection_map`. Imports neither torch nor the rest of the project."""
 
-from eval.eval_detection import ANETdetection, DetectionScore, detection_map
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.eval_detection import ANETdetection, DetectionScore, detection_map
 
 __all__ = ["ANETdetection", "DetectionScore", "detection_map"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported from here, once it is: flags are checked before numpy is installed."""
+    if name not in __all__:
+        raise AttributeError(f"module 'eval' has no attribute {name!r}")
+    return getattr(importlib.import_module("eval.eval_detection"), name)
