@@ -383,6 +383,7 @@ def in_tensors(detections):
 
 
 @pytest.mark.parametrize("dataset", CHAINS)
+@pytest.mark.whole
 def test_the_whole_chain(golden_asm, dataset):
     """Each step starts from the official proposals of the step before. What it makes of them is equal: stretched time, boxes
     and labels. What its network finds matches: proposals and detections."""

@@ -182,6 +182,7 @@ def adam_trajectory(golden, steps):
     return network
 
 
+@pytest.mark.whole
 def test_adam_begins_as_officially(golden):
     adam_trajectory(golden, 2)
 
@@ -493,6 +494,7 @@ def test_the_best_is_the_best_at_one_tiou():
 RUN = ["--method", "backtal", "--lr", "[0.01]*4", "--seed", "0", "--class_th", "0.01"]
 
 
+@pytest.mark.whole
 def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     """Training and evaluating: a checkpoint of ours, one in the official form, saved activations; a picture."""
     done = cli("main.py", *RUN)

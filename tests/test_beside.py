@@ -56,6 +56,7 @@ def test_what_goes_wrong_in_a_worker_is_told():
             list(beside.done(wait_for_all=True))
 
 
+@pytest.mark.whole
 def test_workers_find_the_project_from_anywhere(tiny, places, tmp_path):
     run = ["--seed", "0", "--lr", "[0.01]*2", "--eval_every", "1", "--eval_workers", "1"]
     line = command(str(ROOT / "main.py"), tiny, places, *run)
@@ -63,6 +64,7 @@ def test_workers_find_the_project_from_anywhere(tiny, places, tmp_path):
     assert done.returncode == 0 and "was killed" not in done.stderr, done.stderr
 
 
+@pytest.mark.whole
 def test_a_job_that_is_to_stop_is_saved_though_its_workers_die_first(tiny, places):
     run = ["--seed", "0", "--lr", "[0.01]*100000", "--eval_every", "1", "--eval_workers", "1"]
     line = command("main.py", tiny, places, *run)
@@ -74,6 +76,7 @@ def test_a_job_that_is_to_stop_is_saved_though_its_workers_die_first(tiny, place
     assert process.returncode == 143 and "stopped after iteration" in message and "Traceback" not in message
 
 
+@pytest.mark.whole
 def test_the_same_run_with_and_without_workers(cli, tmp_path):
     """Every file to the last bit, the best model's among them; so after a stop in the middle."""
     run = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", "1", "--class_th", "0.01"]

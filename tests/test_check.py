@@ -190,6 +190,7 @@ def run(folder, *flags):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.whole
 def test_exit_codes_and_forms(tiny):
     done = run(tiny)
     assert done.returncode == 0 and "warning counts" in " ".join(done.stdout.split())

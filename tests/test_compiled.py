@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.whole
+
 CODE = "import sys; sys.path.insert(0, {root!r}); import example; print(example.double(21)); example.double(21.0)"
 KERNEL = "from eval.compiled import compiled\n\n\n@compiled\ndef double(x: int) -> int:\n    return 2 * x\n"
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +45,6 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):
     assert "compiling kernels" in run(tmp_path, PYTHONDONTWRITEBYTECODE="1").stderr
 
 
-@pytest.mark.whole
 def test_kernels_run_as_plain_python_too():
     """So that a debugger can step through them."""
     tests = ["tests/test_localize.py", "tests/test_eval.py", "tests/test_proposals.py", "tests/test_thumos_kit.py"]

@@ -13,6 +13,8 @@ from config import make_config, parse_thresholds
 from tools.leftthomas import read_flags, threshold_list
 from utils import UserError
 
+pytestmark = pytest.mark.whole
+
 RUN = ["--num_iter=4", "--eval_iter=2", "--seed=0", "--lr=0.01"]
 
 

@@ -76,6 +76,7 @@ def test_evaluating_a_checkpoint_gives_the_numbers_of_training(cli, tmp_path):
     assert (output / "earlier_runs" / "1" / "detections.json").exists()
 
 
+@pytest.mark.whole
 def test_the_users_command(tiny, tmp_path):
     line = "-W ignore ./main.py --model_path ./models/BaSNet_6 --output_path ./outputs/BaSNet_6 --log_path ./logs/BaSNet_6"
     flags = f"--seed -1 --modal rgb --data_path {tiny} --lr [0.01]*2 --num_segments 16 --hidden 8 --len_feature {WIDTH}"
@@ -138,6 +139,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(cli, tmp_path,
     assert content["iteration"] <= 2 and all(torch.isfinite(value).all() for value in content["network"].values())
 
 
+@pytest.mark.whole
 def test_two_runs_cannot_write_into_one_folder(tiny, places, cli, tmp_path):
     elsewhere = f"--output_path={tmp_path}/elsewhere"
     with subprocess.Popen(
@@ -177,6 +179,7 @@ def test_mistakes_end_with_one_message_and_code_2(cli, script, flags, expected):
     assert expected in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.whole
 def test_a_full_disk_ends_with_a_message_and_whole_files(cli, tiny, tmp_path):
     """A limit on the size of files stands in for a disk that fills up while the checkpoint is written."""
     cli("main.py", *RUN)
@@ -190,6 +193,7 @@ def test_a_full_disk_ends_with_a_message_and_whole_files(cli, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("kilobytes", [1, 6, 40])  # stops the writing of config.json, of the checkpoint, of TensorBoard's file
+@pytest.mark.whole
 def test_any_file_may_be_the_one_that_does_not_fit(tiny, places, kilobytes):
     line = command("main.py", tiny, places, "--lr", "[0.01]*2000", "--eval_every", "500", "--quiet")
     limited = ["bash", "-c", f'trap "" XFSZ; ulimit -f {kilobytes}; exec "$@"', "_", *line]
@@ -205,6 +209,7 @@ def test_starting_from_a_checkpoint(cli, tmp_path):
     assert json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])["loss_total"] != trained["loss_total"]
 
 
+@pytest.mark.whole
 def test_real_annotations_at_the_official_width(thumos_gt, tmp_path, places):
     """A small folder cut from THUMOS'14: its gt.json whole, a few videos of 2048 features."""
     data = make_tiny(tmp_path / "thumos")
@@ -223,6 +228,7 @@ def test_real_annotations_at_the_official_width(thumos_gt, tmp_path, places):
     )
 
 
+@pytest.mark.whole
 def test_familiar_imports():
     code = (
         "from model import BaS_Net; from train import BaS_Net_loss; from eval.eval_detection import ANETdetection\n"

@@ -47,7 +47,7 @@ def golden_batch(size: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.stack(features)), torch.from_numpy(label)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["t100", pytest.param("t750", marks=pytest.mark.whole)])
 def test_forward_loss_and_gradients(golden, size, products_by):
     width, rows, _, _ = SIZES[size]
     features, label = golden_batch(size)
@@ -84,6 +84,7 @@ def test_forward_loss_and_gradients(golden, size, products_by):
 
 
 @pytest.mark.parametrize("size, steps", [("t100", 30), ("t750", 5)])
+@pytest.mark.whole
 def test_adam_trajectory(golden, size, steps, products_by):
     features, label = golden_batch(size)
     network = golden_network(SIZES[size][0], SIZES[size][1], dropout=0.0).train()

@@ -6,6 +6,8 @@ import sys
 import pytest
 from conftest import ROOT, TINY, one_thread
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.mark.parametrize("ablation", ["full", "baseline"])
 def test_a_picture(cli, tiny, tmp_path, ablation):

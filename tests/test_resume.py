@@ -27,6 +27,7 @@ def records(tmp_path):
     return [json.loads(line) for line in (tmp_path / "output" / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.whole
 def test_killed_during_any_write(tiny, tmp_path):
     driver = [sys.executable, str(ROOT / "tests" / "kill_everywhere.py"), str(tiny), str(tmp_path)]
     done = subprocess.run(driver, capture_output=True, text=True, env=one_thread(), check=False)
@@ -67,6 +68,7 @@ def test_the_best_of_a_longer_run_is_not_one_that_only_the_end_evaluated(tmp_pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.whole
 def test_signals_save_and_say_how_to_go_on(tiny, places, tmp_path, number, code):
     run = ["--seed", "0", "--lr", "[0.01]*400", "--eval_every", "10"]
     with subprocess.Popen(
@@ -96,6 +98,7 @@ def test_signals_save_and_say_how_to_go_on(tiny, places, tmp_path, number, code)
     assert kept_bytes(tmp_path) == resumed
 
 
+@pytest.mark.whole
 def test_a_second_signal_stops_at_once_and_says_how_to_go_on(tiny, places):
     flags = ["--seed", "0", "--lr", "[0.001]*100000", "--eval_every", "2", "--num_segments", "4000", "--hidden", "256"]
     with subprocess.Popen(
@@ -117,6 +120,7 @@ def test_a_second_signal_stops_at_once_and_says_how_to_go_on(tiny, places):
     assert "saved in" in message and "--resume" in message
 
 
+@pytest.mark.whole
 def test_a_signal_during_an_evaluation_saves_the_state_before_it(cli, tiny, places, tmp_path):
     """The evaluation is given up, and made again when the run is resumed."""
     code = (

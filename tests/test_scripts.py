@@ -10,6 +10,8 @@ from conftest import ROOT, TINY, one_thread
 
 from options import parse_args
 
+pytestmark = pytest.mark.whole
+
 
 def bash(*line: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

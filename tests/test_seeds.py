@@ -196,6 +196,7 @@ def test_every_running_seed_has_its_share_of_the_machine(tmp_path, monkeypatch, 
     assert {row[3:] for row in seen} == {(budget, str(max(1, 6 // at_once)))}
 
 
+@pytest.mark.whole
 def test_each_seed_is_the_run_that_it_would_be_alone_and_none_is_lost_with_another(many, tiny, tmp_path, capsys):
     """Seed 5 cannot write its model; seed 6, asked for later, has a file where its folder should be."""
     (tmp_path / "model").mkdir()
@@ -228,6 +229,7 @@ def test_each_seed_is_the_run_that_it_would_be_alone_and_none_is_lost_with_anoth
     assert not (tmp_path / "output" / "seeds.running").exists()
 
 
+@pytest.mark.whole
 def test_stopped_seeds_save_and_go_on(many, tiny, places, tmp_path):
     flags = ["--lr", "[0.01]*100000", "--eval_every", "10", "--class_th", "0.05", "--seeds"]
     log = tmp_path / "output" / "seed_0" / "run.log"
@@ -269,6 +271,7 @@ def cluster(tmp_path):
             process.wait()
 
 
+@pytest.mark.whole
 def test_seeds_run_on_the_workers_of_a_dask_cluster(many, cluster, tmp_path, monkeypatch):
     import dask
 

@@ -23,6 +23,8 @@ from options import parse_args
 from test import compute_activations
 from thumos_features import load_data
 
+pytestmark = pytest.mark.whole
+
 RUN = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", "2", "--batch_size", "2", "--class_th", "0.01"]
 LOSSES = ("loss_base", "loss_supp", "loss_norm", "loss_total")
 

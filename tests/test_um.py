@@ -142,7 +142,7 @@ def test_forward_selection_and_losses(golden_um, case, products_by):
         np.testing.assert_allclose(losses(theirs), golden_um[f"{case}/lt_{masked}loss_cls_um_be_total"], rtol=LOSSES)
 
 
-@pytest.mark.parametrize("case", ["n50", "n750"])
+@pytest.mark.parametrize("case", ["n50", pytest.param("n750", marks=pytest.mark.whole)])
 def test_gradients_and_adam(golden_um, case, products_by):
     batch, method = golden_batch(case), golden_method(case)
     channels = settled(method.network, method.network, batch.snippets)
