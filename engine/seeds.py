@@ -1,6 +1,6 @@
 """Many seeds of one run: each is a run of its own, here or on many machines, and a summary sums them up.
 
-`python main.py --seeds 0-9 FLAGS` trains them; `python -m seeds OUTPUT_PATH` makes the summary anew from what is there.
+`python main.py --seeds 0-9 FLAGS` trains them; `python -m engine.seeds OUTPUT_PATH` makes the summary anew from what is there.
 
 A seed runs in a process of its own: it is the very command that a user would type, and whatever becomes of it, the others go
 on. The machines of a cluster import this module too; what only the first one needs is imported where it is used.
@@ -441,7 +441,7 @@ def summarize(output: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        prog="python -m seeds", description="Sum up the seeds that are finished, without training."
+        prog="python -m engine.seeds", description="Sum up the seeds that are finished, without training."
     )
     parser.add_argument("output_path", type=Path, help="that of the runs with --seeds")
     arguments = parser.parse_args()

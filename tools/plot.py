@@ -1,6 +1,6 @@
 """A picture of one video: activations of both branches, foreground weights, detections and truth.
 
-`python plot.py --dataset demo --model_file FILE --video NAME --figure FILE.png` and the flags of main_eval.py.
+`python -m tools.plot --dataset demo --model_file FILE --video NAME --figure FILE.png` and the flags of main_eval.py.
 """
 
 import argparse
