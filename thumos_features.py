@@ -89,7 +89,7 @@ def interpolated(num_seg: int, times: int) -> Mixture:
 
 
 def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Snippets:
-    """What a network is given of some videos of equally many times."""
+    """Network input for videos of equal length T."""
     if not isinstance(shown[0], Mixture):
         return store.rows(videos, [rows for rows in shown if not isinstance(rows, Mixture)])
     mixtures = [mixture for mixture in shown if isinstance(mixture, Mixture)]

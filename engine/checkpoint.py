@@ -60,7 +60,7 @@ class TrainingState:
     KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known")
 
     def is_best(self, record: dict[str, Any], config: Config) -> bool:
-        """Whether the mAP that chooses is higher than any before, or than any of its step, if that is what counts."""
+        """True if the selection mAP beats the best so far, or the best of its step where each step has its own best."""
         if self.best_model is None:
             return True
         best = self.best_model.record

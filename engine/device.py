@@ -49,7 +49,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """Whether a child lives through a product: virtual machines may announce matrix units that no program may use."""
+    """Probe in a child process whether this CPU executes products in `dtype`: virtual machines may announce units that fail."""
     child = os.fork()
     if child == 0:
         faulthandler.disable()

@@ -1,4 +1,4 @@
-"""What becomes of a run's numbers while it trains: losses, evaluations, the best model, checkpoints.
+"""Logs losses, evaluates on schedule, keeps the best model, writes checkpoints.
 
 A checkpoint holds what was true just before an evaluation that may be due then, and with it the best model, whose own files
 are written just after. So a run killed at any moment is resumed to the very same files: it writes the best model's again
@@ -86,7 +86,7 @@ class Recorder:
         self.pending.clear()
 
     def evaluate(self, activations: Activations) -> None:
-        """Begin what is left of an evaluation; its result is heard of later."""
+        """Queue localization and scoring in the worker pool; later calls take the results in order."""
         self.fetch_losses()
         if time.monotonic() - self.saved_at > self.save_cost / CHECKPOINT_SHARE:
             self.save()

@@ -66,7 +66,7 @@ class Team:
         return slice(self.rank, None, self.size)
 
     def agreed(self, value: T) -> T:
-        """What number 0 has."""
+        """Broadcast rank 0's value."""
         values: list[Any] = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, group=self.talk)

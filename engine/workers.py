@@ -1,4 +1,4 @@
-"""Work that goes on in other processes beside the training, its results in the order in which it was begun."""
+"""A worker pool for evaluation beside the training, with results in submission order."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ _work: Callable[[Any], Any]  # in a worker process, what it does
 
 
 class Beside(Generic[Task, Given, Result]):
-    """`work` on what it is given, in `workers` processes, or at once where there are none."""
+    """A process pool that returns results in submission order; without workers, it computes at once."""
 
     def __init__(self, work: Callable[[Given], Result], workers: int):
         self.work, self.workers = work, workers
