@@ -4,6 +4,7 @@ Shapes: I tIoU thresholds, C classes, V videos, P detections and G ground truths
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -167,12 +168,20 @@ def write_kit(path: str | Path, table: Table) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.part")  # so that `path` is whole or not there
-    with open(half, "w", encoding="utf-8") as stream:
-        for v, c, (start, end), score in zip(
-            table.video.tolist(), table.label.tolist(), table.segments.tolist(), table.scores.tolist(), strict=True
-        ):
-            stream.write(f"{table.videos[v]} {start!r} {end!r} {CLASS_IDS[table.labels[c]]} {score!r}\n")
-    half.replace(path)
+    try:
+        with open(half, "w", encoding="utf-8") as stream:
+            for v, c, (start, end), score in zip(
+                table.video.tolist(), table.label.tolist(), table.segments.tolist(), table.scores.tolist(), strict=True
+            ):
+                stream.write(f"{table.videos[v]} {start!r} {end!r} {CLASS_IDS[table.labels[c]]} {score!r}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        half.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # that of a full disk has none
+        raise
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def read_annotations(folder: str | Path) -> tuple[Table, Table]:
