@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fast.products import added, library, product
+from fast.products import added, left_of_several, library, product
 from fast.snippets import Snippets
 
 COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # paddings by kernel
@@ -116,8 +116,9 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             x, grad_weight = padded(x_bti).flatten(0, 1), torch.empty_like(weight_3oi, memory_format=torch.contiguous_format)
             count = len(x) - 2
+            grad_on = left_of_several(grad[1 : count + 1].t(), x[:count])
             for tap in range(3):
-                product(grad[1 : count + 1].t(), x[tap : tap + count], out=grad_weight[tap])
+                product(grad_on, x[tap : tap + count], out=grad_weight[tap])
         if ctx.needs_input_grad[0]:
             grad_x = _moved_on(grad, [weight_3oi[2], weight_3oi[1], weight_3oi[0]], None, grad_bto.shape[1])
         return grad_x, grad_weight, grad_bto.sum((0, 1)) if ctx.needs_input_grad[2] else None

@@ -66,6 +66,11 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor
     return torch.mm(left, right, out=out) if bias is None else torch.addmm(bias, left, right, out=out)
 
 
+def left_of_several(left: Tensor, right: Tensor) -> Tensor:
+    """`left` as the left side of several products with matrices like `right`: copied once where oneDNN copies it each time."""
+    return left.contiguous() if _by_onednn(left, right) else left
+
+
 def added(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """total + left @ right; `total` may be overwritten."""
     if _by_onednn(left, right):
