@@ -1,28 +1,71 @@
-"""Everything a run is made of, in one frozen object: flags, facts of the dataset, and the numbers derived from both.
+"""The settings of a run, in one frozen object: its flags, facts of the data set, and what follows from both.
 
-Standard library only, so that a missing data set is noticed before an environment is built.
+A method's own settings are fields of a subclass, in the method's file. Standard library only.
 """
 
 import ast
 import dataclasses
 import math
-from argparse import Namespace
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, SupportsFloat
+from typing import Any, ClassVar, NamedTuple, SupportsFloat
 
-from dataset.annotations import Database, classes_of, read_database
-from dataset.clicks import ANNOTATORS, find_source, read_clicks
-from dataset.facts import DEMOS, Dataset, dataset_facts
+from dataset.annotations import Database
+from dataset.facts import Dataset, dataset_facts
 from dataset.layouts import Layout, find_annotations, find_layout
-from quirks import notes_on_lost, repaired
-from recipes import UNPUBLISHED
 from utils import UserError
 
+Settings = dict[str, Any]  # values by flag
 
-@dataclass(frozen=True)
+
+class Quirk(NamedTuple):
+    """What an official code does that nobody would expect (docs/quirks.md)."""
+
+    text: str
+    loses: bool = False  # it may leave a class without a detection
+
+
+class Recipe(NamedTuple):
+    """The settings of a method on a data set that differ from the defaults of its flags."""
+
+    origin: str  # published, derived (by this project, as nobody published any) or ours (for the demos)
+    settings: Settings
+
+
+def published(base: Mapping[str, Any] | None = None, /, **settings: Any) -> Recipe:
+    """The settings of `base`, and others besides or instead."""
+    return Recipe("published", {**(base or {}), **settings})
+
+
+def derived(base: Mapping[str, Any] | None = None, /, **settings: Any) -> Recipe:
+    return published(base, **settings)._replace(origin="derived")
+
+
+def ours(base: Mapping[str, Any] | None = None, /, **settings: Any) -> Recipe:
+    return published(base, **settings)._replace(origin="ours")
+
+
+ANY = ""  # the recipe for all data sets; one for a data set overrides it
+
+
+def flag(
+    default: Any,
+    help: str,
+    type: Callable[[str], Any] | None = None,
+    choices: list[str] | None = None,
+    metavar: str | None = None,
+    ours: bool = False,
+) -> Any:
+    """A Config field that is a flag of a method; `ours`: the method's authors have no such setting."""
+    parsing = {"type": type, "choices": choices, "metavar": metavar}
+    given = {name: value for name, value in parsing.items() if value is not None}
+    return dataclasses.field(default=default, metadata={"help": help, "parsing": given, "ours": ours})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One run. Fields are the flags of options.py under the same names, then facts of the dataset; a method adds its own."""
 
@@ -74,6 +117,10 @@ class Config:
     tiou_thresholds: tuple[float, ...]
     protocol: str
 
+    QUIRKS: ClassVar[Mapping[str, Quirk]] = {}  # of the official code, those that --fix can repair
+    RECIPES: ClassVar[Mapping[str, Recipe]] = {}  # by data set, or for ANY
+    MUST_AGREE: ClassVar[tuple[str, ...]] = ("method", "modal", "dataset")  # with the settings that a checkpoint is of
+    SHOULD_AGREE: ClassVar[tuple[str, ...]] = ("num_segments", "scale")  # weights do not show them, detections depend on them
     RECORD_AVERAGE: ClassVar[str] = "all"  # tIoU range of the average in the authors' record and log
     PAPER_AVERAGE: ClassVar[str] = "0.1:0.7"  # tIoU range of the average that the paper puts first
 
@@ -94,12 +141,8 @@ class Config:
 
     @property
     def best_of_each_step(self) -> bool:
-        """Whether the best model is chosen anew when a step begins."""
+        """Whether a method that trains in steps chooses its best model anew in each of them."""
         return False
-
-    def step_of(self, iteration: int) -> int:
-        """Which step of a method that trains in several an iteration is of."""
-        return 0
 
     @property
     def num_classes(self) -> int:
@@ -107,7 +150,7 @@ class Config:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return ("rgb", "flow") if self.modal == "all" else (self.modal,)
+        return streams_of(self.modal)
 
     @cached_property
     def learning_rates(self) -> list[float]:
@@ -120,12 +163,30 @@ class Config:
 
     @cached_property
     def repaired(self) -> tuple[str, ...]:
-        """Ids of the official quirks that this run repairs."""
-        return repaired(self.method, self.compat, self.fix)
+        """Ids of the official quirks that this run repairs, in order: all with --compat fixed, else those of --fix."""
+        ids = re.sub(r"[\s'\"\[\]()]", "", self.fix).split(",")  # a list in options.py, too
+        wanted = [name.upper() for name in ids if name]
+        unknown = [name for name in wanted if name not in self.QUIRKS]
+        if unknown:
+            raise UserError(
+                f"--fix {self.fix}: {', '.join(unknown)} cannot be chosen; expected ids among {', '.join(self.QUIRKS)} "
+                "separated by commas (docs/quirks.md says what each one is)."
+            )
+        return tuple(name for name in self.QUIRKS if name in wanted or self.compat == "fixed")
 
-    def notes_on(self, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """What quirks took from the results of `records`, by their names."""
-        return notes_on_lost(self.method, records)
+    @classmethod
+    def notes_on(cls, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """A sentence on each quirk that left classes without a detection in `records`, which have names."""
+        lost = {name: record["lost"] for name, record in records.items() if record.get("lost")}
+        notes = []
+        for quirk, (text, loses) in cls.QUIRKS.items():
+            counts = ", ".join(f"{counts[quirk]} (`{name}`)" for name, counts in lost.items() if quirk in counts)
+            if loses and counts:
+                notes.append(
+                    f"Quirk {quirk} of the official code ({text}) leaves classes of test videos without a detection: {counts}. "
+                    f"--fix {quirk} keeps them."
+                )
+        return notes
 
     @cached_property
     def facts(self) -> Dataset:
@@ -138,8 +199,8 @@ class Config:
     @property
     def unpublished(self) -> list[str]:
         """Settings as this project derived them, because nobody published any."""
-        derived = UNPUBLISHED.get((self.method, self.dataset), {})
-        return [name for name, value in derived.items() if getattr(self, name) == value]
+        origin, settings = self.RECIPES.get(self.dataset, published())
+        return [name for name, value in settings.items() if origin == "derived" and getattr(self, name) == value]
 
     def seconds_per_point(self, num_seg: int, points: int, duration: SupportsFloat | None = None) -> float:
         """Of so many points over a video, in the official codes' order of multiplying: the last bit may decide."""
@@ -206,216 +267,13 @@ class Config:
         return dataclasses.asdict(self) | derived
 
 
-@dataclass(frozen=True)
-class BaSNetConfig(Config):
-    ablation: str
-    alpha: float
-    topk: float
-    bce_reduction: str
-    whole_video: float | None
-
-    @property
-    def described(self) -> str:
-        return self.ablation
-
-    @property
-    def first_batch_again(self) -> bool:
-        return "B6" not in self.repaired
-
-
-@dataclass(frozen=True)
-class UMConfig(Config):
-    alpha: float
-    beta: float
-    margin: float
-    r_act: int
-    r_bkg: int
-    mag_th: str
-    bce_reduction: str
-    um_loss: str | None
-    variant: str
-
-    RECORD_AVERAGE: ClassVar[str] = "0.1:0.7"
-    QUIRKS: ClassVar = {  # that each variant reproduces
-        "official": {"O2"},
-        "leftthomas-fixed": set[str](),
-        "leftthomas-exact": {"L1", "L2", "L8"},
-    }
-
-    @property
-    def described(self) -> str:
-        return self.variant
-
-    @cached_property
-    def mag_thresholds(self) -> list[float]:
-        return parse_thresholds("--mag_th", self.mag_th)
-
-    @cached_property
-    def quirks(self) -> set[str]:
-        """Ids of the official quirks that this run reproduces."""
-        quirks = self.QUIRKS[self.variant] - set(self.repaired)
-        return quirks if self.um_loss is None else quirks - {"L1"} | ({"L1"} if self.um_loss == "leftthomas" else set())
-
-    @property
-    def single_overlaps(self) -> bool:
-        return "L8" in self.quirks
-
-    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
-        maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
-        if set(seven) <= set(maps):
-            maps = {tiou: maps[tiou] for tiou in seven}
-        heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
-        return heading + average_and_maps(self.record_average(record), maps)
-
-    def check(self) -> None:
-        super().check()
-        _ = self.mag_thresholds
-        if self.variant == "leftthomas-exact" and self.compat == "fixed":
-            raise UserError(
-                "--variant leftthomas-exact reproduces quirks, and --compat fixed repairs them. Give --compat official, or "
-                "--variant leftthomas-fixed."
-            )
-
-    def counts(self, times: int) -> tuple[int, int]:
-        """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
-        return max(1, times // self.r_act), max(1, times // self.r_bkg)
-
-
-@dataclass(frozen=True)
-class BackTALConfig(Config):
-    affinity_layout: Literal["official", "paper"]
-    alpha: float
-    sep_weight: float
-    emb_weight: float
-    topk: float
-    sep_topk: float
-    similar_min: float
-    different_max: float
-    mag_th: str | None
-    shrink: float
-    whole_video: float | None
-    clicks: str
-    annotator: str | None
-    click_seed: int
-    clicks_per_gap: int
-    click_noise: float
-    click_miss: float
-
-    PAPER_AVERAGE: ClassVar[str] = "0.3:0.7"
-
-    @property
-    def described(self) -> str:
-        return f"{self.affinity_layout} affinity layout, clicks {self.clicks_described}"
-
-    @property
-    def clicks_described(self) -> str:
-        if self.clicks == "simulated":
-            each = f"seed {self.click_seed}, {self.clicks_per_gap} a gap"
-            noise = f", {100 * self.click_miss:g} % of gaps missed, {self.click_noise:g} s of noise"
-            return f"simulated from the ground truth ({each}{noise if self.click_miss or self.click_noise else ''})"
-        human = f"of human annotators ({self.annotator or ANNOTATORS[0]})"
-        named = {"human": human, "npz": "of the feature files", "auto": "of its training"}
-        return named.get(self.clicks, f"of {self.clicks}")
-
-    @cached_property
-    def mag_thresholds(self) -> list[float]:
-        return parse_thresholds("--mag_th", self.mag_th) if self.mag_th else []
-
-    def check(self) -> None:
-        super().check()
-        _ = self.mag_thresholds
-
-    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
-        maps = {f"{float(tiou):.2f}": value for tiou, value in record["mAP"].items()}
-        return f"Epoch: {epoch}\n" + average_and_maps(self.record_average(record), maps)
-
-    def prepare_training(self, videos: list[Any], layout: Layout, database: Database) -> tuple[list[Any], list[str]]:
-        clicks, said = read_clicks(videos, layout, self, database)
-        return [dataclasses.replace(video, clicks=clicks[video.name]) for video in videos], [said]
-
-    def settled(self) -> "BackTALConfig":
-        root = Path(self.data_path)
-        return dataclasses.replace(
-            self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator)
-        )
-
-
-@dataclass(frozen=True)
-class ASMLocConfig(Config):
-    steps: int
-    step_iters: int
-    dropout_on: str
-    r_fg: int
-    r_bg: int
-    lambda_fg: float
-    lambda_bg: float
-    lambda_ab: float
-    beta: float
-    delta: float
-    gamma: float
-    proposal_share: float
-    stretch_by: str
-    att_th: str
-    attention_share: float
-    pseudo_by: str
-    pseudo_th: str
-
-    RECORD_AVERAGE: ClassVar[str] = "0.1:0.7"
-
-    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
-        """What the authors' evaluator writes to log.txt: a table between rules, then an empty line."""
-        thresholds, maps = ("||".join(f"{float(x):.3f}" for x in column) for column in zip(*record["mAP"].items(), strict=True))
-        lines = [f"|t-IoU |{thresholds}|", f"|mAP   |{maps}|", f"|Average-mAP: {self.record_average(record):.4f}"]
-        rule = "-" * 79 + "\n"
-        return rule + "".join(f"{line}\n{rule}" for line in lines) + "\n"
-
-    @property
-    def best_of_each_step(self) -> bool:
-        return "Q2" in self.repaired
-
-    def step_of(self, iteration: int) -> int:
-        return min(iteration // self.step_iters, self.steps)
-
-    @property
-    def described(self) -> str:
-        taken = self.step_of(self.num_iters - 1)
-        return f"{self.steps} refinement steps" + (f", of which {taken} are reached" if taken < self.steps else "")
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.fps / self.snippet_frames
-
-    @property
-    def stretches_annotated(self) -> bool:
-        """Whether training videos are stretched by proposals of their own classes alone."""
-        return self.stretch_by == "annotated" or "Q4" in self.repaired
-
-    @cached_property
-    def att_thresholds(self) -> list[float]:
-        return parse_thresholds("--att_th", self.att_th)
-
-    @cached_property
-    def pseudo_thresholds(self) -> list[float]:
-        return parse_thresholds("--pseudo_th", self.pseudo_th)
-
-    def check(self) -> None:
-        super().check()
-        _ = self.att_thresholds, self.pseudo_thresholds
-        if self.num_segments < 2:
-            raise UserError(f"--num_segments {self.num_segments}: batch norms need two rows at least.")
-
-
-CONFIGS: dict[str, type[Config]] = {
-    "basnet": BaSNetConfig,
-    "um": UMConfig,
-    "backtal": BackTALConfig,
-    "asm_loc": ASMLocConfig,
-}
-
-
 def average_and_maps(average: float, maps: Mapping[str, float]) -> str:
     """The lines of a record that BaS-Net, UM and BackTAL write alike."""
     return f"average_mAP: {average:.4f}\n" + "".join(f"mAP@{tiou}: {value:.4f}\n" for tiou, value in maps.items())
+
+
+def streams_of(modal: str) -> tuple[str, ...]:
+    return ("rgb", "flow") if modal == "all" else (modal,)
 
 
 def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None) -> Path:
@@ -427,32 +285,6 @@ def where_to_get(facts: Dataset, data_path: str) -> str:
         f"Put the data of --dataset {facts.name} in {data_path} as dataset/README.md shows, name their place "
         f"with --data_path, or try the built-in data: bash run.sh --dataset demo. {facts.source}".strip()
     )
-
-
-def make_config(args: Namespace, training: bool = True) -> Config:
-    """The run that `args` (options.parse_args) asks for; what concerns `training` alone is looked for only then."""
-    facts = dataset_facts(args.dataset)
-    kind = CONFIGS[args.method]
-    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
-    if args.len_feature is None:
-        values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
-    values["tiou_thresholds"], values["protocol"] = facts.tiou_thresholds, facts.protocol
-    for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
-        values[name] = getattr(args, name) or getattr(facts, name)
-    if args.dataset.endswith(".json"):
-        values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
-    values["classes"] = facts.classes or _annotated_classes(facts, values)
-    values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
-    config = kind(**values)
-    config.check()
-    return config.settled() if training else config
-
-
-def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
-    if facts.name in DEMOS and not Path(values["data_path"]).exists():
-        return ()  # it makes itself before it is read
-    path = annotation_file(facts, Path(values["data_path"]), values["layout"], values["ground_truth"])
-    return classes_of(read_database(path, where_to_get(facts, values["data_path"])))
 
 
 MOST_ITERATIONS = 10_000_000

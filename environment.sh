@@ -14,6 +14,13 @@ find_python() {
     return 2
 }
 
+# Print the flags, and end, if the arguments ask for help.
+help_if_asked() {
+    case " $* " in *" --help "* | *" -h "*) ;; *) return 0 ;; esac
+    case "$*" in *--method* | *--dataset*) use_environment requirements.txt ;; esac # those of a method's file need packages
+    exec "$python" options.py "$@"
+}
+
 # Does Python $1 have every package of requirements file $2 in the version pinned there?
 satisfies() {
     "$1" - "$2" 2>/dev/null <<'PY'

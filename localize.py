@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eval.compiled import compiled, inner
 from utils import cores
 
+Arrays = dict[str, NDArray[Any]]
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 Floats = NDArray[np.float64]

@@ -7,7 +7,7 @@ from argparse import Namespace
 
 import torch
 
-from config import Config, make_config
+from config import Config
 from dataset.check import quick_check
 from dataset.draws import make_draws
 from dataset.make_demo import ensure_demo
@@ -20,7 +20,7 @@ from engine.seeds import train_seeds
 from engine.team import Team
 from fast import products
 from methods.base import build_method
-from options import parse_args, tell_settings
+from options import make_config, parse_args, tell_settings
 from test import Judge
 from thumos_features import Data, fingerprint, load_data
 from train import fit, make_optimizer

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import Config, annotation_file, make_config
+from config import Config, annotation_file
 from dataset.facts import dataset_facts
-from options import parse_args, tell_settings
+from options import make_config, parse_args, tell_settings
 from utils import UserError, atomic_write, run_command, say_now, write_json
 
 if TYPE_CHECKING:

@@ -1,71 +1,51 @@
 """The command line of main.py and main_eval.py: one parser, grouped; parsing touches nothing on disk.
 
-The defaults below are what runs: edit them here. They are the published values for THUMOS'14, BaS-Net's for the flags that all
-methods share. What differs for another --method or --dataset is in recipes.py, so those two flags are read first. A default
-that was edited here wins over a recipe, and the run says so.
+The defaults below are what runs: edit them here. They are BaS-Net's published values for THUMOS'14. The flags of another method
+stand in its file, and so do the recipes: what differs for a --method on a --dataset. A default that was edited here wins over a
+recipe, and the run says so.
 """
 
 import argparse
-import re
+import dataclasses
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from pathlib import PurePath
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any
 
-from config import parse_schedule
-from dataset.clicks import ANNOTATORS, SOURCES
-from dataset.facts import KNOWN
+from config import Config, Settings, annotation_file, parse_schedule, where_to_get
+from dataset.annotations import classes_of, read_database
+from dataset.facts import DEMOS, KNOWN, Dataset, dataset_facts
 from dataset.layouts import LAYOUTS
+from engine.flags import (
+    Group,
+    Parser,
+    add_own_flags,
+    device,
+    file_name,
+    interval,
+    not_negative_integer,
+    not_negative_number,
+    optional,
+    own_flags,
+    positive_integer,
+    positive_number,
+    seed,
+    seed_list,
+    share,
+)
 from eval.names import did_you_mean
-from recipes import METHODS, Settings, origin, recipe, recipe_name, shipped
+from methods.base import METHODS, folder_name, settings_class
+from methods.recipes import origin, recipe, recipe_name, shipped
 from utils import UserError, say_now
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose refusals name what was probably meant."""
-
-    def __init__(self, **settings: Any):
-        usage = "main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)"
-        super().__init__(usage=usage, allow_abbrev=False, **settings)
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            names = [str(choice) for choice in action.choices]
-            text = f"{value!r} is none of {', '.join(names)}.{did_you_mean(str(value), names)}"
-            raise argparse.ArgumentError(action, text)
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
-            message = f"{message}." + "".join(f" {flag}:{hint}" for flag in flags if (hint := self._hint(flag)))
-        super().error(message)
-
-    def _hint(self, flag: str) -> str:
-        """What an unknown flag may be: one of another method, or one that is spelt differently."""
-        owners = [method for method, add in ADD_OWN.items() if flag in flags_added_by(add)]
-        if owners:
-            return f" a flag of --method {' or '.join(owners)}."
-        near = did_you_mean(flag.lstrip("-"), [name.lstrip("-") for name in self._option_string_actions])
-        return near.replace("mean ", "mean --")
-
-
-def flags_added_by(add: "Callable[[Group], None]") -> dict[str, argparse.Action]:
-    parser = argparse.ArgumentParser(add_help=False)
-    add(parser)
-    return parser._option_string_actions
-
-
-def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> Namespace:
     """`folders` is what the names of folders to write to end in by default."""
-    first = Parser(add_help=False)
-    _add_choice_of_work(first)
-    for action in first._actions:
-        _check_default(first, action)
-    chosen, _ = first.parse_known_args(argv)
+    chosen = _choice_of_work(argv)
     parser = build_parser(chosen.method, chosen.dataset, folders)
-    args = parser.parse_args(argv, argparse.Namespace(compat=None))
+    args = parser.parse_args(argv, Namespace(compat=None))
     if args.compat is None:  # quirks that are chosen are all that is repaired
         args.compat = "official" if args.fix else parser.get_default("compat")
     if args.seeds and args.seed != parser.get_default("seed"):
@@ -73,7 +53,24 @@ def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> argparse
     return args
 
 
-def flags_of(args: argparse.Namespace) -> list[str]:
+def parse_shared_args(argv: Sequence[str]) -> Namespace:
+    """The flags of this file alone, those of another method unread; needs no package, and knows no recipe."""
+    chosen = _choice_of_work(argv)
+    parser = _parser_as_written("basnet", chosen.dataset, "")
+    parser.set_defaults(data_path=_data_path(parser, chosen.dataset))
+    return parser.parse_args(argv) if chosen.method == "basnet" else parser.parse_known_args(argv)[0]
+
+
+def _choice_of_work(argv: Sequence[str] | None) -> Namespace:
+    """--method and --dataset, which say what flags there are and what their defaults are."""
+    parser = Parser(add_help=False)
+    _add_choice_of_work(parser)
+    for action in parser._actions:
+        parser.check_default(action, "options.py")
+    return parser.parse_known_args(argv)[0]
+
+
+def flags_of(args: Namespace) -> list[str]:
     """The command line that parse_args reads as `args`, without what is so by default."""
     choice = [f"--method={args.method}", f"--dataset={args.dataset}"]
     default = vars(parse_args(choice))
@@ -87,8 +84,7 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str
     parser = _parser_as_written(method, dataset, folders)
     edited = _edited(parser, method)
     parser.set_defaults(**{flag: value for flag, value in recipe(method, dataset).items() if flag not in edited})
-    if dataset != "thumos14":  # the place that options.py names is THUMOS'14's
-        parser.set_defaults(data_path=KNOWN[dataset].data_path if dataset in KNOWN else None)
+    parser.set_defaults(data_path=_data_path(parser, dataset))
     for action in parser._actions[1:]:
         shown = "none" if action.default == "" else "%(default)s"
         source = "edited in options.py" if action.dest in edited else _origin(action.dest, method, dataset)
@@ -96,9 +92,17 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str
     return parser
 
 
+def _data_path(parser: argparse.ArgumentParser, dataset: str) -> str | None:
+    """The default of --data_path; the place that stands in this file is THUMOS'14's."""
+    if dataset == "thumos14":
+        return parser.get_default("data_path")
+    return KNOWN[dataset].data_path if dataset in KNOWN else None
+
+
 def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
     """With the defaults that stand in this file, whoever wrote them."""
     parser = Parser(
+        methods_with,
         epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
         "`published`: the paper and its code, `for thumos14`: there, and nobody published one for this data set; `derived, "
         "unpublished`: nobody did, so it is BackTAL's or follows from it (docs/basnet.md); `official flag`: the code's command "
@@ -106,32 +110,34 @@ def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
     )
     _add_choice_of_work(parser.add_argument_group("what to run"))
-    _add_places(parser.add_argument_group("where things are"), METHODS[method] + folders)
+    _add_places(parser.add_argument_group("where things are"), folder_name(METHODS[method]) + folders)
     _add_training(parser.add_argument_group("training"))
     _add_network(parser.add_argument_group("network and data sizes"))
     _add_localization(parser.add_argument_group("localization"))
-    ADD_OWN[method](parser.add_argument_group(f"of --method {method}"))
+    own = parser.add_argument_group(f"of --method {method}")
+    if method == "basnet":
+        _add_basnet(own)
+    else:
+        add_own_flags(own, settings_class(method))
     _add_scoring(parser.add_argument_group("scoring (main_eval.py)"))
     _add_running(parser.add_argument_group("running"))
+    files = {} if method == "basnet" else dict.fromkeys(own_flags(settings_class(method)), METHODS[method].partition(":")[0])
     for action in parser._actions:
-        _check_default(parser, action)
+        parser.check_default(action, files.get(action.dest, "options.py"))
     for flag, usual in shipped(method).items():
         if parser.get_default(flag) is None and usual is not None:
             parser.error(f"options.py: the default None of --{flag}; expected a value such as {usual!r}")
     return parser
 
 
-def _check_default(parser: Parser, action: argparse.Action) -> None:
-    """A default is read as if it were given on the command line: it may have been edited."""
-    if action.default in (None, argparse.SUPPRESS) or action.nargs == 0:
-        return
-    text = str(list(action.default)) if isinstance(action.default, list | tuple) else str(action.default)
+def methods_with(flag: str) -> list[str]:
+    """The methods that have a flag of their own of this name."""
     try:
-        action.default = action.type(text) if callable(action.type) else text if action.choices is None else action.default
-        parser._check_value(action, action.default)
-    except (ValueError, argparse.ArgumentTypeError, argparse.ArgumentError) as error:
-        reason = error.message if isinstance(error, argparse.ArgumentError) else error
-        parser.error(f"options.py: the default {action.default!r} of {action.option_strings[0]}: {reason}")
+        return [method for method in METHODS if method != "basnet" and flag in own_flags(settings_class(method))] or (
+            ["basnet"] if flag in shipped("basnet").keys() - shipped("").keys() else []
+        )
+    except ImportError:  # without the packages, no method's file can be read
+        return []
 
 
 def edited_defaults(method: str) -> Settings:
@@ -154,7 +160,7 @@ def _same(flag: str, value: Any, other: Any) -> bool:
         return False
 
 
-def say_settings(args: argparse.Namespace) -> list[str]:
+def say_settings(args: Namespace) -> list[str]:
     """A line on every default that was edited in this file and is in use, and one on the flags that a recipe set."""
     parser = _parser_as_written(args.method, args.dataset, "")
     edited, usual = _edited(parser, args.method), shipped(args.method)
@@ -176,7 +182,7 @@ def say_settings(args: argparse.Namespace) -> list[str]:
     return [*lines, f"recipe {title}: {', '.join(of_recipe)}"] if of_recipe else lines
 
 
-def tell_settings(args: argparse.Namespace, say: Callable[[str], object]) -> None:
+def tell_settings(args: Namespace, say: Callable[[str], object]) -> None:
     """`say` these lines; with --quiet the warnings among them go to stderr."""
     for line in say_settings(args):
         (say_now if args.quiet and line.startswith("warning: ") else say)(line)
@@ -192,7 +198,33 @@ def _origin(flag: str, method: str, dataset: str) -> str:
     return origin(flag, method, dataset) or ("official flag" if flag in OFFICIAL_FLAGS else "ours")
 
 
-Group = argparse.ArgumentParser | argparse._ArgumentGroup
+def make_config(args: Namespace, training: bool = True) -> Config:
+    """The run that `args` (parse_args) asks for; what concerns `training` alone is looked for only then."""
+    facts = dataset_facts(args.dataset)
+    kind = settings_class(args.method)
+    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
+    if args.len_feature is None:
+        values["len_feature"] = facts.stream_width * (2 if args.modal == "all" else 1)
+    values["tiou_thresholds"], values["protocol"] = facts.tiou_thresholds, facts.protocol
+    for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
+        values[name] = getattr(args, name) or getattr(facts, name)
+    if args.dataset.endswith(".json"):
+        values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
+    values["classes"] = facts.classes or _annotated_classes(facts, values)
+    values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
+    config = kind(**values)
+    config.check()
+    return config.settled() if training else config
+
+
+def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
+    if facts.name in DEMOS and not Path(values["data_path"]).exists():
+        return ()  # it makes itself before it is read
+    path = annotation_file(facts, Path(values["data_path"]), values["layout"], values["ground_truth"])
+    return classes_of(read_database(path, where_to_get(facts, values["data_path"])))
+
+
+# ------------------------------------------------------------------------------------------------------- the flags
 
 
 def _add_choice_of_work(group: Group) -> None:
@@ -304,16 +336,11 @@ def _add_localization(group: Group) -> None:
     group.add_argument("--fix", default="", metavar="IDS", help=chosen)
 
 
-def _add_two_branches(group: Group) -> None:
-    """What BaS-Net and BackTAL, which has its branches, share."""
+def _add_basnet(group: Group) -> None:
     group.add_argument("--alpha", type=not_negative_number, default=0.0001, help="weight of the filter's L1 norm in the loss")
     group.add_argument("--topk", type=share, default=0.125, help="share of a video's rows whose activations make its score")
     whole = "score of one more proposal, the whole video, of each class that has any; none: no such proposal"
     group.add_argument("--whole_video", type=optional(not_negative_number), default=None, metavar="SCORE", help=whole)
-
-
-def _add_basnet(group: Group) -> None:
-    _add_two_branches(group)
     group.add_argument(
         "--ablation",
         default="full",
@@ -323,116 +350,6 @@ def _add_basnet(group: Group) -> None:
     )
     reduction = "classification loss: mean over classes, or sum, without which many classes may not be learned (docs/basnet.md)"
     group.add_argument("--bce_reduction", default="mean", choices=["mean", "classsum"], help=reduction)
-
-
-def _add_um(group: Group) -> None:
-    group.add_argument(
-        "--variant",
-        default="official",
-        choices=["official", "leftthomas-fixed", "leftthomas-exact"],
-        help="whose code: the authors' (official, the default but on ActivityNet); leftthomas/UM with its loss mended "
-        "(leftthomas-fixed, the default on ActivityNet), or as it is (leftthomas-exact); docs/um.md",
-    )
-    group.add_argument("--alpha", type=not_negative_number, default=0.0005, help="weight of the uncertainty loss")
-    group.add_argument("--beta", type=not_negative_number, default=1.0, help="weight of the background entropy loss")
-    magnitude = "magnitude that features of actions are to reach"
-    group.add_argument("--margin", type=not_negative_number, default=100.0, help=magnitude)
-    group.add_argument("--r_act", type=positive_integer, default=9, help="one in so many rows is taken for action")
-    group.add_argument("--r_bkg", type=positive_integer, default=4, help="one in so many rows is taken for background")
-    thresholds = "thresholds of the scaled feature magnitude, start:stop:step"
-    group.add_argument("--mag_th", default="0.4:0.625:0.025", help=thresholds)
-    reduction = "both classification losses: mean over classes, or sum, without which many may not be learned (docs/um.md)"
-    group.add_argument("--bce_reduction", default="mean", choices=["mean", "classsum"], help=reduction)
-    loss = "uncertainty loss of either code (None: the variant's)"
-    group.add_argument("--um_loss", default=None, choices=["official", "leftthomas"], help=loss)
-
-
-def _add_backtal(group: Group) -> None:
-    _add_two_branches(group)
-    group.add_argument(
-        "--affinity_layout",
-        default="official",
-        choices=["official", "paper"],
-        help="which terms of a convolution a gate weighs: a third of the channels each, as the code and its checkpoints have "
-        "it, or one tap each, as the paper describes it (docs/backtal.md, section 2)",
-    )
-    group.add_argument(
-        "--clicks",
-        default="auto",
-        type=click_source,
-        metavar="SOURCE",
-        help="background clicks of the training videos: npz (in the feature files), human (the annotators' files in "
-        "human_anns/ of --data_path), simulated (from the ground truth, as every report then says), or a file with the "
-        "columns video,second; auto: the first of these three that is there",
-    )
-    group.add_argument(
-        "--annotator", default=None, choices=[*ANNOTATORS, "all"], help="whose clicks to take (None: with --clicks human A1)"
-    )
-    group.add_argument("--click_seed", type=not_negative_integer, default=0, help="seed of simulated clicks")
-    group.add_argument(
-        "--clicks_per_gap", type=positive_integer, default=1, help="simulated clicks between two actions, and at the ends"
-    )
-    group.add_argument(
-        "--click_noise", type=not_negative_number, default=0.0, metavar="SECONDS", help="deviation of a simulated click"
-    )
-    group.add_argument("--click_miss", type=share, default=0.0, help="share of gaps without a simulated click")
-    separation = "weight of the separation of scores in the loss"
-    group.add_argument("--sep_weight", type=not_negative_number, default=1.0, help=separation)
-    embeddings = "weight of the separation of embeddings in the loss"
-    group.add_argument("--emb_weight", type=not_negative_number, default=0.8, help=embeddings)
-    group.add_argument("--sep_topk", type=share, default=0.125, help="--topk of the separation of scores")
-    similar = "cosine that embeddings of one kind are to have at least"
-    group.add_argument("--similar_min", type=share, default=0.5, help=similar)
-    different = "cosine that those of action and background are to have at most"
-    group.add_argument("--different_max", type=share, default=0.1, help=different)
-    group.add_argument(
-        "--mag_th",
-        type=optional(str),
-        default="0.3,0.375,0.45,0.525,0.6,0.675,0.75",
-        metavar="START:STOP:STEP",
-        help="thresholds of the features' magnitude, whose runs are proposals too; none: no such proposals",
-    )
-    group.add_argument("--shrink", type=share, default=0.0, help="share of its length that a proposal loses at each end")
-
-
-def _add_asm_loc(group: Group) -> None:
-    group.add_argument("--steps", type=not_negative_integer, default=3, help="refinement steps after the base network")
-    iterations = "iterations of every step but the last, which has the rest"
-    group.add_argument("--step_iters", type=positive_integer, default=1300, metavar="N", help=iterations)
-    group.add_argument(
-        "--dropout_on",
-        default="classifier",
-        choices=["classifier", "everything"],
-        help="what --dropout comes before: the classifier, or the embedding, attention and uncertainty too",
-    )
-    foreground = "one in so many of a video's rows makes its foreground score"
-    group.add_argument("--r_fg", type=positive_integer, default=8, help=foreground)
-    group.add_argument("--r_bg", type=positive_integer, default=3, help="one in so many makes its background score")
-    weight = "weight of the foreground score's loss"
-    group.add_argument("--lambda_fg", type=not_negative_number, default=1.0, help=weight)
-    weight = "weight of the background score's loss, as background"
-    group.add_argument("--lambda_bg", type=not_negative_number, default=0.5, help=weight)
-    weight = "weight of the background score's loss, as the action"
-    group.add_argument("--lambda_ab", type=not_negative_number, default=0.5, help=weight)
-    group.add_argument("--beta", type=not_negative_number, default=0.2, help="weight of the mean uncertainty in the loss")
-    widening = "lengths by which a proposal is widened at each end to attend and stretch"
-    group.add_argument("--delta", type=not_negative_number, default=0.5, help=widening)
-    stretching = "rows that a short proposal is stretched to, before widening"
-    group.add_argument("--gamma", type=not_negative_number, default=6.0, help=stretching)
-    best = "share of a class's summed scores whose best proposals stretch time (alpha)"
-    group.add_argument("--proposal_share", type=share, default=0.7, help=best)
-    whose = "classes whose proposals stretch a training video (quirk Q4)"
-    group.add_argument("--stretch_by", default="annotated", choices=["annotated", "detected"], help=whose)
-    thresholds = "thresholds of the attention, start:stop:step; those of the activation are --cas_th"
-    group.add_argument("--att_th", default="0.1:0.925:0.025", help=thresholds)
-    mixture = "of the attention in the curve that scores a proposal"
-    group.add_argument("--attention_share", type=share, default=0.0, help=mixture)
-    source = "what is thresholded for the proposals that the next step has"
-    group.add_argument("--pseudo_by", default="attention", choices=["attention", "activation"], help=source)
-    group.add_argument("--pseudo_th", default="0.4:0.925:0.025", help="the thresholds, start:stop:step")
-
-
-ADD_OWN = {"basnet": _add_basnet, "um": _add_um, "backtal": _add_backtal, "asm_loc": _add_asm_loc}
 
 
 def _add_scoring(group: Group) -> None:
@@ -536,101 +453,6 @@ def dataset(text: str) -> str:
         return text
     hint = did_you_mean(text, KNOWN)
     raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}, and no PATH/TO/dataset.json.{hint}")
-
-
-def click_source(text: str) -> str:
-    if text in SOURCES or PurePath(text).suffix:
-        return text
-    hint = did_you_mean(text, SOURCES)
-    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SOURCES)}, and no file such as clicks.csv.{hint}")
-
-
-T = TypeVar("T")
-
-
-def optional(kind: Callable[[str], T]) -> Callable[[str], T | None]:
-    return lambda text: None if text == "none" else kind(text)
-
-
-def positive_integer(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
-
-
-def positive_number(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1000000, or is 0")
-    return value
-
-
-def not_negative_integer(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is negative")
-    return value
-
-
-def not_negative_number(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1000000")
-    return value
-
-
-def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1")
-    return value
-
-
-def seed(text: str) -> int:
-    value = int(text)
-    if not -1 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not in -1..4294967295")
-    return value
-
-
-MOST_SEEDS = 10_000
-
-
-def seed_list(text: str) -> tuple[int, ...]:
-    """`0-9`, `0,3,7-9`."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part, re.ASCII)
-        if match is None:
-            raise argparse.ArgumentTypeError(f"{part!r} is neither a seed nor a range of seeds such as 0-9")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < min(2**32, first + MOST_SEEDS):
-            raise argparse.ArgumentTypeError(f"{part} is not in order, not in 0..4294967295, or more than {MOST_SEEDS} seeds")
-        seeds += range(first, last + 1)
-    if len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"{text} names a seed twice")
-    return tuple(seeds)
-
-
-def interval(text: str) -> str:
-    if text != "epoch" and not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither epoch nor a number of iterations")
-    return text if text == "epoch" else str(int(text))
-
-
-def device(text: str) -> str:
-    kind, _, number = text.partition(":")
-    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isascii() and number.isdigit()):
-        return text
-    hint = did_you_mean(text, ("auto", "cpu", "cuda"))
-    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N.{hint}")
-
-
-def file_name(text: str) -> str:
-    if not PurePath(text).name:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file")
-    return text
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source ./environment.sh
 
 python=$(find_python)
-case " $* " in *" --help "* | *" -h "*) exec "$python" options.py "$@" ;; esac
+help_if_asked "$@"
 set -- --model_file ./BaSNet_model_best.pkl "$@"
 "$python" -m dataset.present test "$@"
 use_environment requirements.txt

@@ -21,9 +21,8 @@ from eval.eval_detection import DetectionScore, score_tables
 from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table, rows_of
-from localize import Detections, localize_all
-from methods.base import Arrays, Method, Stepwise, build_method
-from quirks import LOSING
+from localize import Arrays, Detections, localize_all
+from methods.base import Method, Stepwise, build_method
 from thumos_features import Mixture, Store, Video, rows_shown, test_batches
 from utils import UserError, atomic_write
 
@@ -118,7 +117,7 @@ def take_steps(method: Method, videos: list[Video], store: Store, device: torch.
     """Bring a method that works in steps to the last that its network has been trained for, by what it finds on the way."""
     if isinstance(method, Stepwise):
         last = method.last_step
-        if last > method.config.step_of(sys.maxsize):
+        if last > method.step_of(sys.maxsize):
             raise UserError(f"the checkpoint has been trained for {last} steps; evaluate it with the --steps of its training.")
         method.begin_step(0, {})
         for step in range(1, last + 1):
@@ -191,7 +190,8 @@ def lost_classes(method: Method, activations: Activations, found: Found, threads
         if not np.isin(predicted if len(predicted) else score_c.argmax(), found[name].classes).all():
             lacking[name] = arrays
     lost = {}
-    for quirk in set(LOSING[config.method]) - set(config.repaired) if lacking else ():
+    losing = {name for name, quirk in config.QUIRKS.items() if quirk.loses}
+    for quirk in losing - set(config.repaired) if lacking else ():
         without = replace(config, compat="official", fix=",".join((*config.repaired, quirk)))
         again = detect(without_memory(without), lacking, threads)
         lost[quirk] = sum(len(np.setdiff1d(again[name].classes, found[name].classes)) for name in lacking)

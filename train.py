@@ -120,8 +120,8 @@ def fit(
                     recorder.evaluate(found)
             if at_end:
                 break
-            if stepwise and state.step != config.step_of(state.iteration):
-                begin_step(config.step_of(state.iteration))
+            if stepwise and state.step != stepwise.step_of(state.iteration):
+                begin_step(stepwise.step_of(state.iteration))
             batch = training_batch(data.train, store, state.draws, method.shown, state.iteration, team.share)
             rate = config.learning_rates[state.iteration]
             terms = train_step(loss, state, batch.to(device), rate, team)

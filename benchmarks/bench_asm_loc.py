@@ -13,13 +13,13 @@ import torch
 
 from benchmarks.record import machine
 from benchmarks.steps import Layer, bare_products, in_turns, measured
-from config import ASMLocConfig, make_config
 from fast.adam import Adam
 from fast.attention import HEADS, Places, find_places
 from fast.snippets import Snippets
-from methods.asm_loc import losses
-from methods.asm_network import ASMNet
-from options import parse_args
+from methods.asm_loc.method import losses
+from methods.asm_loc.network import ASMNet
+from methods.asm_loc.settings import ASMLocConfig
+from options import make_config, parse_args
 from tests.oracle_asm_loc import PlainASMNet
 from thumos_features import Indices
 

@@ -11,11 +11,10 @@ import torch
 
 from benchmarks.record import machine
 from benchmarks.steps import Layer, side_by_side, stepper, timed
-from config import make_config
 from engine.device import DTYPES, choose_device, choose_precision
 from fast.snippets import Snippets
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from tests.oracle_backtal import PlainBackTAL
 from thumos_features import Batch, Video
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from config import Config, make_config
+from config import Config
 from dataset.check import check
 from dataset.draws import Draws
 from dataset.facts import THUMOS14_CLASSES
 from dataset.store import open_store
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from tests import oracles
 from thumos_features import load_data, training_batch
 

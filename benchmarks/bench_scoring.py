@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas
 
-from config import make_config
 from eval.eval_detection import TIOU_THUMOS, detection_map
 from eval.proposals import average_recall
 from eval.table import read_ground_truth, read_predictions
-from localize import localize, localize_all
-from methods.base import Arrays, build_method
-from options import parse_args
+from localize import Arrays, localize, localize_all
+from methods.base import build_method
+from options import make_config, parse_args
 from tests import oracles
 
 

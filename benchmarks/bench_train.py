@@ -19,7 +19,7 @@ import torch
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine
 from benchmarks.steps import Layer, in_turns, measured, side_by_side, stepper, timed
-from config import Config, make_config
+from config import Config
 from dataset.draws import Draws
 from dataset.store import open_store
 from engine.device import DTYPES, choose_device, choose_precision
@@ -27,7 +27,7 @@ from engine.workers import Beside
 from fast import products
 from fast.snippets import Snippets
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from test import Activations, Evaluation, Judge, compute_activations
 from tests.oracles import PlainBaSNet
 from thumos_features import Batch, load_data, training_batch

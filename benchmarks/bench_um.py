@@ -16,14 +16,12 @@ import torch
 from benchmarks.bench_scoring import once
 from benchmarks.record import machine
 from benchmarks.steps import Layer, side_by_side, stepper
-from config import UMConfig, make_config
 from engine.device import choose_device
 from eval.eval_detection import detection_map
 from fast.snippets import Snippets
-from localize import localize_all
-from methods.base import Arrays
-from methods.um import UM
-from options import parse_args
+from localize import Arrays, localize_all
+from methods.um import UM, UMConfig
+from options import make_config, parse_args
 from test import as_table
 from tests import oracles
 from tests.oracle_um import PlainUM, plain_detections

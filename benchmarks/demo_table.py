@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report import table
-from quirks import REPAIRABLE
-from recipes import METHODS
+from methods.base import METHODS, folder_name, settings_class
 
 AVERAGE = "0.1:0.7"
 jobs: list[str] = []  # flags of how many seeds train at a time
@@ -68,7 +67,7 @@ def advantage(ours: list[float], theirs: list[float]) -> str:
 def method_table(folder: Path, seeds: list[int]) -> str:
     """Every method with its recipe for the demo, beside BaS-Net without a background class and BaS-Net."""
     flags = {"BaS-Net, baseline": "--ablation=baseline", "BaS-Net": "--ablation=full"}
-    flags |= {name: f"--method={key}" for key, name in METHODS.items() if key != "basnet"}
+    flags |= {folder_name(place): f"--method={key}" for key, place in METHODS.items() if key != "basnet"}
     curves = {name: [curve(place) for place in train(folder, seeds, flag)] for name, flag in flags.items()}
     rows = []
     for name, runs in curves.items():
@@ -112,7 +111,7 @@ def quirk_table(folder: Path, seeds: list[int]) -> str:
     places = train(folder, seeds, official)
     reproduced = [curve(place)[-1] for place in places]
     rows = [["none (--compat official)", spread(reproduced), ""]]
-    for name in REPAIRABLE["basnet"]:
+    for name in settings_class("basnet").QUIRKS:
         if name == "B6":  # a rule of training, the others are of localization
             values = [curve(place)[-1] for place in train(folder, seeds, official, "--fix=B6")]
         else:

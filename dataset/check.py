@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed
 
-from config import Config, make_config, where_to_get
+from config import Config, where_to_get
 from dataset.annotations import Database, classes_of, read_database
 from dataset.feature_files import patiently
 from dataset.layouts import Layout, find_layout
 from dataset.make_demo import ensure_demo
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import Data, Found, Video, find_videos, open_video
 from utils import UserError, listing, run_command
 

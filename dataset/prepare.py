@@ -20,7 +20,6 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from config import make_config
 from dataset.annotations import Database, classes_of, duration_of, read_database
 from dataset.facts import KNOWN, Dataset
 from dataset.feature_files import inspect
@@ -28,7 +27,7 @@ from dataset.layouts import LAYOUTS, STREAMS, Layout
 from eval.protocols import PROTOCOLS, GroundTruths
 from eval.table import InputError, Table
 from eval.thumos_kit import read_annotations
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import Video, load_data
 from utils import UserError, atomic_write, listing, read_text, run_command
 

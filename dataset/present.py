@@ -1,28 +1,29 @@
-"""Are the flags right, and is the data set there at all? Standard library only: run.sh asks before it builds an environment.
+"""Check flags and data before an environment is made: run.sh asks this module, which needs the standard library only.
 
-`python -m dataset.present train,test FLAGS OF main.py` says what is wrong or missing and exits with 2.
+`python -m dataset.present train,test FLAGS OF main.py` prints what is wrong or missing and exits with code 2. It reads the
+flags of options.py; a run reads all of them, and the files themselves.
 """
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import Config, make_config, where_to_get
-from dataset.facts import DEMOS
+from config import annotation_file, streams_of, where_to_get
+from dataset.facts import DEMOS, dataset_facts
 from dataset.layouts import find_layout, split_names
-from options import parse_args
+from options import parse_shared_args
 from utils import UserError, run_command
 
 
 def check_start(subsets: list[str], argv: Sequence[str]) -> None:
-    """Refuse what a run would refuse once its packages are there; a demo makes its data itself."""
-    args = parse_args(argv)
+    """Raise the errors of a run that are known without its packages; a demo makes its data itself."""
+    args = parse_shared_args(argv)
     if args.result:  # a file of detections is scored without features
         require_file(args.result, "result")
         return
-    config = make_config(args, training="train" in subsets)
     if args.dataset not in DEMOS:
-        require_data(config, [] if args.activations else subsets)
+        require_data(args, [] if args.activations else subsets)
     if args.activations:
         require_file(args.activations, "activations")
     elif args.model_file and not args.resume:
@@ -34,20 +35,22 @@ def require_file(path: str, flag: str) -> None:
         raise UserError(f"{path}: no such file. Name an existing one with --{flag}.")
 
 
-def require_data(config: Config, subsets: list[str]) -> None:
-    """Refuse a folder that lacks annotations, or the folder of a subset altogether."""
-    root, facts = Path(config.data_path), config.facts
-    layout = find_layout(root, facts, config.layout)
-    missing = [] if config.annotation_file.exists() else [str(config.annotation_file)]
+def require_data(args: Namespace, subsets: list[str]) -> None:
+    """Raise an error for a folder that lacks annotations, or a whole subset."""
+    facts = dataset_facts(args.dataset)
+    root = Path(args.data_path or facts.data_path)
+    layout = find_layout(root, facts, args.layout)
+    annotations = annotation_file(facts, root, args.layout, args.ground_truth)
+    missing = [] if annotations.exists() else [str(annotations)]
     for subset in subsets:
         if subset not in layout.folders:
             missing.append(layout.expected(subset))
         elif layout.streams_apart:
-            folders = [layout.folders[subset] / stream for stream in config.streams]
+            folders = [layout.folders[subset] / stream for stream in streams_of(args.modal)]
             missing += [str(folder) for folder in folders if not folder.is_dir()]
         split_names(root, layout, subset)
     if missing:
-        raise UserError(f"{root}: missing {' and '.join(missing)}. {where_to_get(facts, config.data_path)}")
+        raise UserError(f"{root}: missing {' and '.join(missing)}. {where_to_get(facts, str(root))}")
 
 
 if __name__ == "__main__":

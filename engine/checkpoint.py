@@ -26,9 +26,6 @@ MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: ra
 FORMAT = 4  # of the checkpoints that resume: changes with what is in them
 OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
 
-# settings that weights do not show and detections depend on, of a chain of networks those of its earlier steps, too
-SHOWN_NOWHERE = ("num_segments", "scale", "variant", "delta", "gamma", "proposal_share", "pseudo_by", "pseudo_th")
-
 
 @dataclass(frozen=True)
 class Best:
@@ -64,8 +61,8 @@ class TrainingState:
         if self.best_model is None:
             return True
         best = self.best_model.record
-        steps = [config.step_of(one["iteration"] - 1) for one in (record, best)]
-        return record["choice"] > best["choice"] or (config.best_of_each_step and steps[0] > steps[1])
+        new_step = record.get("step", 0) > best.get("step", 0)
+        return record["choice"] > best["choice"] or (config.best_of_each_step and new_step)
 
     def save(self, path: Path, config: Config) -> None:
         best = self.best_model
@@ -160,12 +157,12 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else settings_beside(Path(path))
     differ = [
         f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
-        for name in ("method", "ablation", "affinity_layout", "steps", "dropout_on", "modal", "dataset")
+        for name in config.MUST_AGREE
         if name in trained and trained[name] != getattr(config, name, None)
     ]
     if differ:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
-    for name in SHOWN_NOWHERE:
+    for name in config.SHOULD_AGREE:
         if name in trained and trained[name] != getattr(config, name, None):
             say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name, None)}.")
     if trained.get("repaired", list(config.repaired)) != list(config.repaired):
@@ -210,8 +207,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Pat
     missing, foreign = [k for k in own if k not in weights], [k for k in weights if k not in own]
     if missing or foreign:
         raise UserError(
-            f"{path}: is of another method, --ablation or --steps than this run: it lacks {listing(missing) or 'nothing'} and "
-            f"has {listing(foreign) or 'nothing'} besides. Evaluate it with the settings that it was trained with."
+            f"{path}: is of another method than this run, or of other settings of it: it lacks {listing(missing) or 'nothing'} "
+            f"and has {listing(foreign) or 'nothing'} besides. Evaluate it with the settings that it was trained with."
         )
     wrong = {k: weights[k] for k in own if not isinstance(weights[k], Tensor) or weights[k].shape != own[k].shape}
     if wrong:
@@ -229,5 +226,5 @@ def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any]) -> str:
         return f"{widths}: another --dataset or --len_feature. Use what it was trained with."
     return (
         f"{key} has shape {found}, expected {expected}: another width (--hidden), another number of classes "
-        "(--dataset) or another --ablation. Use the settings that it was trained with (config.json beside its outputs)."
+        "(--dataset) or other settings of the method. Use those of its training (config.json beside its outputs)."
     )

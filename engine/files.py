@@ -14,7 +14,7 @@ from engine.report import report
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
 from eval.table import size
-from recipes import METHODS
+from methods.base import METHODS, folder_name
 from test import Evaluation
 from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
 
@@ -22,7 +22,7 @@ MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # of the official code
 
 
 def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], config: Config) -> dict[str, Any]:
-    """One line of log.jsonl."""
+    """One line of log.jsonl; the recorder adds the step of a method that has several, and whether it is the best so far."""
     scores = _scores(evaluation.score)
     return {
         "iteration": iteration,
@@ -57,7 +57,7 @@ class RunFiles:
         self.config, self.quiet = config, quiet
         models, output = Path(config.model_path), Path(config.output_path)
         seed = f"seed_{config.seed}"
-        name = MODEL_NAMES.get(config.method, f"{METHODS[config.method]}_model")
+        name = MODEL_NAMES.get(config.method, f"{folder_name(METHODS[config.method])}_model")
         self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # first: without it no resume finds the others
         self.best_model = models / f"{name}_{seed}.pkl"
         self.config_file = output / "config.json"

@@ -35,6 +35,7 @@ class Moment:
     """When an evaluation was begun."""
 
     iteration: int
+    step: int  # of a method that trains in several
     losses: dict[str, float]
     weights: dict[str, Tensor]
 
@@ -91,7 +92,7 @@ class Recorder:
         if time.monotonic() - self.saved_at > self.save_cost / CHECKPOINT_SHARE:
             self.save()
         weights = {key: value.detach().clone() for key, value in self.state.network.state_dict().items()}
-        self.beside.begin(Moment(self.state.iteration, self.state.losses, weights), activations)
+        self.beside.begin(Moment(self.state.iteration, self.state.step, self.state.losses, weights), activations)
         if self.state.iteration < self.config.num_iters:
             self.hear()
 
@@ -100,7 +101,8 @@ class Recorder:
         evaluation = None
         for moment, evaluation in self.beside.done(wait_for_all):
             record = record_of(evaluation, moment.iteration, moment.losses, self.config)
-            best = self.state.is_best(record, self.config)
+            record |= {"step": moment.step} if moment.step else {}
+            record["best"] = best = self.state.is_best(record, self.config)
             self.state.records.append(record)
             if best:
                 self.state.best_model = Best(record, moment.weights, evaluation.as_json)

@@ -3,13 +3,12 @@
 `python main.py --seeds 0-9 FLAGS` trains them; `python -m engine.seeds OUTPUT_PATH` makes the summary anew from what is there.
 
 A seed runs in a process of its own: it is the very command that a user would type, and whatever becomes of it, the others go
-on. The machines of a cluster import this module too; what only the first one needs is imported where it is used.
+on. The machines of a cluster import this module too.
 """
 
 import argparse
 import contextlib
 import functools
-import json
 import os
 import queue
 import shlex
@@ -20,30 +19,23 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from options import flags_of, tell_settings
-from utils import Stopped, StopSignal, UserError, atomic_write, command_to_go_on, cores, listing, run_command, say_now
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    import pandas
-
-    from config import Config
+from dataset.make_demo import ensure_demo
+from engine.files import locked
+from engine.summary import finished_run, is_finished, seeds_text, write_summary
+from eval.report import averages_from
+from options import flags_of, make_config, tell_settings
+from utils import Stopped, StopSignal, UserError, command_to_go_on, cores, listing, run_command, say_now
 
 ROOT = Path(__file__).resolve().parent.parent
-GAP = "best - last"
-STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
 
 
 def train_seeds(args: Namespace) -> None:
     """Run the seeds that are not finished yet, then sum up all that are."""
-    from tqdm import tqdm
-
-    from config import make_config
-    from dataset.make_demo import ensure_demo
-    from engine.files import locked
-    from eval.report import averages_from
-
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("--seeds starts a process for each seed itself: run it without torchrun (and without WORLD_SIZE).")
     ensure_demo(args.dataset, args.data_path)  # once, before many would
@@ -98,14 +90,6 @@ def own_places(args: Namespace, seed: int) -> dict[str, Any]:
     """The flags in which the run of one seed differs from that of another."""
     folders = {name: str(Path(getattr(args, name)) / f"seed_{seed}") for name in ("model_path", "output_path", "log_path")}
     return {"seed": seed, **folders}
-
-
-def seeds_text(seeds: list[int]) -> str:
-    """`seed 4`, `seeds 0-2,7`."""
-    starts = [seed for seed in sorted(seeds) if seed - 1 not in seeds]
-    ends = [seed for seed in sorted(seeds) if seed + 1 not in seeds]
-    listed = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
-    return f"seed{'s' * (len(seeds) > 1)} {listed}"
 
 
 # ---------------------------------------------------------------------------------------------------- running
@@ -167,8 +151,6 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
     """Run each of `runs`; how they ended, in the order in which they did."""
     if not runs:
         return
-    from joblib import Parallel, delayed, parallel_config
-
     names = seeds_text([run.seed for run in runs])
     if args.backend != "local":
         say(f"{names}: on {args.backend}")
@@ -256,177 +238,6 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
         client.run_on_scheduler(site.addsitedir, str(ROOT))  # both import what they are sent
         client.register_worker_callbacks(functools.partial(site.addsitedir, str(ROOT)))
         yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
-
-
-# ---------------------------------------------------------------------------------------------------- summing up
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a finished run left."""
-
-    config: dict[str, Any]
-    records: list[dict[str, Any]]  # of its evaluations
-
-    @property
-    def seed(self) -> int:
-        return self.config["seed"]
-
-    @property
-    def last(self) -> dict[str, Any]:
-        return self.records[-1]
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The evaluation that the official code chooses, on the test videos: the first of the highest mAP."""
-        last = self._step(self.last) if "Q2" in self.config.get("repaired", ()) else 0
-        among = [record for record in self.records if self._step(record) >= last]
-        return max(among, key=lambda record: record.get("choice", record["average_mAP"]))
-
-    def _step(self, record: dict[str, Any]) -> int:
-        """Of a method that trains in several, each with a best model of its own where quirk Q2 is repaired."""
-        if "step_iters" not in self.config:
-            return 0
-        return min((record["iteration"] - 1) // self.config["step_iters"], self.config["steps"])
-
-    @property
-    def paper_average(self) -> str:
-        from config import CONFIGS
-
-        return CONFIGS[self.config["method"]].PAPER_AVERAGE
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that its numbers depend on, but for the seed."""
-        from engine.checkpoint import MAY_DIFFER
-
-        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run"}
-        return {name: value for name, value in self.config.items() if name not in free}
-
-
-def finished_run(folder: Path) -> Run | None:
-    """The run in `folder`, if it came to its end: its report is the last thing that a run writes."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        log, report = folder / "log.jsonl", folder / f"report_seed_{config['seed']}.md"
-        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        ended = records[-1]["iteration"] == config["num_iters"] and report.stat().st_mtime_ns >= log.stat().st_mtime_ns
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return Run(config, records) if ended else None
-
-
-def is_finished(config: "Config") -> bool:
-    """Whether this very run has come to its end."""
-    run = finished_run(Path(config.output_path))
-    wanted = Run(json.loads(json.dumps(config.as_dict())), []).settings
-    return run is not None and run.settings | wanted == run.settings
-
-
-def write_summary(output: Path, runs: list[Run], asked: int) -> str:
-    """Write the summary as Markdown, CSV and rows for LaTeX; returns the Markdown."""
-    from engine.files import set_aside
-
-    for run in runs[1:]:
-        differ = [
-            f"{name} {runs[0].settings.get(name)!r} and {value!r}"
-            for name, value in run.settings.items()
-            if runs[0].settings.get(name) != value
-        ]
-        if differ:
-            raise UserError(
-                f"{output}: seeds {runs[0].seed} and {run.seed} are of runs with different settings: {'; '.join(differ)}. "
-                "Train one of them again, or keep them in different folders."
-            )
-    tables = tables_of(runs)
-    paths = [output / f"seeds.{kind}" for kind in ("md", "csv", "tex")]
-    text = markdown(runs, tables, asked) + "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
-    set_aside(paths)
-    for path, content in zip(paths, (text, long_table(tables).to_csv(index=False), latex(runs, tables)), strict=True):
-        with atomic_write(path) as stream:
-            stream.write(content)
-    return text
-
-
-def tables_of(runs: list[Run]) -> dict[str, "pandas.DataFrame"]:
-    """By model, a row a seed and a column a figure, all as in log.jsonl."""
-    import pandas
-
-    from eval.report import figures
-
-    last, best = (
-        pandas.DataFrame.from_dict({run.seed: figures(record, run.paper_average) for run, record in chosen}, orient="index")
-        for chosen in ([(run, run.last) for run in runs], [(run, run.best) for run in runs])
-    )
-    return {"last": last, "best": best, GAP: best - last}
-
-
-def statistics_of(table: "pandas.DataFrame") -> "pandas.DataFrame":
-    """A row a statistic; the standard deviation is that of a sample, none of a single seed."""
-    return table.agg(list(STATISTICS.values())).set_axis(list(STATISTICS))
-
-
-def long_table(tables: dict[str, "pandas.DataFrame"]) -> "pandas.DataFrame":
-    """One value a row: of which model, of which seed or statistic, which figure."""
-    import pandas
-
-    whole = pandas.concat({model: pandas.concat([table, statistics_of(table)]) for model, table in tables.items()})
-    return whole.rename_axis(index=["model", "row"], columns="metric").stack().rename("value").reset_index()
-
-
-def shown(run: Run) -> list[str]:
-    """The figures that fit a page: mAP and its averages."""
-    from eval.report import averages_from
-
-    return [*run.last["mAP"], *(f"avg {name}" for name in averages_from(run.last, run.paper_average))]
-
-
-def markdown(runs: list[Run], tables: dict[str, "pandas.DataFrame"], asked: int) -> str:
-    from eval.report import table
-    from quirks import notes_on_lost
-
-    config, first, columns = runs[0].config, runs[0].last, shown(runs[0])
-    rows = [
-        [model, statistic, *("" if value != value else f"{100 * value:.2f}" for value in values)]
-        for model, own in tables.items()
-        for statistic, *values in statistics_of(own[columns]).itertuples()
-    ]
-    by_seed = [
-        [
-            str(run.seed),
-            model,
-            str(chosen["iteration"]),
-            *(f"{100 * value:.2f}" for value in tables[model].loc[run.seed, columns]),
-        ]
-        for run in runs
-        for model, chosen in (("last", run.last), ("best", run.best))
-    ]
-    count = seeds_text([run.seed for run in runs]) + (f" ({len(runs)} of {asked} are finished)" if len(runs) < asked else "")
-    return "\n".join(
-        [
-            table(["model", "over seeds", *columns], rows),
-            table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']} ({config.get('described', 'published')}) on {config['dataset']}, --modal {config['modal']}, "
-            f"{count}. mAP in % "
-            f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
-            f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
-            "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
-            f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",
-            *(f"{note}\n" for note in notes_on_lost(config["method"], {f"seed {run.seed}": run.last for run in runs})),
-        ]
-    )
-
-
-def latex(runs: list[Run], tables: dict[str, "pandas.DataFrame"]) -> str:
-    """Rows to paste into a table of one's own."""
-    columns = shown(runs[0])
-    lines = [f"% mAP in %, mean $\\pm$ standard deviation of {len(runs)} seeds: model & {' & '.join(columns)}"]
-    for model in ("last", "best"):
-        own = statistics_of(tables[model][columns])
-        cells = zip(100 * own.loc["mean"], 100 * own.loc["standard deviation"], strict=True)
-        texts = [f"{mean:.2f}" + (f" $\\pm$ {deviation:.2f}" if len(runs) > 1 else "") for mean, deviation in cells]
-        lines.append(f"{model} & {' & '.join(texts)} \\\\")
-    return "\n".join(lines) + "\n"
 
 
 def summarize(output: Path) -> None:

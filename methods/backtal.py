@@ -1,11 +1,15 @@
-"""BackTAL on the seams of methods/: network, losses, activations, curves (docs/backtal.md).
+"""BackTAL: settings, network, losses, activations, curves (docs/backtal.md).
 
 Shapes: K branches (base, suppression), B batch, T time, F features, H hidden channels, E embedding, C action classes; class C
 is the background.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +17,158 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import BackTALConfig
+from config import ANY, Config, Quirk, Settings, average_and_maps, derived, flag, ours, parse_thresholds, published
+from dataset.annotations import Database
+from dataset.clicks import ANNOTATORS, SOURCES, find_source, read_clicks
+from dataset.layouts import Layout as Places
+from dataset.layouts import find_layout
 from engine.device import DTYPES
+from engine.flags import not_negative_integer, not_negative_number, optional, positive_integer, share
+from eval.names import did_you_mean
 from fast.conv import Conv1d, at_least_single
 from fast.dropout import Dropout
 from fast.gated import GatedConv1d, Layout, affinities
 from fast.snippets import Snippets
-from localize import Curves, Sweep, min_max
-from methods.base import Arrays
+from localize import Arrays, Curves, Sweep, min_max
 from model import Filter_Module
 from thumos_features import Batch, Mixture, Video, interpolated
 
 EMBEDDING = 32  # channels
+
+
+ACTIVITYNET: Settings = {
+    "seed": 5,
+    "sep_weight": 0.1,
+    "topk": 0.6,
+    "sep_topk": 0.2,
+    "class_th": 0.1,
+    "lr": "[0.0002]*950",
+    "batch_size": 128,
+    "num_segments": 100,
+    "cas_th": "0:0.15:0.025",
+    "mag_th": None,
+    "outer": 20.0,
+    "class_weight": 0.6,
+    "nms_th": 0.7,
+    "shrink": 0.02,
+    "whole_video": 0.6,
+}
+
+
+def click_source(text: str) -> str:
+    if text in SOURCES or PurePath(text).suffix:
+        return text
+    hint = did_you_mean(text, SOURCES)
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SOURCES)}, and no file such as clicks.csv.{hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackTALConfig(Config):
+    """BackTAL's settings; defaults are the published values for THUMOS'14."""
+
+    alpha: float = flag(0.0001, "weight of the filter's L1 norm in the loss", not_negative_number)
+    topk: float = flag(0.125, "share of a video's snippets whose activations make its score", share)
+    whole_video: float | None = flag(
+        None,
+        "score of one more proposal, the whole video, for each class that has proposals; none: no such proposal",
+        optional(not_negative_number),
+        metavar="SCORE",
+    )
+    affinity_layout: Literal["official", "paper"] = flag(
+        "official",
+        "which terms of a convolution a gate weights: a third of the channels each, as in the code and its checkpoints, or one "
+        "tap each, as the paper describes it (docs/backtal.md, section 2)",
+        choices=["official", "paper"],
+    )
+    clicks: str = flag(
+        "auto",
+        "background clicks of the training videos: npz (in the feature files), human (the annotators' files in human_anns/ of "
+        "--data_path), simulated (from the ground truth, as every report then says), or a file with the columns video,second; "
+        "auto: the first of these three that is there",
+        click_source,
+        metavar="SOURCE",
+        ours=True,
+    )
+    annotator: str | None = flag(
+        None, "whose clicks to take (None: with --clicks human A1)", choices=[*ANNOTATORS, "all"], ours=True
+    )
+    click_seed: int = flag(0, "seed of simulated clicks", not_negative_integer, ours=True)
+    clicks_per_gap: int = flag(1, "simulated clicks between two actions, and at the ends", positive_integer, ours=True)
+    click_noise: float = flag(0.0, "standard deviation of a simulated click", not_negative_number, metavar="SECONDS", ours=True)
+    click_miss: float = flag(0.0, "share of gaps without a simulated click", share, ours=True)
+    sep_weight: float = flag(1.0, "weight of the separation of scores in the loss", not_negative_number)
+    emb_weight: float = flag(0.8, "weight of the separation of embeddings in the loss", not_negative_number)
+    sep_topk: float = flag(0.125, "--topk of the separation of scores", share)
+    similar_min: float = flag(0.5, "lowest cosine that embeddings of one kind are trained to have", share)
+    different_max: float = flag(0.1, "highest cosine that embeddings of action and background are trained to have", share)
+    mag_th: str | None = flag(
+        "0.3,0.375,0.45,0.525,0.6,0.675,0.75",
+        "thresholds of the features' magnitude, which gives proposals too; none: it gives none",
+        optional(str),
+        metavar="START:STOP:STEP",
+    )
+    shrink: float = flag(0.0, "share of its length that a proposal loses at each end", share)
+
+    QUIRKS: ClassVar = {
+        "B2": Quirk("non-maximum suppression adds one second to lengths and intersections"),
+        "B5": Quirk("a proposal that is the first frame alone is none", loses=True),
+        "B6": Quirk("what surrounds a proposal on its right is one frame short"),
+        "B15": Quirk("a video where no class passes the threshold yields no detection", loses=True),
+    }
+    RECIPES: ClassVar = {
+        ANY: published(seed=38, lr="[0.0001]*520", scale=1, nms_th=0.55),
+        "thumos14": published(choose_by="0.5"),
+        "activitynet1.2": published(ACTIVITYNET),
+        "activitynet1.3": derived(ACTIVITYNET, lr="[0.0002]*1975"),
+        "hacs": published(
+            ACTIVITYNET,
+            class_th=0.075,
+            lr="[0.0001]*4704",
+            batch_size=64,
+            num_segments=200,
+            cas_th="0:0.2:0.025",
+            outer=200.0,
+            nms_th=0.71,
+        ),
+        "demo": ours(choose_by="0.5", seed=0, num_segments=128, hidden=128, lr="[0.0015]*480", alpha=3e-4),
+        "demo-activitynet": ours(ACTIVITYNET, seed=0, hidden=128, lr="[0.0015]*400", batch_size=32),
+    }
+    MUST_AGREE: ClassVar = (*Config.MUST_AGREE, "affinity_layout")
+    PAPER_AVERAGE: ClassVar = "0.3:0.7"
+
+    @property
+    def described(self) -> str:
+        return f"{self.affinity_layout} affinity layout, clicks {self.clicks_described}"
+
+    @property
+    def clicks_described(self) -> str:
+        if self.clicks == "simulated":
+            each = f"seed {self.click_seed}, {self.clicks_per_gap} a gap"
+            noise = f", {100 * self.click_miss:g} % of gaps missed, {self.click_noise:g} s of noise"
+            return f"simulated from the ground truth ({each}{noise if self.click_miss or self.click_noise else ''})"
+        human = f"of human annotators ({self.annotator or ANNOTATORS[0]})"
+        named = {"human": human, "npz": "of the feature files", "auto": "of its training"}
+        return named.get(self.clicks, f"of {self.clicks}")
+
+    @cached_property
+    def mag_thresholds(self) -> list[float]:
+        return parse_thresholds("--mag_th", self.mag_th) if self.mag_th else []
+
+    def check(self) -> None:
+        super().check()
+        _ = self.mag_thresholds
+
+    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
+        maps = {f"{float(tiou):.2f}": value for tiou, value in record["mAP"].items()}
+        return f"Epoch: {epoch}\n" + average_and_maps(self.record_average(record), maps)
+
+    def prepare_training(self, videos: list[Any], layout: Places, database: Database) -> tuple[list[Any], list[str]]:
+        clicks, said = read_clicks(videos, layout, self, database)
+        return [replace(video, clicks=clicks[video.name]) for video in videos], [said]
+
+    def settled(self) -> "BackTALConfig":
+        root = Path(self.data_path)
+        return replace(self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator))
 
 
 class Output(NamedTuple):
@@ -199,6 +343,8 @@ def clicked_rows(videos: Sequence[Video], times: int) -> NDArray[np.float32]:
 
 
 class BackTAL:
+    settings = BackTALConfig
+
     def __init__(self, config: BackTALConfig):
         self.config = config
         self.network = BackTALNetwork(

@@ -1,25 +1,90 @@
-"""BaS-Net on the seams of methods/: network, loss, activations, curves (docs/basnet.md).
+"""BaS-Net: settings, loss, activations, curves (docs/basnet.md). Its network is in model.py, its flags in options.py.
 
 Shapes: B batch, T time, C action classes, K classes to localize.
 """
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from config import BaSNetConfig
+from config import Config, Quirk, Settings, derived, ours, published
 from engine.device import DTYPES
 from fast.dropout import as_torch
 from fast.snippets import Snippets
-from localize import Curves, Sweep, min_max
-from methods.base import Arrays
+from localize import Arrays, Curves, Sweep, min_max
 from methods.losses import BaS_Net_loss
 from model import BaS_Net, evaluated_branch
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 
+# BaS-Net's authors published no settings for this data set. BackTAL's did, for the same two branches plus clicks; the schedules
+# are as long as its epochs times the batches of the complete training set.
+ACTIVITYNET: Settings = {
+    "num_segments": 100,
+    "topk": 0.6,
+    "lr": "[0.0002]*950",
+    "batch_size": 128,
+    "class_th": 0.1,
+    "cas_th": "0:0.15:0.025",
+    "outer": 20.0,
+    "class_weight": 0.6,
+    "nms_th": 0.7,
+    "whole_video": 0.6,
+    "bce_reduction": "classsum",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaSNetConfig(Config):
+    """BaS-Net's settings; options.py holds its flags, with the published values for THUMOS'14."""
+
+    ablation: str
+    alpha: float
+    topk: float
+    bce_reduction: str
+    whole_video: float | None
+
+    QUIRKS: ClassVar = {
+        "B1": Quirk("a video whose only predicted class is number 0 yields no detection", loses=True),
+        "B2": Quirk("a video where no class passes the threshold yields no detection", loses=True),
+        "B3": Quirk("the class term of a proposal's score is the thresholded score, so always 1"),
+        "B4": Quirk("non-maximum suppression adds one second to lengths and intersections"),
+        "B6": Quirk("after the first pass every batch is the first batch of a new shuffle"),
+    }
+    RECIPES: ClassVar = {
+        "thumos14": published(),
+        "activitynet1.2": derived(ACTIVITYNET),
+        "activitynet1.3": derived(ACTIVITYNET, lr="[0.0002]*1975"),
+        "hacs": derived(
+            ACTIVITYNET,
+            num_segments=200,
+            lr="[0.0001]*4704",
+            batch_size=64,
+            class_th=0.075,
+            cas_th="0:0.2:0.025",
+            outer=200.0,
+            nms_th=0.71,
+        ),
+        "demo": ours(seed=0, num_segments=128, hidden=128, lr="[0.0015]*480", alpha=3e-4),
+        "demo-activitynet": ours(ACTIVITYNET, seed=0, hidden=128, lr="[0.0015]*400", batch_size=32),
+    }
+    MUST_AGREE: ClassVar = (*Config.MUST_AGREE, "ablation")
+
+    @property
+    def described(self) -> str:
+        return self.ablation
+
+    @property
+    def first_batch_again(self) -> bool:
+        return "B6" not in self.repaired
+
 
 class BaSNet:
+    settings = BaSNetConfig
+
     def __init__(self, config: BaSNetConfig):
         self.config = config
         self.network = BaS_Net(

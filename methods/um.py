@@ -1,23 +1,139 @@
-"""UM on the seams of methods/: network, loss, activations, curves (docs/um.md).
+"""UM: settings, network, loss, activations, curves (docs/um.md).
 
 Shapes: B batch, T time, F features, H hidden channels, C action classes, S the two sorts of
 selected times, action and background.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import UMConfig
+from config import ANY, Config, Quirk, Settings, average_and_maps, flag, ours, parse_thresholds, published
 from engine.device import DTYPES
+from engine.flags import not_negative_number, positive_integer
 from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
-from localize import Curves, Sweep, min_max
-from methods.base import Arrays
+from localize import Arrays, Curves, Sweep, min_max
 from methods.losses import cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
+from utils import UserError
+
+ACTIVITYNET: Settings = {"variant": "leftthomas-fixed", "num_segments": 50, "timing": "rows"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UMConfig(Config):
+    """UM's settings; defaults are the published values for THUMOS'14."""
+
+    variant: str = flag(
+        "official",
+        "whose code: the authors' (official, the default but on ActivityNet); leftthomas/UM with its loss repaired "
+        "(leftthomas-fixed, the default on ActivityNet), or as it is (leftthomas-exact); docs/um.md",
+        choices=["official", "leftthomas-fixed", "leftthomas-exact"],
+    )
+    alpha: float = flag(0.0005, "weight of the uncertainty loss", not_negative_number)
+    beta: float = flag(1.0, "weight of the background entropy loss", not_negative_number)
+    margin: float = flag(100.0, "magnitude that features of actions are trained to reach", not_negative_number)
+    r_act: int = flag(9, "one in so many snippets is selected as action", positive_integer)
+    r_bkg: int = flag(4, "one in so many snippets is selected as background", positive_integer)
+    mag_th: str = flag("0.4:0.625:0.025", "thresholds of the scaled feature magnitude, start:stop:step")
+    bce_reduction: str = flag(
+        "mean",
+        "both classification losses: mean over classes, or sum, without which many classes may not be learned (docs/um.md)",
+        choices=["mean", "classsum"],
+    )
+    um_loss: str | None = flag(
+        None, "uncertainty loss of either code (None: the variant's)", choices=["official", "leftthomas"]
+    )
+
+    QUIRKS: ClassVar = {
+        "O2": Quirk("non-maximum suppression adds one second to lengths and intersections"),
+        "L1": Quirk("the uncertainty loss averages over channels and takes its norm over snippets"),
+        "L2": Quirk("background snippets are picked among those that the mask has dropped"),
+        "L8": Quirk("overlaps are rounded to single precision in scoring"),
+    }
+    OF_VARIANT: ClassVar = {  # the quirks of its code
+        "official": {"O2"},
+        "leftthomas-fixed": set[str](),
+        "leftthomas-exact": {"L1", "L2", "L8"},
+    }
+    RECIPES: ClassVar = {
+        ANY: published(class_th=0.2, lr="[0.0001]*10000", eval_every="100", nms_th=0.6),
+        "thumos14": published(choose_by="0.1:0.7"),
+        "activitynet1.2": published(ACTIVITYNET),
+        "activitynet1.3": published(ACTIVITYNET),
+        "demo": ours(
+            choose_by="0.1:0.7",
+            seed=0,
+            num_segments=128,
+            hidden=128,
+            lr="[0.002]*480",
+            eval_every="epoch",
+            margin=1.0,
+            alpha=5e-3,
+            r_act=3,
+            r_bkg=2,
+        ),
+        "demo-activitynet": ours(
+            ACTIVITYNET,
+            seed=0,
+            hidden=128,
+            lr="[0.0015]*400",
+            batch_size=32,
+            eval_every="epoch",
+            margin=3.0,
+            r_act=3,
+            r_bkg=2,
+            bce_reduction="classsum",
+        ),
+    }
+    SHOULD_AGREE: ClassVar = (*Config.SHOULD_AGREE, "variant")
+    RECORD_AVERAGE: ClassVar = "0.1:0.7"
+
+    @property
+    def described(self) -> str:
+        return self.variant
+
+    @cached_property
+    def mag_thresholds(self) -> list[float]:
+        return parse_thresholds("--mag_th", self.mag_th)
+
+    @cached_property
+    def quirks(self) -> set[str]:
+        """Ids of the official quirks that this run reproduces."""
+        quirks = self.OF_VARIANT[self.variant] - set(self.repaired)
+        return quirks if self.um_loss is None else quirks - {"L1"} | ({"L1"} if self.um_loss == "leftthomas" else set())
+
+    @property
+    def single_overlaps(self) -> bool:
+        return "L8" in self.quirks
+
+    def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
+        maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
+        if set(seven) <= set(maps):
+            maps = {tiou: maps[tiou] for tiou in seven}
+        heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
+        return heading + average_and_maps(self.record_average(record), maps)
+
+    def check(self) -> None:
+        super().check()
+        _ = self.mag_thresholds
+        if self.variant == "leftthomas-exact" and self.compat == "fixed":
+            raise UserError(
+                "--variant leftthomas-exact reproduces quirks, and --compat fixed repairs them. Give --compat official, or "
+                "--variant leftthomas-fixed."
+            )
+
+    def counts(self, times: int) -> tuple[int, int]:
+        """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
+        return max(1, times // self.r_act), max(1, times // self.r_bkg)
 
 
 class CAS_Module(nn.Module):
@@ -72,6 +188,8 @@ def _largest(values_bt: Tensor, k: int) -> Tensor:
 
 
 class UM:
+    settings = UMConfig
+
     def __init__(self, config: UMConfig):
         self.config = config
         self.network = UMNetwork(config)

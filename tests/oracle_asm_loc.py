@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fast.attention import HEADS, Attention
-from methods.asm_network import ASMNet, Output
+from methods.asm_loc.network import ASMNet, Output
 from tests.oracles import plain
 
 

@@ -21,7 +21,7 @@ from test_resume import kept_bytes, records
 import main
 import main_eval
 import train
-from config import make_config, parse_thresholds
+from config import parse_thresholds
 from dataset.draws import Draws
 from dataset.store import Files
 from engine import recorder
@@ -32,11 +32,11 @@ from fast.adam import Adam
 from fast.attention import find_places
 from fast.snippets import Snippets
 from localize import Detections, localize
-from methods.asm_loc import losses
-from methods.asm_network import ASMNet
+from methods.asm_loc.method import losses
+from methods.asm_loc.network import ASMNet
+from methods.asm_loc.segments import Plan, at_random, stretched, uniform
 from methods.base import build_method
-from methods.segments import Plan, at_random, stretched, uniform
-from options import parse_args
+from options import make_config, parse_args
 from test import compute_activations, score
 from thumos_features import Batch, Video, load_data, rows_shown, training_batch
 from train import Loss, make_optimizer, train_step

@@ -15,17 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from config import make_config, parse_schedule
+from config import parse_schedule
 from dataset.draws import Draws
 from dataset.store import Files
 from engine.checkpoint import load_network
 from fast.adam import Adam
 from fast.gated import GatedConv1d, affinities, terms
 from localize import localize, resize
-from methods.backtal import BackTALLoss, BackTALNetwork, Output
+from methods.backtal import BackTALConfig, BackTALLoss, BackTALNetwork, Output
 from methods.base import build_method
-from options import parse_args
-from quirks import REPAIRABLE
+from options import make_config, parse_args
 from test import as_json, detect, read_activations
 from thumos_features import Video, interpolated, load_database, training_batch
 from utils import UserError
@@ -471,7 +470,7 @@ def test_b15_a_video_without_a_confident_class_yields_nothing():
 
 
 def test_compat_repairs_all():
-    assert config_of("thumos14", "--compat", "fixed").repaired == tuple(REPAIRABLE["backtal"]) == ("B2", "B5", "B6", "B15")
+    assert config_of("thumos14", "--compat", "fixed").repaired == tuple(BackTALConfig.QUIRKS) == ("B2", "B5", "B6", "B15")
 
 
 def test_frames_are_those_of_the_file_or_of_the_duration():

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY, WIDTH, edit_gt, make_tiny
 
-from config import make_config
 from dataset.check import as_text, check, quick_check
 from dataset.prepare import main as prepare
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import load_data
 from utils import UserError
 

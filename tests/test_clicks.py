@@ -8,11 +8,10 @@ from conftest import TINY, WIDTH, edit_gt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import make_config
 from dataset.clicks import gaps, simulate
 from dataset.prepare import main as prepare
 from methods.backtal import clicked_rows
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import Video, fingerprint, load_data
 from utils import UserError
 

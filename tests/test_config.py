@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import make_config, parse_schedule, parse_thresholds
+from config import parse_schedule, parse_thresholds
 from dataset.facts import TIOU_THUMOS
-from options import parse_args
+from options import make_config, parse_args
 from utils import UserError
 
 

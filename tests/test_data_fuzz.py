@@ -9,14 +9,13 @@ import pytest
 import torch
 from conftest import TINY, make_tiny
 
-from config import make_config
 from dataset.check import check, quick_check
 from dataset.draws import Draws
 from dataset.layouts import LAYOUTS
 from dataset.prepare import main as prepare
 from dataset.store import open_store
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import load_data, training_batch, uniform_indices
 from utils import UserError
 

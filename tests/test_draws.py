@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import main
 import train
-from config import make_config
 from dataset.draws import make_draws
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import load_data
 from utils import UserError
 

@@ -8,12 +8,11 @@ import torch
 from conftest import TINY
 from torch import nn
 
-from config import make_config
 from fast.dropout import Dropout, as_torch, by_video, part_of_batch
 from fast.snippets import Snippets
 from methods.base import build_method
 from model import CAS_Module
-from options import parse_args
+from options import make_config, parse_args
 
 METHODS = ["basnet", "um", "backtal", "asm_loc"]
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 
-from config import make_config
 from dataset.facts import KNOWN, TIOU_ACTIVITYNET, TIOU_THUMOS, dataset_facts
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import load_data
 from utils import UserError
 

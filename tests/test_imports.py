@@ -7,12 +7,14 @@ from conftest import ROOT
 
 FOLDERS = ["dataset", "engine", "eval", "fast", "methods", "tools"]
 ON_TOP = {"main", "main_eval", "options", "config", "model", "train", "test", "thumos_features", "utils", "localize"}
-ON_TOP |= {"quirks", "recipes"}  # to go into the files of the methods
-# What each may import besides its own folder; commands, and the contract of the methods, stand apart from their folders.
+# What each may import besides its own folder. Commands, and what flags are made of, stand apart from their folders.
 COMMANDS = {"dataset.check", "dataset.prepare", "dataset.present"}
+SEEDS = {"engine.seeds", "engine.summary"}
+REGISTRY = {"methods.base", "methods.recipes"}
 ARROWS = {
-    "tools": {*ON_TOP, *FOLDERS, "methods.base"} - {"tools"},
+    "tools": {*ON_TOP, *FOLDERS, "registry"} - {"tools"},
     "commands": {"options", "thumos_features", "config", "dataset", "eval", "utils"},
+    "seeds": {"options", "config", "registry", "engine", "dataset", "eval", "utils"},
     "main": {
         "options",
         "config",
@@ -20,7 +22,8 @@ ARROWS = {
         "test",
         "thumos_features",
         "engine",
-        "methods.base",
+        "seeds",
+        "registry",
         "dataset",
         "commands",
         "fast",
@@ -32,22 +35,21 @@ ARROWS = {
         "test",
         "thumos_features",
         "engine",
-        "methods.base",
+        "registry",
         "dataset",
         "commands",
         "eval",
         "utils",
     },
-    "train": {"config", "methods", "methods.base", "engine", "test", "thumos_features", "fast", "utils"},
-    "methods": {"methods.base", "config", "engine", "thumos_features", "localize", "model", "fast"},
-    "engine": {"options", "config", "test", "recipes", "quirks", "dataset", "eval", "utils"},
-    "test": {"config", "methods.base", "thumos_features", "localize", "quirks", "eval", "utils"},
-    "methods.base": {"config", "thumos_features", "localize", "fast"},
-    "options": {"config", "recipes", "dataset", "eval", "utils"},
+    "train": {"config", "methods", "registry", "engine", "test", "thumos_features", "fast", "utils"},
+    "options": {"config", "registry", "flags", "dataset", "eval", "utils"},
+    "methods": {"config", "engine", "flags", "thumos_features", "localize", "model", "dataset", "fast", "eval", "utils"},
+    "engine": {"config", "test", "registry", "dataset", "eval", "utils"},
+    "test": {"config", "registry", "thumos_features", "localize", "eval", "utils"},
+    "registry": {"config", "flags", "thumos_features", "localize", "dataset", "fast", "utils"},
+    "flags": {"config", "eval"},
     "thumos_features": {"config", "dataset", "fast", "eval", "utils"},
-    "config": {"recipes", "quirks", "dataset", "utils"},
-    "recipes": {"dataset"},
-    "quirks": {"utils"},
+    "config": {"dataset", "utils"},
     "dataset": {"config", "fast", "eval", "utils"},
     "localize": {"eval", "utils"},
     "model": {"fast"},
@@ -58,7 +60,7 @@ ARROWS = {
 
 
 def modules() -> dict[str, ast.Module]:
-    files = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))]
+    files = [*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
     return {name: ast.parse(path.read_text()) for name, path in names.items()}
 
@@ -78,8 +80,10 @@ def arrows() -> dict[str, set[str]]:
 
 
 def place(module: str) -> str:
-    if module in COMMANDS:
-        return "commands"
+    places = {"commands": COMMANDS, "seeds": SEEDS, "registry": REGISTRY, "flags": {"engine.flags"}}
+    for name, members in places.items():
+        if module in members:
+            return name
     return module if module in ARROWS else module.partition(".")[0]
 
 

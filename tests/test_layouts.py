@@ -7,14 +7,13 @@ import pytest
 import torch
 from conftest import TINY, WIDTH, edit_gt
 
-from config import make_config
 from dataset.facts import KNOWN
 from dataset.feature_files import patiently
 from dataset.layouts import LAYOUTS, find_layout
 from dataset.prepare import main as prepare
 from dataset.store import Files, open_store
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from test import compute_activations, detect, read_activations, save_activations
 from thumos_features import load_data, load_database
 from utils import UserError

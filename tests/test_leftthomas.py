@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import ROOT, TINY, one_thread
 
-from config import make_config, parse_thresholds
+from config import parse_thresholds
+from options import make_config
 from tools.leftthomas import read_flags, threshold_list
 from utils import UserError
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config import make_config
 from localize import Curves, Sweep, localize, localize_all, min_max, resize, suppress, upsample
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 
 CASES = {
     3001: (1213, [3, 7, 12], "blocks"),

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from config import make_config
 from dataset.facts import KNOWN
 from dataset.make_demo import KINDS, SECONDS_PER_ROW, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import load_data
 
 

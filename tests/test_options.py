@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, TINY
 
 import options
-from config import make_config
 from dataset.facts import KNOWN
-from options import build_parser, flags_of, parse_args, say_settings
-from recipes import METHODS, PUBLISHED_DEFAULTS, recipe, shipped
+from methods.base import METHODS
+from methods.recipes import PUBLISHED_DEFAULTS, recipe, shipped
+from options import build_parser, flags_of, make_config, parse_args, say_settings
 
 OFFICIAL = {
     "data_path": "./dataset/THUMOS14",

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from config import make_config
 from engine.files import record_of, set_aside
 from eval.eval_detection import ANETdetection, detection_map
 from eval.report import averages_from, figures, table
-from options import parse_args
+from options import make_config, parse_args
 from test import Evaluation
 
 

@@ -8,15 +8,13 @@ import torch
 from conftest import make_tiny
 from test_localize import detections, golden_activations
 
-from config import Config, make_config, parse_schedule
+from config import parse_schedule
 from dataset.draws import ROWS, SHUFFLE, batch_videos, random_state
 from dataset.facts import KNOWN
 from fast.snippets import Snippets
 from localize import upsample
-from methods.base import build_method
-from options import parse_args
-from quirks import REPAIRABLE
-from recipes import OFFICIAL_NUMBERS
+from methods.base import METHODS, build_method, settings_class
+from options import make_config, parse_args
 from test import detect as detections_of
 from test import lost_classes, without_memory
 from thumos_features import Batch
@@ -42,17 +40,20 @@ def repaired_by(flags):
 
 def test_compat_and_fix_choose_what_is_repaired():
     assert repaired_by([]) == () and repaired_by(["--compat", "official"]) == ()
-    assert repaired_by(["--compat", "fixed"]) == tuple(REPAIRABLE["basnet"]) == ("B1", "B2", "B3", "B4", "B6")
+    assert repaired_by(["--compat", "fixed"]) == tuple(settings_class("basnet").QUIRKS) == ("B1", "B2", "B3", "B4", "B6")
     assert repaired_by(["--fix", "B4,b1"]) == ("B1", "B4")
 
 
-@pytest.mark.parametrize("method", REPAIRABLE)
+@pytest.mark.parametrize("method", METHODS)
 def test_quirks_are_reproduced_only_where_a_number_is(method):
+    numbers = {"basnet": {"thumos14"}, "um": {"thumos14", "activitynet1.2", "activitynet1.3"}}
+    numbers |= {"backtal": {"thumos14", "activitynet1.2", "hacs"}, "asm_loc": {"thumos14", "activitynet1.3"}}
+    quirks = settings_class(method).QUIRKS
     for dataset in KNOWN:
-        config = Config.repaired.func(parse_args([f"--method={method}", f"--dataset={dataset}"]))
-        assert config == (() if (method, dataset) in OFFICIAL_NUMBERS else tuple(REPAIRABLE[method]))
-    first, *_ = REPAIRABLE[method]
-    for compat, chosen in ((["--compat=official"], (first,)), ([], (first,)), (["--compat=fixed"], tuple(REPAIRABLE[method]))):
+        compat = parse_args([f"--method={method}", f"--dataset={dataset}"]).compat
+        assert compat == ("official" if dataset in numbers[method] else "fixed")
+    first, *_ = quirks
+    for compat, chosen in ((["--compat=official"], (first,)), ([], (first,)), (["--compat=fixed"], tuple(quirks))):
         assert repaired_by([f"--method={method}", "--dataset=demo", f"--fix={first}", *compat]) == chosen
     assert repaired_by([f"--method={method}", "--dataset=demo", "--compat=official"]) == ()
     with pytest.raises(UserError, match="B99"):

@@ -11,9 +11,8 @@ import torch
 from conftest import ROOT, command, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from config import make_config
 from engine.files import RunFiles
-from options import parse_args
+from options import make_config, parse_args
 
 RUN = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", "2"]
 

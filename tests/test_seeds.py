@@ -15,10 +15,9 @@ import pytest
 import torch
 from conftest import ROOT, TINY, command, one_thread
 
-from config import make_config
 from engine import seeds
 from engine.checkpoint import MAY_DIFFER
-from options import parse_args
+from options import make_config, parse_args
 from utils import UserError
 
 RUN = ["--lr", "[0.01]*4", "--eval_every", "2", "--class_th", "0.05"]

@@ -9,12 +9,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from config import make_config
 from dataset import store
 from dataset.draws import Draws
 from dataset.store import Files, Matrix, open_store
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import load_data, training_batch
 from utils import UserError
 

@@ -14,12 +14,11 @@ from conftest import ROOT, TINY, command, one_thread
 from matching import assert_match, rows_of_file
 from test_resume import records
 
-from config import make_config
 from dataset.store import Files
 from engine.checkpoint import load_network
 from engine.team import Team
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from test import compute_activations
 from thumos_features import load_data
 

@@ -10,11 +10,10 @@ from conftest import TINY, WIDTH, edit_gt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config import make_config
 from dataset.draws import Draws, batch_videos
 from dataset.store import Files, open_store
 from methods.base import build_method
-from options import parse_args
+from options import make_config, parse_args
 from thumos_features import fingerprint, load_data, random_indices, training_batch, uniform_indices
 from utils import UserError
 

@@ -19,7 +19,6 @@ from matching import assert_match, settled, settled_entries
 from test_localize import UM as POSTPROCESSED
 from test_localize import as_rows, assert_same
 
-from config import make_config
 from dataset.annotations import read_database
 from engine.checkpoint import load_network
 from eval.eval_detection import detection_map, score_tables
@@ -28,7 +27,7 @@ from fast.snippets import Snippets
 from localize import localize
 from methods.base import build_method
 from methods.um import UM, UMNetwork
-from options import build_parser, parse_args
+from options import build_parser, make_config, parse_args
 from test import Judge
 from thumos_features import Batch
 from train import make_optimizer

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from config import Config, make_config
+from config import Config
 from dataset.facts import DEMOS, KNOWN, dataset_facts
 from dataset.layouts import find_layout
 from dataset.make_demo import ensure_demo
@@ -25,7 +25,7 @@ from engine.files import RunFiles, locked, record_of, set_aside
 from engine.report import report
 from main import train
 from main_eval import evaluate_now
-from options import edited_defaults, parse_args
+from options import edited_defaults, make_config, parse_args
 from utils import UserError, run_command, say_now, write_json
 
 SAME = {  # its flag: ours, and its default

@@ -11,13 +11,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from config import Config, make_config
+from config import Config
 from dataset.make_demo import ensure_demo
 from dataset.store import Files
 from engine.checkpoint import load_network
-from localize import Detections, localize
-from methods.base import Arrays, Method, build_method
-from options import parse_args
+from localize import Arrays, Detections, localize
+from methods.base import Method, build_method
+from options import make_config, parse_args
 from test import compute_activations, take_steps
 from thumos_features import Video, load_data, rows_shown
 from utils import UserError, atomic_write, run_command

@@ -1,4 +1,4 @@
-"""ASM-Loc on the seams of methods/: a network for each step, each taught by the detections of the one before (docs/asm_loc.md).
+"""ASM-Loc: a network for each step, each taught by the detections of the one before (docs/asm_loc.md).
 
 Shapes: B batch, T time, L feature rows of a video, C action classes, class C the background, K classes to localize.
 """
@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import ASMLocConfig
 from engine.checkpoint import load_file, network_weights
 from engine.device import DTYPES
 from fast.snippets import Snippets
-from localize import Curves, Detections, Sweep, localize_all
-from methods.asm_network import ASMNet, Output
-from methods.base import Arrays
-from methods.segments import Plan, at_random, uniform
+from localize import Arrays, Curves, Detections, Sweep, localize_all
+from methods.asm_loc.network import ASMNet, Output
+from methods.asm_loc.segments import Plan, at_random, uniform
+from methods.asm_loc.settings import ASMLocConfig
 from thumos_features import Batch, Mixture, Shown, Video
 
 
@@ -63,7 +62,9 @@ class Chain(nn.Module):
         return joined | {"step": torch.tensor(last)}
 
 
-class ASMLoc:
+class ASM_Loc:
+    settings = ASMLocConfig
+
     def __init__(self, config: ASMLocConfig):
         self.config = config
         self.network = Chain(config)
@@ -77,6 +78,9 @@ class ASMLoc:
     def last_step(self) -> int:
         """Of the weights that the network has."""
         return int(self.network.step)
+
+    def step_of(self, iteration: int) -> int:
+        return self.config.step_of(iteration)
 
     def refine(self, activations: Mapping[str, Arrays], trained_on: list[Video]) -> dict[str, Any]:
         """What the next step is to know: what this one finds in every video, in tensors."""

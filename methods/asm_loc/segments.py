@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from config import ASMLocConfig
 from localize import Detections
+from methods.asm_loc.settings import ASMLocConfig
 from thumos_features import Indices, Mixture, Video
 
 Doubles = NDArray[np.floating]  # in double precision
@@ -111,7 +111,7 @@ def weights(ranked: Sequence[tuple[Doubles, Doubles]], num_seg: int, config: ASM
     most = config.gamma * (2 * config.delta + 1)
     for scores, segments in ranked:
         best = segments[: chosen(scores, config.proposal_share)]
-        for first, last in rows_between(*widened(best, config.delta), config.rows_per_second, num_seg).tolist():
+        for first, last in rows_between(*widened(best, config.delta), config.snippets_per_second, num_seg).tolist():
             count = last - first + 1
             if 1 < count <= most:
                 weight_l[first : last + 1] = np.maximum(weight_l[first : last + 1], min(most / count, most))
@@ -139,7 +139,7 @@ class Plan:
         detected = list(dict.fromkeys(found.classes.tolist()))
         annotated = list(dict.fromkeys(config.classes.index(row["label"]) for row in video.annotations))
         self.localized = annotated if trained_on else detected
-        stretching = annotated if trained_on and config.stretches_annotated else detected
+        stretching = annotated if trained_on and config.stretch_by == "annotated" else detected
         weight_l = weights(self._ranked(stretching), video.num_seg, config)
         self.warp = warp_of(weight_l) if video.num_seg > 1 else None
 
@@ -178,12 +178,12 @@ class Plan:
         """The same on the stretched axis."""
         if self.warp is None:
             return seconds
-        per_second, knots = self.config.rows_per_second, np.arange(len(self.warp), dtype=np.float64)
+        per_second, knots = self.config.snippets_per_second, np.arange(len(self.warp), dtype=np.float64)
         return (interpolate(knots, self.warp, seconds * per_second + 1) - 1) / per_second
 
     def _scale(self, times: int) -> float:
         """Times of the network a second of the stretched axis."""
-        return self.config.rows_per_second * times / (self.num_seg if self.warp is None else whole_length(self.warp))
+        return self.config.snippets_per_second * times / (self.num_seg if self.warp is None else whole_length(self.warp))
 
     def boxes(self, times: int) -> Indices:
         """(N, 2) first and last time of every segment, those inside others dropped, each widened by `--delta`."""

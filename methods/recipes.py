@@ -1,0 +1,86 @@
+"""How the defaults of a run come about from options.py, a method's flags and its recipes.
+
+Strongest first: a flag on the command line; a default of options.py that was edited; the method's recipe for the data set; its
+recipe for all data sets; options.py as it is shipped and the defaults in the method's file. Standard library only, unless a
+method's file is read.
+"""
+
+from config import ANY, Recipe, Settings, published
+from dataset.facts import KNOWN
+from engine.flags import own_flags
+from methods.base import settings_class
+
+# options.py as it is shipped: the flags that a recipe may set. A default of options.py that differs from these was edited.
+PUBLISHED_DEFAULTS: Settings = {
+    "class_th": 0.25,
+    "lr": "[0.0001]*1500",
+    "batch_size": 16,
+    "weight_decay": 5e-4,
+    "dropout": 0.7,
+    "num_segments": 750,
+    "hidden": 2048,
+    "scale": 24,
+    "cas_th": "0:0.25:0.025",
+    "outer": 0.25,
+    "class_weight": 0.2,
+    "nms_th": 0.7,
+}
+BASNET_DEFAULTS: Settings = {"alpha": 1e-4, "topk": 0.125, "whole_video": None, "ablation": "full", "bce_reduction": "mean"}
+OTHER_DEFAULTS: Settings = {
+    "seed": -1,
+    "num_iters": None,
+    "eval_every": "epoch",
+    "choose_by": "all",
+    "timing": None,
+    "compat": "official",
+    "fix": "",
+}
+
+
+def shipped(method: str) -> Settings:
+    """The defaults of options.py as it is shipped, of the flags that a recipe may set."""
+    return PUBLISHED_DEFAULTS | OTHER_DEFAULTS | (BASNET_DEFAULTS if method == "basnet" else {})
+
+
+def recipe(method: str, dataset: str) -> Settings:
+    """The flags of `method` whose value on `dataset` differs from the default of the flag."""
+    if (method, dataset) == ("basnet", "thumos14"):  # options.py itself; nothing has to be imported
+        return {}
+    kind = settings_class(method)
+    compat = {} if is_published(method, dataset) else {"compat": "fixed"}  # repair quirks where no number needs them
+    settings = _recipe(method, ANY).settings | compat | _recipe(method, dataset).settings
+    usual = shipped(method) | {name: field.default for name, field in own_flags(kind).items()}
+    return {flag: value for flag, value in settings.items() if value != usual[flag]}
+
+
+def _recipe(method: str, dataset: str) -> Recipe:
+    return settings_class(method).RECIPES.get(dataset, published())
+
+
+def is_published(method: str, dataset: str) -> bool:
+    """Whether there is an official number on `dataset` to be reproduced."""
+    recipes = settings_class(method).RECIPES
+    return dataset in recipes and recipes[dataset].origin == "published"
+
+
+def recipe_name(method: str, dataset: str) -> str:
+    """The name of a recipe: `demo`, `um`, `um on demo`."""
+    place = dataset if dataset in KNOWN else "your own data"
+    names = [method] * (method != "basnet") + [place] * (dataset != "thumos14")
+    return " on ".join(names)
+
+
+def origin(flag: str, method: str, dataset: str) -> str | None:
+    """Where a default comes from, if it is published, derived or of a recipe."""
+    if (method, dataset) == ("basnet", "thumos14"):
+        return "published" if flag in PUBLISHED_DEFAULTS | BASNET_DEFAULTS else None
+    own = _recipe(method, dataset)
+    if flag in own.settings and own.origin != "published":
+        return f"recipe of {dataset}" if own.origin == "ours" else "derived, unpublished"
+    if flag == "compat" and not is_published(method, dataset):
+        return "no official number to reproduce"
+    of_method = {name for name, field in own_flags(settings_class(method)).items() if not field.metadata["ours"]}
+    of_method |= BASNET_DEFAULTS.keys() if method == "basnet" else set()
+    if flag not in PUBLISHED_DEFAULTS.keys() | of_method | _recipe(method, ANY).settings.keys():
+        return None
+    return "published" if dataset == "thumos14" or is_published(method, dataset) else "published for thumos14"
