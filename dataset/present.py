@@ -1,6 +1,6 @@
-"""Are the flags right, and is the data set there at all? Standard library only: run.sh asks before it builds an environment.
+"""Checks the flags and that the data set exists. Standard library only: run.sh calls it before it builds an environment.
 
-`python -m dataset.present train,test FLAGS OF main.py` says what is wrong or missing and exits with 2.
+`python -m dataset.present train,test FLAGS OF main.py` prints the first error and exits with code 2.
 """
 
 import sys
@@ -15,7 +15,7 @@ from utils import UserError, run_command
 
 
 def check_start(subsets: list[str], argv: Sequence[str]) -> None:
-    """Refuse what a run would refuse once its packages are there; a demo makes its data itself."""
+    """Raise the UserError that a run would raise later, once its packages are installed; demos generate their data."""
     args = parse_args(argv)
     if args.result:  # a file of detections is scored without features
         require_file(args.result, "result")
@@ -35,7 +35,7 @@ def require_file(path: str, flag: str) -> None:
 
 
 def require_data(config: Config, subsets: list[str]) -> None:
-    """Refuse a folder that lacks annotations, or the folder of a subset altogether."""
+    """Raise UserError if the annotations or the folder of a subset are missing."""
     root, facts = Path(config.data_path), config.facts
     layout = find_layout(root, facts, config.layout)
     missing = [] if config.annotation_file.exists() else [str(config.annotation_file)]
