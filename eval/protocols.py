@@ -20,7 +20,7 @@ class Protocol:
     """How a ground truth is made from the official annotations of the test videos."""
 
     without: tuple[str, ...]  # numbers of excluded videos
-    digest: str  # of the result
+    digest: str  # of the ground truth
     on_grid: bool = False  # times are rounded to 16-frame snippets at 25 frames per second
     kit: bool = False  # scored by the challenge's kit, which ignores ambiguous segments
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def averages_from(record: Mapping[str, Any], first: str) -> dict[str, float]:
-    """Average mAPs of a record by tIoU range. `first` leads, or the average over all thresholds if `first` is unknown."""
+    """Average mAPs of a record by tIoU range. `first` leads, or that over all thresholds if `first` is not covered."""
     known, tious = record["averages"], list(record["mAP"])
     name = next((name for name in (first, f"{tious[0]}:{tious[-1]}") if name in known), "all")
     return {name: known.get(name, fmean(record["mAP"].values()))} | known

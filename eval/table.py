@@ -69,7 +69,7 @@ def read_ground_truth(source: Source, subset: str | None = None, names: Sequence
     else:
         table = _annotations(content["database"], subset, where, (*names, *SUBSETS))
     if not len(table):
-        lacking = f"none of its {len(table.videos)} videos has an annotation" if table.videos else "it holds no video"
+        lacking = f"none of its {len(table.videos)} videos has an annotation" if table.videos else "it contains no video"
         raise InputError(f"{where}: {lacking}; expected segments to score against. Name an annotated file.")
     return table
 
@@ -86,7 +86,7 @@ def read_predictions(source: Source, score_key: str = "score") -> Table:
         return columns(content, where, scored=True, score_key=score_key)
     results = content["results"]
     if not isinstance(results, Mapping) or not all(isinstance(rows, list | tuple) for rows in results.values()):
-        raise InputError(f'{where}: "results" is no object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
+        raise InputError(f'{where}: "results" is not an object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
     rows = list(itertools.chain.from_iterable(results.values()))
     try:
         labels = [row["label"] for row in rows]
@@ -153,7 +153,7 @@ def _first_bad_detection(results: Mapping[str, Any], where: str, score_key: str)
 
 def _annotations(database: Any, subset: str | None, where: str, names: Sequence[str]) -> Table:
     if not isinstance(database, Mapping):
-        raise InputError(f'{where}: "database" is no object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
+        raise InputError(f'{where}: "database" is not an object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
     for name, video in database.items():
         if not isinstance(video, Mapping) or not isinstance(video.get("annotations", []), list | tuple):
             raise InputError(f'{where}: video {name} is {short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
@@ -237,7 +237,7 @@ def columns(content: Any, where: str, scored: bool, score_key: str = "score") ->
         times = np.stack([found["start"], found["end"]], axis=1).astype(np.float64)
         scores = found["score"].astype(np.float64) if scored else np.zeros(0)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}: start, end or score is no number; expected {expected}.") from None
+        raise InputError(f"{where}: start, end or score is not a number; expected {expected}.") from None
     for name, values in (("start or end", times), ("score", scores)):
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
