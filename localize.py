@@ -19,7 +19,7 @@ from utils import cores
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 Records = NDArray[np.void]
 Record = Any  # one element of `Records`, its fields as attributes
@@ -147,11 +147,11 @@ class Joined(NamedTuple):
     """Arrays of some videos, each concatenated over the videos."""
 
     sweeps: Records
-    levels: Floats  # thresholds of all sweeps
-    terms: Floats  # class terms of all sweeps
+    levels: Doubles  # thresholds of all sweeps
+    terms: Doubles  # class terms of all sweeps
     activation: FloatArray  # class by class
     common: FloatArray
-    warp: Floats
+    warp: Doubles
 
 
 def _localize_part(videos: list[Curves]) -> list[Detections]:
@@ -201,7 +201,7 @@ def min_max(sequence: FloatArray) -> FloatArray:
 
 
 @inner
-def refine(sequence: FloatArray, rule: Record) -> Floats:
+def refine(sequence: FloatArray, rule: Record) -> Doubles:
     """Interpolate a sequence (T,) to fine points (N,)."""
     if len(sequence) == 0:
         return np.zeros(0)
@@ -211,7 +211,7 @@ def refine(sequence: FloatArray, rule: Record) -> Floats:
 
 
 @inner
-def upsample(sequence: FloatArray, scale: int) -> Floats:
+def upsample(sequence: FloatArray, scale: int) -> Doubles:
     """Linear interpolation at multiples of 1/scale, extrapolated past the last snippet (quirk B10)."""
     snippets, step = len(sequence), 1.0 / scale
     fine = np.empty(snippets * scale)
@@ -227,7 +227,7 @@ def upsample(sequence: FloatArray, scale: int) -> Floats:
 
 
 @inner
-def resize(sequence: FloatArray, points: int) -> Floats:
+def resize(sequence: FloatArray, points: int) -> Doubles:
     """Linear interpolation in single precision between the middles of snippets, as OpenCV resizes an image."""
     snippets, one = len(sequence), np.float32(1)
     fine = np.empty(points)
@@ -251,7 +251,7 @@ class Runs(NamedTuple):
 
 
 @inner
-def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> Runs:
+def find_runs(curve: Doubles, thresholds: Doubles, first_point_counts: bool) -> Runs:
     """Find the runs above each threshold, all thresholds in one pass.
 
     When the curve rises over a threshold it opens a run, when it falls below it closes the run.
@@ -292,7 +292,7 @@ def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> Ru
 
 
 @inner
-def positive_sums(curve: Floats, share: float) -> Floats:
+def positive_sums(curve: Doubles, share: float) -> Doubles:
     """(N+1,) prefix sums of the positive part: no run has a negative point, and large ones would cost precision."""
     total = np.zeros(len(curve) + 1)
     if share != 0:
@@ -302,7 +302,7 @@ def positive_sums(curve: Floats, share: float) -> Floats:
 
 
 @inner
-def prefix_sums(first: Floats, first_share: float, second: Floats, second_share: float) -> Floats:
+def prefix_sums(first: Doubles, first_share: float, second: Doubles, second_share: float) -> Doubles:
     """(N+1,) prefix sums of the weighted sum of two curves."""
     total = np.zeros(len(first) + 1)
     if first_share != 0 or second_share != 0:
@@ -315,7 +315,7 @@ def prefix_sums(first: Floats, first_share: float, second: Floats, second_share:
 
 
 @inner
-def contrasts(runs: Runs, masked_total: Floats, plain_total: Floats, outer_width: float, right_less: int) -> Floats:
+def contrasts(runs: Runs, masked_total: Doubles, plain_total: Doubles, outer_width: float, right_less: int) -> Doubles:
     """(R,) mean of the scoring curve over each run minus its mean over the surroundings.
 
     The scoring curve is the sum of two parts, each given by its prefix sums (N+1,). The masked part is zero outside the runs
@@ -350,7 +350,7 @@ def contrasts(runs: Runs, masked_total: Floats, plain_total: Floats, outer_width
 
 
 @inner
-def place(starts: IntArray, ends: IntArray, warp: Floats, rule: Record) -> Floats:
+def place(starts: IntArray, ends: IntArray, warp: Doubles, rule: Record) -> Doubles:
     """(R, 2) start and end of each run in seconds."""
     seconds = np.empty((len(starts), 2))
     duration = rule.points * rule.seconds_per_point if np.isnan(rule.warped_seconds) else rule.warped_seconds
@@ -365,7 +365,7 @@ def place(starts: IntArray, ends: IntArray, warp: Floats, rule: Record) -> Float
 
 
 @inner
-def unwarp(share: float, knots: Floats) -> float:
+def unwarp(share: float, knots: Doubles) -> float:
     """Map a share of the network's time axis to a share of the video, linearly between `knots` (L+1,) and beyond them."""
     snippets = len(knots) - 1
     right = min(max(int(np.searchsorted(knots, share)), 1), snippets)
@@ -376,7 +376,7 @@ def unwarp(share: float, knots: Floats) -> float:
 
 
 @inner
-def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, keeps_equal: bool) -> IntArray:
+def suppress(segments: Doubles, order: IntArray, threshold: float, pad: float, keeps_equal: bool) -> IntArray:
     """Hard non-maximum suppression of segments visited in `order`; returns the survivors in that order."""
     rest = order.copy()
     kept = np.empty_like(rest)
@@ -405,7 +405,7 @@ def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, ke
 
 
 @inner
-def localize_class(fine: Floats, common: Floats, terms: Floats, video: Joined, rule: Record) -> tuple[Floats, Floats]:
+def localize_class(fine: Doubles, common: Doubles, terms: Doubles, video: Joined, rule: Record) -> tuple[Doubles, Doubles]:
     """Scores (D,) and segments (D, 2) of one class by descending score.
 
     `fine` and `common` are (N,), `terms` (S,) are the class's terms, `video` has the sweeps, thresholds and warp.
@@ -441,7 +441,7 @@ def localize_class(fine: Floats, common: Floats, terms: Floats, video: Joined, r
 
 
 @compiled
-def localize_joined(rules: Records, joined: Joined) -> tuple[IntArray, Floats, Floats]:
+def localize_joined(rules: Records, joined: Joined) -> tuple[IntArray, Doubles, Doubles]:
     """The number of detections of each class of each video, then scores (D,) and segments (D, 2) of all videos."""
     found = []
     for v in range(len(rules)):

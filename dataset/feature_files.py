@@ -14,9 +14,9 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from dataset.layouts import STREAMS, Layout
+from dataset.video import Floats
 from utils import UserError
 
-Floats = NDArray[np.float32]
 Array = NDArray[Any]
 
 T = TypeVar("T")

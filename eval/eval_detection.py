@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from eval.compiled import compiled, inner
 from eval.table import (
     Codes,
-    Floats,
+    Doubles,
     InputError,
     Source,
     Table,
@@ -38,8 +38,8 @@ TIES = ("official", "stable")
 class DetectionScore:
     """The score of a set of detections; unpacks as (mAP, average_mAP)."""
 
-    tiou: Floats  # (I,)
-    ap: Floats  # (C, I)
+    tiou: Doubles  # (I,)
+    ap: Doubles  # (C, I)
     truth: Table
     ambiguous: Table | None = None  # segments that the kit ignores
     unmatched: Unmatched = field(default_factory=Unmatched)
@@ -61,7 +61,7 @@ class DetectionScore:
         return digest(self.truth, *([] if self.ambiguous is None else [self.ambiguous]))
 
     @property
-    def mAP(self) -> Floats:
+    def mAP(self) -> Doubles:
         return self.ap.mean(axis=0)
 
     @property
@@ -79,7 +79,7 @@ class DetectionScore:
 def detection_map(
     ground_truth: Source,
     predictions: Source,
-    tiou: float | Sequence[float] | Floats = TIOU_THUMOS,
+    tiou: float | Sequence[float] | Doubles = TIOU_THUMOS,
     subset: str | None = None,
     ties: str = "official",
     single: bool = False,
@@ -101,7 +101,7 @@ def detection_map(
 def score_tables(
     truth: Table,
     found: Table,
-    tiou: float | Sequence[float] | Floats,
+    tiou: float | Sequence[float] | Doubles,
     ties: str = "official",
     single: bool = False,
     unlisted: str = "count",
@@ -113,7 +113,7 @@ def score_tables(
     return DetectionScore(thresholds, ap, truth, unmatched=unmatched, unlisted=unlisted)
 
 
-def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
+def checked_thresholds(tiou: float | Sequence[float] | Doubles) -> Doubles:
     try:
         thresholds = np.atleast_1d(np.asarray(tiou, dtype=np.float64))
     except (TypeError, ValueError, OverflowError):
@@ -123,7 +123,7 @@ def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
     return thresholds
 
 
-def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official", single: bool = False) -> Floats:
+def detection_ap(truth: Table, found: Table, tiou: Doubles, ties: str = "official", single: bool = False) -> Doubles:
     """AP (C, I) of the classes of `truth`. `found` has the same labels, and the same videos first (see `known`).
 
     `ties="official"` orders equal scores and equal overlaps as numpy's default sort, reversed, does; so does the toolkit, and
@@ -154,8 +154,8 @@ def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official
 class Pairs(NamedTuple):
     """Predictions, and the ground truths of the same class and video as each."""
 
-    segments: Floats  # (P, 2)
-    truths: Floats  # (G, 2)
+    segments: Doubles  # (P, 2)
+    truths: Doubles  # (G, 2)
     first: Codes  # (P,) prediction p can match truths[first[p] : last[p]]
     last: Codes  # (P,)
 
@@ -165,7 +165,7 @@ class Candidates(NamedTuple):
 
     offset: Codes  # (P+1,) where the candidates of each prediction begin
     truth: Codes  # (K,) their numbers
-    overlap: Floats  # (K,)
+    overlap: Doubles  # (K,)
     tied: NDArray[np.bool_]  # (P,) whether two candidates have equal overlaps
 
 
@@ -227,7 +227,7 @@ def _order_ties(candidates: Candidates, pairs: Pairs, single: bool) -> None:
 
 
 @compiled
-def match(candidates: Candidates, tiou: Floats, num_truths: int) -> NDArray[np.bool_]:
+def match(candidates: Candidates, tiou: Doubles, num_truths: int) -> NDArray[np.bool_]:
     """(P, I) whether a prediction is a hit: it takes its best unmatched candidate with an overlap of at least the tIoU."""
     offset, candidate, overlap, _ = candidates
     free = np.ones((len(tiou), num_truths), dtype=np.bool_)
@@ -245,7 +245,7 @@ def match(candidates: Candidates, tiou: Floats, num_truths: int) -> NDArray[np.b
 
 
 @compiled
-def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> Floats:
+def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> Doubles:
     """(C, I) area under the monotone envelope of the precision-recall curve (VOC 2011)."""
     ap = np.zeros((len(count), hit.shape[1]))
     for c in range(len(count)):
@@ -262,7 +262,7 @@ def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> F
     return ap
 
 
-def averages(tiou: Floats, mean_ap: Floats) -> dict[str, float]:
+def averages(tiou: Doubles, mean_ap: Doubles) -> dict[str, float]:
     """The average mAPs that papers print, by tIoU range, for the ranges that the thresholds cover."""
     chosen = {}
     for first, last, step in ((0.1, 0.5, 0.1), (0.1, 0.7, 0.1), (0.1, 0.9, 0.1), (0.3, 0.7, 0.1), (0.5, 0.95, 0.05)):
@@ -281,7 +281,7 @@ class ANETdetection:
         ground_truth_filename: Source,
         prediction_filename: Source,
         subset: str = "test",
-        tiou_thresholds: float | Sequence[float] | Floats = TIOU_THUMOS,
+        tiou_thresholds: float | Sequence[float] | Doubles = TIOU_THUMOS,
         verbose: bool = False,
         check_status: bool = False,
         ties: str = "official",
@@ -295,7 +295,7 @@ class ANETdetection:
         self.ground_truth = read_ground_truth(ground_truth_filename, subset)
         self.prediction = read_predictions(prediction_filename, score_key)
 
-    def evaluate(self) -> tuple[Floats, float]:
+    def evaluate(self) -> tuple[Doubles, float]:
         score = detection_map(self.ground_truth, self.prediction, self.tiou_thresholds, ties=self.ties, unlisted=self.unlisted)
         self.ap = dict(zip(score.labels, score.ap, strict=True))
         self.mAP, self.average_mAP = score

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.compiled import compiled
-from eval.table import Codes, Floats, InputError, Table, video_places
+from eval.table import Codes, Doubles, InputError, Table, video_places
 
 TIOU = np.linspace(0.5, 0.95, 10)
 STEPS = 100  # average numbers of proposals at which recall is computed
@@ -18,11 +18,11 @@ STEPS = 100  # average numbers of proposals at which recall is computed
 class ProposalScore:
     """Recall by average number of proposals per video."""
 
-    numbers: Floats  # (100,) average numbers of proposals per video, evenly spaced
-    recall: Floats  # (I, 100)
+    numbers: Doubles  # (100,) average numbers of proposals per video, evenly spaced
+    recall: Doubles  # (I, 100)
 
     @property
-    def average_recall(self) -> Floats:
+    def average_recall(self) -> Doubles:
         return self.recall.mean(axis=0)
 
     @property
@@ -36,7 +36,7 @@ class ProposalScore:
         return float(np.interp(number, [0.0, *self.numbers], [0.0, *self.average_recall]))
 
 
-def average_recall(truth: Table, found: Table, tiou: Floats = TIOU, most: int = 100) -> ProposalScore:
+def average_recall(truth: Table, found: Table, tiou: Doubles = TIOU, most: int = 100) -> ProposalScore:
     """AR@AN of `found` in the videos that `truth` annotates; proposals in other videos are ignored.
 
     If these V videos have more than `most` proposals on average, each keeps the same share of its best ones, so that `most`
@@ -68,7 +68,7 @@ def average_recall(truth: Table, found: Table, tiou: Floats = TIOU, most: int = 
 
 
 @compiled
-def ranks(spans: Floats, group: Codes, proposals: Floats, first: Codes, kept: Codes, tiou: Floats) -> Codes:
+def ranks(spans: Doubles, group: Codes, proposals: Doubles, first: Codes, kept: Codes, tiou: Doubles) -> Codes:
     """(G, I) rank of the first proposal of its video that recalls each ground truth; kept[v] + 1 if none does.
 
     Shapes: spans (G, 2) in videos `group` (G,), proposals (P, 2); those of video v are first[v] to first[v] + kept[v] - 1.

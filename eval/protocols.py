@@ -11,7 +11,7 @@ import numpy as np
 
 from eval.eval_detection import DetectionScore, checked_thresholds, score_tables
 from eval.names import did_you_mean
-from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, rows_of, size
+from eval.table import Doubles, InputError, Table, digest, known, read_ground_truth, rows_of, size
 from eval.thumos_kit import kit_ap, read_annotations
 
 
@@ -85,7 +85,7 @@ class GroundTruths:
         return truth
 
     def score(
-        self, name: str, found: Table, tiou: Floats | Sequence[float], ties: str, unlisted: str = "count"
+        self, name: str, found: Table, tiou: Doubles | Sequence[float], ties: str, unlisted: str = "count"
     ) -> DetectionScore:
         """Score `found` under the protocol `name`, or against the whole source if `name` is the source's own."""
         truth = self.truth if name not in PROTOCOLS and name == name_of(self.truth) else self.build(name)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from eval.names import spellings
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Source = str | Path | Mapping[str, Any] | NDArray[Any] | Any  # Any: a pandas DataFrame, which is not imported here
 
@@ -36,8 +36,8 @@ class Table:
     labels: list[str]  # C names, sorted in a ground truth
     video: Codes  # (N,) index into `videos`
     label: Codes  # (N,) index into `labels`
-    segments: Floats  # (N, 2) seconds
-    scores: Floats  # (N,); (0,) in a ground truth
+    segments: Doubles  # (N, 2) seconds
+    scores: Doubles  # (N,); (0,) in a ground truth
 
     def __len__(self) -> int:
         return len(self.video)
@@ -259,7 +259,7 @@ def _strings(column: NDArray[Any]) -> list[str]:
     return [str(int(name)) if isinstance(name, float) and name.is_integer() else str(name) for name in names]
 
 
-def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Floats, scores: Floats) -> Table:
+def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Doubles, scores: Doubles) -> Table:
     names, codes = _codes(labels)
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.argsort(order) if order else np.zeros(0, dtype=np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eval.compiled import compiled, inner
 from eval.files import atomic_write
-from eval.table import Codes, Floats, InputError, Table, columns, places, read_text, short
+from eval.table import Codes, Doubles, InputError, Table, columns, places, read_text, short
 
 CLASS_IDS = {  # class numbers of UCF-101
     "BaseballPitch": 7,
@@ -45,7 +45,7 @@ HIT, MISS, DROPPED = 1, 0, -1  # verdicts on a detection; a dropped one does not
 # ------------------------------------------------------------------------------------------------------------- AP
 
 
-def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) -> Floats:
+def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Doubles) -> Doubles:
     """AP (C, I) of the classes of `truth`; nan for a class without ground truths.
 
     Detections with a label that `truth` lacks are ignored; those in a video that it does not name are false positives.
@@ -78,12 +78,12 @@ def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) ->
 class Grouped(NamedTuple):
     """Segments sorted by group: a group is a class and video, or a video."""
 
-    segments: Floats  # (P, 2), (G, 2) or (A, 2)
+    segments: Doubles  # (P, 2), (G, 2) or (A, 2)
     bounds: Codes  # (C*V+1,) or (V+1,) where each group begins
 
 
 @inner
-def overlaps(segments: Floats, others: Floats) -> Floats:
+def overlaps(segments: Doubles, others: Doubles) -> Doubles:
     """(N, M) overlap of each segment with each other one: intersection divided by the span of both."""
     overlap = np.zeros((len(segments), len(others)))
     for i in range(len(segments)):
@@ -95,7 +95,7 @@ def overlaps(segments: Floats, others: Floats) -> Floats:
 
 
 @compiled
-def judge(found: Grouped, truth: Grouped, ambiguous: Grouped, tiou: Floats) -> NDArray[np.int8]:
+def judge(found: Grouped, truth: Grouped, ambiguous: Grouped, tiou: Doubles) -> NDArray[np.int8]:
     """(P, I) HIT, MISS or DROPPED. `found` and `truth` are grouped by class and video, `ambiguous` by video."""
     (segments, bounds), (truths, truth_bounds), (unclear, unclear_bounds) = found, truth, ambiguous
     verdict = np.full((len(segments), len(tiou)), MISS, dtype=np.int8)
@@ -121,7 +121,7 @@ def judge(found: Grouped, truth: Grouped, ambiguous: Grouped, tiou: Floats) -> N
 
 
 @compiled
-def kit_precisions(verdict: NDArray[np.int8], bounds: Codes, count: Codes) -> Floats:
+def kit_precisions(verdict: NDArray[np.int8], bounds: Codes, count: Codes) -> Doubles:
     """(C, I) sum of the precisions at all hits, divided by the number of ground truths."""
     ap = np.zeros((len(count), verdict.shape[1]))
     for c in range(len(count)):
