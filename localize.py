@@ -1,7 +1,7 @@
 """The localization core: activation curves of one video -> runs -> outer-inner scores -> suppression -> detections.
 
-Arrays only, no torch, and nothing about any one method: a method describes its curves, `localize` does the rest.
-Shapes: T network rows, N fine points, K classes to localize, I thresholds, R runs.
+It works on arrays, without torch, and knows no method: a method describes its curves, `localize` does the rest.
+Shapes: T snippets of the network's output, N fine points, K classes to localize, I thresholds, R runs, S sweeps, D detections.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,12 @@ from utils import cores
 Arrays = dict[str, NDArray[Any]]
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 Records = NDArray[np.void]
-Record = Any  # a row of one of the tables below, its columns as attributes
+Record = Any  # one element of `Records`, its fields as attributes
 
-VIDEOS_AT_ONCE = 16  # that a thread takes
+VIDEOS_AT_ONCE = 16  # videos that one call of the kernel localizes
 NONE = np.zeros(0, dtype=np.float32)
 
 
@@ -33,66 +33,66 @@ NONE = np.zeros(0, dtype=np.float32)
 class Sweep:
     """One sequence thresholded at several levels; every run above a threshold is a proposal of each class.
 
-    A proposal scores the mean of a curve over the run, less its mean over the surroundings, plus the class term. The curve
-    is a mixture of the class's activation and the common sequence.
+    A proposal's score is the mean of a curve over the run, minus its mean over the surroundings, plus the class term. The
+    scoring curve is a weighted sum of the class's activation and the common sequence.
     """
 
-    thresholds: Sequence[float]  # ascending; a point is inside if it is at least this and positive
+    thresholds: Sequence[float]  # ascending; a point is inside a run if it is positive and at least the threshold
     class_term: FloatArray  # (K,)
-    support: Literal["activation", "common"] = "activation"  # what is thresholded
-    activation_share: float = 1.0  # in the curve that scores
-    common_share: float = 0.0
-    thresholded: bool = True  # in that curve, what is thresholded counts as zero outside the runs
+    support: Literal["activation", "common"] = "activation"  # the thresholded sequence
+    activation_share: float = 1.0  # weight of the activation in the scoring curve
+    common_share: float = 0.0  # weight of the common sequence in it
+    thresholded: bool = True  # the scoring curve takes the thresholded sequence as zero outside the runs
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What is to be localized in one video, and by which rule."""
+    """The activation curves of one video, and the settings by which they are localized."""
 
     classes: IntArray  # (K,) class numbers, ascending
     activation: FloatArray  # (T, K), single precision or double
     sweeps: Sequence[Sweep]
     points: int  # N: a multiple of T, or any number with `resize`
     seconds_per_point: float
-    outer_width: float  # of the surroundings on each side, in lengths of the run
-    nms_threshold: float  # a detection survives while its overlap with every better one is below this
+    outer_width: float  # width of the surroundings on each side, in lengths of the run
+    nms_threshold: float  # a detection survives if its overlap with every better survivor is below this
     nms_pad: float = 0.0  # seconds added to lengths and intersections in suppression
-    nms_keeps_equal: bool = False  # an overlap equal to the threshold survives too
+    nms_keeps_equal: bool = False  # a detection whose overlap equals the threshold survives too
     common: FloatArray | None = None  # (T,) a sequence that all classes share: feature magnitude, attention
-    resize: bool = False  # rows are the middles of equal parts, as in resizing an image; else row i is the start of part i
+    resize: bool = False  # True: snippet i is the middle of part i of T equal parts, as in image resizing; False: its start
     shortest_run: int = 1  # points
-    first_point_counts: bool = True  # False: a support that is the first point alone is none
-    right_surroundings_less: int = 0  # points by which the surroundings on the right fall short
+    first_point_counts: bool = True  # False: a threshold that only the first point reaches has no run
+    right_surroundings_less: int = 0  # points by which the right surroundings are shorter
     shrink: float = 0.0  # share of its length that a proposal loses at each end
     whole_video_score: float | None = None  # score of one more proposal, the whole video, for classes that have any
-    warp: FloatArray | None = None  # (L+1,) time at which each feature row starts on the network's axis, if not evenly
-    warped_seconds: float | None = None  # how long a video with a `warp` lasts (None: its points); the last bit may matter
+    warp: FloatArray | None = None  # (L+1,) start of each snippet on the network's time axis, if they are not evenly spaced
+    warped_seconds: float | None = None  # duration of a video with a `warp` (None: that of its points); exact to the last bit
 
     def __post_init__(self) -> None:
-        """A method's mistake is told here: kernels do not look past the ends of arrays before they read there."""
-        rows, num_classes = self.activation.shape
+        """Check shapes and ranges here: compiled kernels do not check array bounds."""
+        snippets, num_classes = self.activation.shape
         arrays = [self.activation] if self.common is None else [self.activation, self.common]
         if any(array.dtype not in (np.float32, np.float64) for array in arrays):
             raise ValueError(f"activation and common need single or double precision, not {[str(a.dtype) for a in arrays]}")
         if not self.sweeps or not all(np.isfinite(sweep.thresholds).all() for sweep in self.sweeps):
-            raise ValueError("there must be a sweep, and its thresholds finite")
+            raise ValueError("expected at least one sweep, with finite thresholds")
         if not 0 <= self.outer_width <= 1e9 or self.points != int(self.points) or self.points < 1:
             raise ValueError(f"outer_width {self.outer_width} or points {self.points} is out of range")
         if len(self.classes) != num_classes or any(len(sweep.class_term) != num_classes for sweep in self.sweeps):
             raise ValueError(f"classes and class_term need one number for each of the {num_classes} columns of activation")
-        if rows == 0 or (self.points % rows and not self.resize):
-            raise ValueError(f"{self.points} points is no multiple of {rows} rows of activation")
+        if snippets == 0 or (self.points % snippets and not self.resize):
+            raise ValueError(f"{self.points} points is no multiple of {snippets} snippets of activation")
         if self.common is None and any(sweep.support == "common" or sweep.common_share for sweep in self.sweeps):
             raise ValueError("a sweep over the common sequence needs Curves.common")
-        if self.common is not None and self.common.shape != (rows,):
-            raise ValueError(f"common is {self.common.shape}; activation has {rows} rows")
+        if self.common is not None and self.common.shape != (snippets,):
+            raise ValueError(f"common is {self.common.shape}; activation has {snippets} snippets")
         if any(sorted(sweep.thresholds) != list(sweep.thresholds) for sweep in self.sweeps):
             raise ValueError("thresholds of a sweep must ascend")
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of one video: classes ascending, inside a class by descending score."""
+    """Detections of one video, sorted by ascending class and descending score."""
 
     classes: IntArray  # (D,)
     scores: FloatArray  # (D,)
@@ -100,22 +100,22 @@ class Detections:
 
 
 def localize(curves: Curves) -> Detections:
-    """Detections of every class of `curves`, by what its fields say (BaS-Net's: docs/basnet.md, section 5)."""
-    return _run([curves])[0]
+    """Localize one video. For BaS-Net's settings see docs/basnet.md, section 5."""
+    return _localize_part([curves])[0]
 
 
 def localize_all(videos: Iterable[Curves], threads: int | None = None) -> list[Detections]:
-    """`localize` of each video. While this thread describes curves, others (one a core) localize those described."""
+    """`localize` each video. This thread draws from `videos` while worker threads (one a core) localize."""
     videos = iter(videos)
     pool = ThreadPoolExecutor(threads or cores())
     try:
-        parts = [pool.submit(_run, part) for part in iter(lambda: list(islice(videos, VIDEOS_AT_ONCE)), [])]
+        parts = [pool.submit(_localize_part, part) for part in iter(lambda: list(islice(videos, VIDEOS_AT_ONCE)), [])]
         return [detections for part in parts for detections in part.result()]
     finally:
-        pool.shutdown(cancel_futures=True)  # what waits when Ctrl-C comes is not begun
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, no waiting part starts
 
 
-NUMBERS = {  # fields of `Curves` that the kernel takes as they are
+FIELDS = {  # numbers of `Curves` that the kernel takes unchanged
     "points": np.int64,
     "seconds_per_point": np.float64,
     "outer_width": np.float64,
@@ -127,11 +127,11 @@ NUMBERS = {  # fields of `Curves` that the kernel takes as they are
     "first_point_counts": np.bool_,
     "right_surroundings_less": np.int64,
     "shrink": np.float64,
-    "whole_video_score": np.float64,  # nan: none
-    "warped_seconds": np.float64,  # nan: as many points as there are
+    "whole_video_score": np.float64,  # nan: None
+    "warped_seconds": np.float64,  # nan: None
 }
-SIZES = ("num_classes", "rows", "common_rows", "knots", "num_sweeps", "levels")  # of the arrays that belong to a video
-RULE = np.dtype([*((name, np.int64) for name in SIZES), *NUMBERS.items()])
+SIZES = ("num_classes", "snippets", "common_snippets", "knots", "num_sweeps", "levels")  # of one video's arrays
+RULE = np.dtype([*((name, np.int64) for name in SIZES), *FIELDS.items()])
 SWEEP = np.dtype(
     [
         ("levels", np.int64),
@@ -141,18 +141,30 @@ SWEEP = np.dtype(
         ("thresholded", np.bool_),
     ]
 )
-numbers_of = attrgetter(*NUMBERS)
+fields_of = attrgetter(*FIELDS)
 
 
-def _run(videos: list[Curves]) -> list[Detections]:
-    """The kernel on some videos at once: a record each, a record for each sweep, and their arrays joined end to end."""
+class Joined(NamedTuple):
+    """Arrays of some videos, each concatenated over the videos."""
+
+    sweeps: Records
+    levels: Doubles  # thresholds of all sweeps
+    terms: Doubles  # class terms of all sweeps
+    activation: FloatArray  # class by class
+    common: FloatArray
+    warp: Doubles
+
+
+def _localize_part(videos: list[Curves]) -> list[Detections]:
+    """Call the kernel once for some videos: one record per video, one per sweep, arrays concatenated."""
     rules, sweeps, levels, terms, activations, commons, warps = [], [], [], [], [], [], []
     for curves in videos:
-        rows, num_classes = curves.activation.shape
+        snippets, num_classes = curves.activation.shape
         common = NONE if curves.common is None else curves.common
         warp = NONE if curves.warp is None else curves.warp
-        sizes = (num_classes, rows, len(common), len(warp), len(curves.sweeps), sum(len(x.thresholds) for x in curves.sweeps))
-        rules.append((*sizes, *numbers_of(curves)))
+        num_levels = sum(len(sweep.thresholds) for sweep in curves.sweeps)
+        sizes = (num_classes, snippets, len(common), len(warp), len(curves.sweeps), num_levels)
+        rules.append((*sizes, *fields_of(curves)))
         activations.append(curves.activation.ravel(order="F"))
         commons.append(common)
         warps.append(warp)
@@ -162,9 +174,8 @@ def _run(videos: list[Curves]) -> list[Detections]:
             levels.append(sweep.thresholds)
             terms.append(sweep.class_term)
     if len({(array.dtype, other.dtype) for array, other in zip(activations, commons, strict=True)}) > 1:
-        return [_run([curves])[0] for curves in videos]  # joined, those of single precision would become double
-    counts, scores, segments = detect(
-        np.array(rules, dtype=RULE),
+        return [_localize_part([curves])[0] for curves in videos]  # concatenation would turn single precision into double
+    joined = Joined(
         np.array(sweeps, dtype=SWEEP),
         np.concatenate(levels, dtype=np.float64),
         np.concatenate(terms, dtype=np.float64),
@@ -172,6 +183,7 @@ def _run(videos: list[Curves]) -> list[Detections]:
         np.concatenate(commons),
         np.concatenate(warps, dtype=np.float64),
     )
+    counts, scores, segments = localize_joined(np.array(rules, dtype=RULE), joined)
     classes = np.repeat(np.concatenate([curves.classes for curves in videos]).astype(np.int64), counts)
     first_class = np.cumsum([0, *(len(curves.classes) for curves in videos)])
     first = np.concatenate(([0], np.cumsum(counts)))[first_class].tolist()
@@ -179,68 +191,76 @@ def _run(videos: list[Curves]) -> list[Detections]:
 
 
 def min_max(sequence: FloatArray) -> FloatArray:
-    """Scale (T, K) over time by its extremes clipped at zero; values are not clipped and may be negative."""
+    """Min-max scale (T, K) over time. Minimum and maximum are clipped at zero; the result is not and may be negative."""
     high = np.maximum(sequence.max(axis=0), 0)
     low = np.maximum(sequence.min(axis=0), 0)
     span = high - low
     return (sequence - low) / np.where(span > 0, span, 1)
 
 
-# ------------------------------------------------------------------------------------------- rows -> fine points
+# --------------------------------------------------------------------------------------- snippets -> fine points
 
 
 @inner
-def refine(sequence: FloatArray, rule: Record) -> Floats:
-    """(T,) rows as (N,) fine points."""
+def refine(sequence: FloatArray, rule: Record) -> Doubles:
+    """Interpolate a sequence (T,) to fine points (N,)."""
     if len(sequence) == 0:
         return np.zeros(0)
-    if rule["resize"]:  # a name that numpy's records have as a method
+    if rule["resize"]:  # as an attribute, it would be the `resize` method of numpy's records
         return resize(sequence, rule.points)
     return upsample(sequence, rule.points // len(sequence))
 
 
 @inner
-def upsample(sequence: FloatArray, scale: int) -> Floats:
-    """Linear interpolation at multiples of 1/scale, extrapolated past the last row (quirk B10)."""
-    rows, step = len(sequence), 1.0 / scale
-    fine = np.empty(rows * scale)
-    for j in range(rows * scale):
-        if rows == 1:
+def upsample(sequence: FloatArray, scale: int) -> Doubles:
+    """Linear interpolation at multiples of 1/scale, extrapolated past the last snippet (quirk B10)."""
+    snippets, step = len(sequence), 1.0 / scale
+    fine = np.empty(snippets * scale)
+    for j in range(snippets * scale):
+        if snippets == 1:
             fine[j] = sequence[0]
         else:
             position = j * step
-            right = min(max(int(np.ceil(position)), 1), rows - 1)
+            right = min(max(int(np.ceil(position)), 1), snippets - 1)
             left = right - 1
             fine[j] = np.float64(sequence[right] - sequence[left]) * (position - left) + sequence[left]
     return fine
 
 
 @inner
-def resize(sequence: FloatArray, points: int) -> Floats:
-    """Linear interpolation in single precision between the middles of rows, as OpenCV resizes an image."""
-    rows, one = len(sequence), np.float32(1)
+def resize(sequence: FloatArray, points: int) -> Doubles:
+    """Linear interpolation in single precision between the middles of snippets, as OpenCV resizes an image."""
+    snippets, one = len(sequence), np.float32(1)
     fine = np.empty(points)
     for j in range(points):
-        position = np.float32((j + 0.5) * (rows / points) - 0.5)
-        left = min(max(int(np.floor(position)), 0), rows - 1)
-        share = np.float32(0) if position < 0 or left == rows - 1 else position - np.float32(left)
-        fine[j] = sequence[left] * (one - share) + sequence[min(left + 1, rows - 1)] * share
+        position = np.float32((j + 0.5) * (snippets / points) - 0.5)
+        left = min(max(int(np.floor(position)), 0), snippets - 1)
+        share = np.float32(0) if position < 0 or left == snippets - 1 else position - np.float32(left)
+        fine[j] = sequence[left] * (one - share) + sequence[min(left + 1, snippets - 1)] * share
     return fine
 
 
 # ----------------------------------------------------------------------------------------- fine points -> proposals
 
 
-@inner
-def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> tuple[IntArray, IntArray, IntArray]:
-    """Runs above each threshold: (I+1,) where those of each begin among the (R,) starts and (R,) ends, ends excluded.
+class Runs(NamedTuple):
+    """Runs of points above each threshold of a sweep."""
 
-    All thresholds in one pass: each step of the curve over a threshold opens a run, each step back closes it.
+    offset: IntArray  # (I+1,) the runs of threshold i are number offset[i] to offset[i + 1] - 1
+    starts: IntArray  # (R,)
+    ends: IntArray  # (R,) exclusive
+
+
+@inner
+def find_runs(curve: Doubles, thresholds: Doubles, first_point_counts: bool) -> Runs:
+    """Find the runs above each threshold, all thresholds in one pass.
+
+    When the curve rises over a threshold it opens a run, when it falls below it closes the run.
     """
     points, levels = len(curve), len(thresholds)
-    opened = np.zeros(levels, dtype=np.int64)  # where the run began that each threshold is in
+    opened = np.zeros(levels, dtype=np.int64)  # start of the open run of each threshold
     closed = [(0, 0, 0) for _ in range(0)]  # threshold, start, end
-    level = 0  # thresholds that the curve is above
+    level = 0  # number of thresholds that the curve has reached
     for j in range(points + 1):
         before = level
         if j < points and curve[j] > 0:
@@ -269,12 +289,12 @@ def find_runs(curve: Floats, thresholds: Floats, first_point_counts: bool) -> tu
         if count[i]:
             starts[slot[i]], ends[slot[i]] = start, end
             slot[i] += 1
-    return offset, starts, ends
+    return Runs(offset, starts, ends)
 
 
 @inner
-def positive_sums(curve: Floats, share: float) -> Floats:
-    """(N+1,) sums of what comes before each point and can lie in a run; large negative values would cost precision."""
+def positive_sums(curve: Doubles, share: float) -> Doubles:
+    """(N+1,) prefix sums of the positive part: no run has a negative point, and large ones would cost precision."""
     total = np.zeros(len(curve) + 1)
     if share != 0:
         for j in range(len(curve)):
@@ -283,8 +303,8 @@ def positive_sums(curve: Floats, share: float) -> Floats:
 
 
 @inner
-def prefix_sums(first: Floats, first_share: float, second: Floats, second_share: float) -> Floats:
-    """(N+1,) sums of what comes before each point of a mixture of two curves."""
+def prefix_sums(first: Doubles, first_share: float, second: Doubles, second_share: float) -> Doubles:
+    """(N+1,) prefix sums of the weighted sum of two curves."""
     total = np.zeros(len(first) + 1)
     if first_share != 0 or second_share != 0:
         for j in range(len(first)):
@@ -296,24 +316,16 @@ def prefix_sums(first: Floats, first_share: float, second: Floats, second_share:
 
 
 @inner
-def contrasts(
-    offset: IntArray,
-    starts: IntArray,
-    ends: IntArray,
-    masked_total: Floats,
-    plain_total: Floats,
-    outer_width: float,
-    right_less: int,
-) -> Floats:
-    """Mean over each run less the mean over its surroundings, from sums of what comes before each point and each run.
+def contrasts(runs: Runs, masked_total: Doubles, plain_total: Doubles, outer_width: float, right_less: int) -> Doubles:
+    """(R,) mean of the scoring curve over each run minus its mean over the surroundings.
 
-    The curve that scores has two parts, each given by its prefix sums: one counts inside the runs of the same threshold
-    only, one everywhere.
+    The scoring curve is the sum of two parts, each given by its prefix sums (N+1,). The masked part is zero outside the runs
+    of the same threshold; the plain part counts everywhere.
     """
-    points = len(plain_total) - 1
-    contrast = np.empty(len(starts))
+    points, offset = len(plain_total) - 1, runs.offset
+    contrast = np.empty(len(runs.starts))
     for i in range(len(offset) - 1):
-        start, end = starts[offset[i] : offset[i + 1]], ends[offset[i] : offset[i + 1]]
+        start, end = runs.starts[offset[i] : offset[i + 1]], runs.ends[offset[i] : offset[i + 1]]
         runs_total = np.zeros(len(start) + 1)
         for k in range(len(start)):
             runs_total[k + 1] = runs_total[k] + (masked_total[end[k]] - masked_total[start[k]])
@@ -321,7 +333,7 @@ def contrasts(
             length = end[k] - start[k]
             left = max(0, int(start[k] - outer_width * length))
             right = max(end[k], min(points, int(end[k] - 1 + outer_width * length) + 1 - right_less))
-            earlier = np.searchsorted(start[:k], left)  # runs that start before the surroundings do, then before they end
+            earlier = np.searchsorted(start[:k], left)  # runs that start before `left`; `later`: before `right`
             later = k + 1 + np.searchsorted(start[k + 1 :], right)
             outer = runs_total[k] - runs_total[earlier] + runs_total[later] - runs_total[k + 1]
             if earlier > 0 and end[earlier - 1] > left:
@@ -339,8 +351,8 @@ def contrasts(
 
 
 @inner
-def place(starts: IntArray, ends: IntArray, warp: Floats, rule: Record) -> Floats:
-    """(R, 2) seconds at which runs of points start and end."""
+def place(starts: IntArray, ends: IntArray, warp: Doubles, rule: Record) -> Doubles:
+    """(R, 2) start and end of each run in seconds."""
     seconds = np.empty((len(starts), 2))
     duration = rule.points * rule.seconds_per_point if np.isnan(rule.warped_seconds) else rule.warped_seconds
     knots = warp / warp[-1] if len(warp) else warp
@@ -354,19 +366,19 @@ def place(starts: IntArray, ends: IntArray, warp: Floats, rule: Record) -> Float
 
 
 @inner
-def unwarp(share: float, knots: Floats) -> float:
-    """A share of the network's time axis as a share of the video: linear between the rows' `knots`, and beyond them."""
-    rows = len(knots) - 1
-    right = min(max(int(np.searchsorted(knots, share)), 1), rows)
-    low, high, row = knots[right - 1], knots[right], 1 / rows
-    start = (right - 1) * row
-    end = right * row if right < rows else 1.0
+def unwarp(share: float, knots: Doubles) -> float:
+    """Map a share of the network's time axis to a share of the video, linearly between `knots` (L+1,) and beyond them."""
+    snippets = len(knots) - 1
+    right = min(max(int(np.searchsorted(knots, share)), 1), snippets)
+    low, high, snippet = knots[right - 1], knots[right], 1 / snippets
+    start = (right - 1) * snippet
+    end = right * snippet if right < snippets else 1.0
     return (end - start) / (high - low) * (share - low) + start
 
 
 @inner
-def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, keeps_equal: bool) -> IntArray:
-    """Hard non-maximum suppression of segments visited in `order`; the survivors in that order."""
+def suppress(segments: Doubles, order: IntArray, threshold: float, pad: float, keeps_equal: bool) -> IntArray:
+    """Hard non-maximum suppression of segments visited in `order`; returns the survivors in that order."""
     rest = order.copy()
     kept = np.empty_like(rest)
     left, count = len(rest), 0
@@ -380,7 +392,7 @@ def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, ke
             other = rest[i]
             shared = max(0.0, min(end, segments[other, 1]) - max(start, segments[other, 0]) + pad)
             length, other_length = end - start + pad, segments[other, 1] - segments[other, 0] + pad
-            # where equals stay, the last bit decides: each rule adds in the order of its official code
+            # if equal overlaps survive, the last bit decides: each rule adds in the order of its official code
             union = other_length - shared + length if keeps_equal else length + other_length - shared
             overlap = shared / union
             if overlap < threshold or (keeps_equal and overlap == threshold):
@@ -394,13 +406,15 @@ def suppress(segments: Floats, order: IntArray, threshold: float, pad: float, ke
 
 
 @inner
-def detect_class(
-    fine: Floats, common: Floats, terms: Floats, sweeps: Records, levels: Floats, warp: Floats, rule: Record
-) -> tuple[Floats, Floats]:
-    """Scores (D,) and segments (D, 2) of one class by descending score, from fine points; `terms` (S,) are its class terms."""
+def localize_class(fine: Doubles, common: Doubles, terms: Doubles, video: Joined, rule: Record) -> tuple[Doubles, Doubles]:
+    """Scores (D,) and segments (D, 2) of one class by descending score.
+
+    `fine` and `common` are (N,), `terms` (S,) are the class's terms, `video` has the sweeps, thresholds and warp.
+    """
     scores, starts, ends = np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    for s in range(len(sweeps)):
-        sweep = sweeps[s]
+    levels = video.levels
+    for s in range(len(video.sweeps)):
+        sweep = video.sweeps[s]
         thresholds, levels = take(levels, sweep.levels)
         support = common if sweep.by_common else fine
         masked_share = 0.0
@@ -410,16 +424,16 @@ def detect_class(
         own_share = sweep.activation_share if sweep.by_common else sweep.activation_share - masked_share
         common_share = sweep.common_share - masked_share if sweep.by_common else sweep.common_share
         plain = prefix_sums(fine, own_share, common, common_share)
-        offset, start, end = find_runs(support, thresholds, rule.first_point_counts)
-        contrast = contrasts(offset, start, end, masked, plain, rule.outer_width, rule.right_surroundings_less)
-        long = end - start >= rule.shortest_run
+        runs = find_runs(support, thresholds, rule.first_point_counts)
+        contrast = contrasts(runs, masked, plain, rule.outer_width, rule.right_surroundings_less)
+        long = runs.ends - runs.starts >= rule.shortest_run
         scores = np.concatenate((scores, contrast[long] + terms[s]))
-        starts, ends = np.concatenate((starts, start[long])), np.concatenate((ends, end[long]))
-    segments = place(starts, ends, warp, rule)
+        starts, ends = np.concatenate((starts, runs.starts[long])), np.concatenate((ends, runs.ends[long]))
+    segments = place(starts, ends, video.warp, rule)
     if not np.isnan(rule.whole_video_score) and len(scores):
         scores = np.append(scores, rule.whole_video_score)
         segments = np.concatenate((segments, np.array([[0.0, rule.points * rule.seconds_per_point]])))
-    order = np.argsort(scores, kind="mergesort")[::-1]  # of equal scores the later proposal goes first
+    order = np.argsort(scores, kind="mergesort")[::-1]  # on equal scores, the later proposal is first
     kept = suppress(segments, order, rule.nms_threshold, rule.nms_pad, rule.nms_keeps_equal)
     return scores[kept], segments[kept]
 
@@ -428,30 +442,16 @@ def detect_class(
 
 
 @compiled
-def detect(
-    rules: Records,
-    sweeps: Records,
-    levels: Floats,
-    terms: Floats,
-    activation: FloatArray,
-    common: FloatArray,
-    warp: Floats,
-) -> tuple[IntArray, Floats, Floats]:
-    """How many detections each class of each video has, then scores (D,) and segments (D, 2) of all."""
+def localize_joined(rules: Records, joined: Joined) -> tuple[IntArray, Doubles, Doubles]:
+    """The number of detections of each class of each video, then scores (D,) and segments (D, 2) of all videos."""
     found = []
     for v in range(len(rules)):
         rule = rules[v]
-        own_sweeps, sweeps = take(sweeps, rule.num_sweeps)
-        own_levels, levels = take(levels, rule.levels)
-        own_terms, terms = take(terms, rule.num_sweeps * rule.num_classes)
-        own_common, common = take(common, rule.common_rows)
-        own_warp, warp = take(warp, rule.knots)
-        fine_common = refine(own_common, rule)
+        video, joined = split(joined, rule)
+        common = refine(video.common, rule)
         for k in range(rule.num_classes):
-            rows, activation = take(activation, rule.rows)
-            class_terms = own_terms[k :: rule.num_classes]
-            fine = refine(rows, rule)
-            found.append(detect_class(fine, fine_common, class_terms, own_sweeps, own_levels, own_warp, rule))
+            fine = refine(video.activation[k * rule.snippets : (k + 1) * rule.snippets], rule)
+            found.append(localize_class(fine, common, video.terms[k :: rule.num_classes], video, rule))
     counts = np.array([len(scores) for scores, _ in found], dtype=np.int64)
     scores, segments = np.empty(counts.sum()), np.empty((counts.sum(), 2))
     first = 0
@@ -462,6 +462,19 @@ def detect(
 
 
 @inner
+def split(joined: Joined, rule: Record) -> tuple[Joined, Joined]:
+    """The arrays of the first video, which has this rule, and those of the others."""
+    sweeps, more_sweeps = take(joined.sweeps, rule.num_sweeps)
+    levels, more_levels = take(joined.levels, rule.levels)
+    terms, more_terms = take(joined.terms, rule.num_sweeps * rule.num_classes)
+    activation, more_activation = take(joined.activation, rule.num_classes * rule.snippets)
+    common, more_common = take(joined.common, rule.common_snippets)
+    warp, more_warp = take(joined.warp, rule.knots)
+    others = Joined(more_sweeps, more_levels, more_terms, more_activation, more_common, more_warp)
+    return Joined(sweeps, levels, terms, activation, common, warp), others
+
+
+@inner
 def take(array: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The first `count` of an array, and the rest."""
+    """The first `count` elements of an array, and the rest."""
     return array[:count], array[count:]

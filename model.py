@@ -1,9 +1,9 @@
-"""BaS-Net: a filter that weighs snippets and a classifier shared by the base and the suppression branch.
+"""BaS-Net: a filter that weights snippets, and a classifier shared by the base and the suppression branch.
 
-The layers of fast/ are torch's in all but speed: any layer here may be changed, or be one of torch.nn (docs/performance.md,
-section 1).
+The layers of fast/ are drop-in replacements of torch's. You can change any layer here or replace it by one of torch.nn
+(docs/performance.md, section 1).
 
-Shapes: B batch, F features, T time, C action classes; class C, where there is one, is the background.
+Shapes: B batch, F features, T times, C classes, of which the last is the background except in the baseline.
 """
 
 import torch
@@ -17,7 +17,7 @@ Output = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tenso
 
 
 class Filter_Module(nn.Module):
-    """Foreground weight of every snippet."""
+    """Predicts the foreground weight of each snippet."""
 
     def __init__(self, len_feature: int, hidden: int = 512):
         super().__init__()
@@ -30,7 +30,7 @@ class Filter_Module(nn.Module):
 
 
 class CAS_Module(nn.Module):
-    """Class activation sequence: one logit per time step and class."""
+    """Predicts the class activation sequence: one logit per time and class."""
 
     def __init__(self, len_feature: int, num_classes: int, hidden: int = 2048, dropout: float = 0.7):
         super().__init__()
@@ -46,11 +46,11 @@ class CAS_Module(nn.Module):
 
 
 class BaS_Net(nn.Module):
-    """Both branches, or what an ablation leaves of them (docs/basnet.md, section 2).
+    """Both branches, or those of an ablation (docs/basnet.md, section 2).
 
-    `ablation`: `full` both branches; `base` the base branch alone; `supp` the suppression branch alone;
-    `baseline` the base branch without a background class. What is left out is None in the output.
-    `dtype` is that of the large layers; weights, scores and losses are in single precision.
+    `ablation`: `full` has both branches; `base` the base branch alone; `supp` the suppression branch alone;
+    `baseline` the base branch without a background class. Outputs of a missing branch are None.
+    Large layers compute in `dtype`; weights, scores and losses are in single precision.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class BaS_Net(nn.Module):
         self.dtype = dtype
 
     def video_score(self, cas_btc: Tensor) -> Tensor:
-        """Softmax over classes of the mean of each class's k largest activations."""
+        """(B, C) softmax over classes of the mean of each class's k largest activations."""
         return cas_btc.topk(min(self.k, cas_btc.shape[1]), dim=1).values.mean(dim=1).softmax(dim=1)
 
     def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> Output:
-        """Scores and activations of both branches, and foreground weights (B, T, 1), of features (B, T, F) or `Snippets`.
+        """Scores (B, C) and CAS (B, T, C) of both branches, and foreground weights (B, T, 1).
 
-        `localized_only` leaves out the base branch where there is another: localization does not use it.
+        `x` is a tensor (B, T, F) or `Snippets`. `localized_only` skips the base branch if localization does not use it.
         """
         x = Snippets.of(x, self.dtype)
         score_base = cas_base = score_supp = cas_supp = fore_weights = None
@@ -96,7 +96,7 @@ class BaS_Net(nn.Module):
 
 
 def evaluated_branch(output: Output) -> tuple[Tensor, Tensor]:
-    """The score and the activations that localization uses: the suppression branch's where there is one."""
+    """The score and the CAS for localization: the suppression branch's, or the base branch's if there is no other."""
     score_base, cas_base, score_supp, cas_supp, _ = output
     score, cas = (score_base, cas_base) if score_supp is None else (score_supp, cas_supp)
     assert isinstance(score, torch.Tensor) and isinstance(cas, torch.Tensor)

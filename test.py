@@ -1,4 +1,4 @@
-"""Network -> activations -> detections -> scores: three functions, each usable alone.
+"""Network -> activations -> detections -> scores, each by a function of its own.
 
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
@@ -23,11 +23,11 @@ from eval.protocols import name_of
 from eval.table import Table, rows_of
 from localize import Arrays, Detections, localize_all
 from methods.base import Method, Stepwise, build_method
-from thumos_features import Mixture, Store, Video, rows_shown, test_batches
+from thumos_features import Mixture, Store, Video, gather_input, test_batches
 from utils import UserError, atomic_write
 
-EVAL_BATCH = 8  # videos per forward pass; results do not depend on it beyond rounding
-AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # of proposals a video, at which average recall is reported
+EVAL_BATCH = 8  # videos per forward pass; affects results by rounding only
+AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # average numbers of proposals per video at which average recall is reported
 
 Activations = dict[str, Arrays]  # by video
 Found = dict[str, Detections]
@@ -35,18 +35,18 @@ Found = dict[str, Detections]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is reported of one state of the network."""
+    """The results of evaluating the network once."""
 
     score: DetectionScore
-    score_of_found: DetectionScore | None  # against the test videos with features alone, if others were dropped
+    score_of_found: DetectionScore | None  # over the test videos with features, if others were dropped
     protocol: str  # name of the ground truth
     test_acc: float
     classification_mAP: float
     top1: float
-    average_recall: dict[str, float]  # at average numbers of proposals a video, and the area under it
+    average_recall: dict[str, float]  # AR@AN, and the area under its curve
     found: Found
     classes: tuple[str, ...]
-    lost: dict[str, int]  # by quirk, classes of videos that have no detection because of it
+    lost: dict[str, int]  # by quirk, the number of predicted classes without a detection because of it
 
     @property
     def average_mAP(self) -> float:
@@ -62,7 +62,7 @@ class Evaluation:
 
 
 class Judge:
-    """The part of an evaluation that needs no network, ready to be sent to another process."""
+    """The part of an evaluation after the network; can be pickled and sent to another process."""
 
     def __init__(self, config: Config, labels: Mapping[str, NDArray[np.float32]], truth: Table, threads: int | None = None):
         self.config, self.labels, self.truth, self.threads = config, labels, truth, threads
@@ -77,7 +77,7 @@ class Judge:
 
 
 def without_memory(config: Config) -> Method:
-    """A method whose network has no weights: enough for what follows the network."""
+    """A method whose network has no memory for weights, for localization alone."""
     with torch.device("meta"):
         return build_method(config)
 
@@ -90,20 +90,20 @@ def compute_activations(
     between: Callable[[], None] = lambda: None,
     share: slice = slice(None),
 ) -> Activations:
-    """What localization needs of every video, computed in batches, of which `share` are to be; `between` runs after each."""
+    """Compute the activations of the batches in `share`; calls `between` after each batch."""
     method.network.eval()
     activations: Activations = {}
     for part, shown in test_batches(videos, method.shown, EVAL_BATCH)[share]:
-        batch = method.activations(rows_shown(part, store, shown).to(device))
+        batch = method.activations(gather_input(part, store, shown).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(
                 f"the network's scores of {part[0].name} and its neighbours are not finite: its weights have diverged. "
                 "Earlier checkpoints are untouched; a lower --lr usually helps."
             )
-        for row, video in enumerate(part):
-            arrays = {key: array[row] for key, array in batch.items()}
+        for number, video in enumerate(part):
+            arrays = {key: array[number] for key, array in batch.items()}
             activations[video.name] = arrays | {"num_seg": np.array(video.num_seg)}
-            if isinstance(mixture := shown[row], Mixture) and mixture.warp is not None:
+            if isinstance(mixture := shown[number], Mixture) and mixture.warp is not None:
                 activations[video.name]["warp"] = mixture.warp
             if video.timed and video.duration is not None:
                 activations[video.name]["duration"] = np.array(video.duration)
@@ -114,11 +114,11 @@ def compute_activations(
 
 
 def take_steps(method: Method, videos: list[Video], store: Store, device: torch.device) -> None:
-    """Bring a method that works in steps to the last that its network has been trained for, by what it finds on the way."""
+    """Advance a stepwise method to the last step of its training, each step from the detections of the one before."""
     if isinstance(method, Stepwise):
         last = method.last_step
         if last > method.step_of(sys.maxsize):
-            raise UserError(f"the checkpoint has been trained for {last} steps; evaluate it with the --steps of its training.")
+            raise UserError(f"the checkpoint was trained for {last} steps; evaluate it with the --steps of its training.")
         method.begin_step(0, {})
         for step in range(1, last + 1):
             known = method.refine(compute_activations(method, videos, store, device), [])
@@ -126,38 +126,38 @@ def take_steps(method: Method, videos: list[Video], store: Store, device: torch.
 
 
 def save_activations(path: str | Path, activations: Activations) -> None:
-    """One .npz of all videos, keyed <video>/<array>."""
+    """Write one .npz of all videos with keys <video>/<array>."""
     arrays = {f"{name}/{key}": array for name, video in activations.items() for key, array in video.items()}
     with atomic_write(path, "wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
 def read_activations(path: str | Path, method: Method, database: dict[str, Any]) -> Activations:
-    """What `save_activations` wrote, every array checked against what `method` makes."""
+    """Read a file of `save_activations`; checks every array against the shapes of `method`."""
     remedy = "Write it again with main_eval.py --model_file FILE --save_activations, with the flags of the training run."
     try:
         with np.load(path, allow_pickle=False) as file:
             content = dict(file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected saved activations. {remedy}") from None
-    except Exception as error:  # bytes that are no archive make numpy raise almost anything
+    except Exception as error:  # on a malformed archive numpy raises many types
         raise UserError(f"{path}: cannot be read as saved activations ({error}). {remedy}") from None
     activations: Activations = {}
     for key, array in content.items():
         name, _, kind = key.rpartition("/")
         activations.setdefault(name, {})[kind] = array
     if not activations:
-        raise UserError(f"{path}: holds no video. {remedy}")
+        raise UserError(f"{path}: contains no video. {remedy}")
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             annotations = method.config.annotation_file
             raise UserError(
                 f"{path}: video {name!r} is not annotated in {annotations}; expected keys <video>/<array>. {remedy}"
             )
-        times = {"duration": (), "frames": (), "warp": (None,)}  # there if the timing of the video needs them
+        times = {"duration": (), "frames": (), "warp": (None,)}  # present only if the video's timing needs them
         expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
         if foreign := arrays.keys() - expected:
-            raise UserError(f"{path}: {name} has {', '.join(sorted(foreign))} besides: activations of another method. {remedy}")
+            raise UserError(f"{path}: {name} also has {', '.join(sorted(foreign))}: it is of another method. {remedy}")
         for kind, shape in expected.items():
             array = arrays.get(kind, np.zeros(0, dtype=object))
             fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
@@ -168,20 +168,20 @@ def read_activations(path: str | Path, method: Method, database: dict[str, Any])
                 wanted = "an integer" if counts else f"float32 {shape}"
                 raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
             if not np.isfinite(array).all() or (kind in ("num_seg", "duration", "frames") and array <= 0):
-                raise UserError(f"{path}: {name}/{kind} holds values that are not finite or not positive. {remedy}")
+                raise UserError(f"{path}: {name}/{kind} has values that are not finite or not positive. {remedy}")
         lengths = {len(arrays[kind]) for kind, shape in method.activation_shapes().items() if shape[:1] == (None,)}
         if len(lengths) > 1:
-            raise UserError(f"{path}: the arrays of {name} are of {' and '.join(map(str, sorted(lengths)))} times. {remedy}")
+            raise UserError(f"{path}: the arrays of {name} have {' and '.join(map(str, sorted(lengths)))} times. {remedy}")
     return activations
 
 
 def detect(method: Method, activations: Activations, threads: int | None = None) -> Found:
-    """Detections of every video."""
+    """Localize every video."""
     return dict(zip(activations, localize_all(map(method.curves, activations.values()), threads), strict=True))
 
 
 def lost_classes(method: Method, activations: Activations, found: Found, threads: int | None = None) -> dict[str, int]:
-    """By quirk, how many predicted classes of videos, or best ones if none is predicted, it leaves without a detection."""
+    """By quirk, the number of predicted classes (the best one if none is predicted) without a detection because of it."""
     config = method.config
     lacking: Activations = {}
     for name, arrays in activations.items():
@@ -211,14 +211,14 @@ def as_table(found: Found, classes: tuple[str, ...]) -> Table:
 
 
 def as_json(found: Found, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Detections in ActivityNet's form; a video without any has no entry."""
+    """Detections in ActivityNet's format; a video without detections has no entry."""
     results = {}
     for name, part in found.items():
-        rows = zip(part.classes.tolist(), part.scores.tolist(), part.segments.tolist(), strict=True)
-        results[name] = [{"label": classes[c], "score": s, "segment": segment} for c, s, segment in rows]
+        columns = zip(part.classes.tolist(), part.scores.tolist(), part.segments.tolist(), strict=True)
+        results[name] = [{"label": classes[c], "score": s, "segment": segment} for c, s, segment in columns]
     return {
         "version": "VERSION 1.3",
-        "results": {name: rows for name, rows in results.items() if rows},
+        "results": {name: own for name, own in results.items() if own},
         "external_data": {"used": True, "details": "Features from I3D Network"},
     }
 
@@ -232,13 +232,13 @@ def score(
     config: Config,
     threads: int | None = None,
 ) -> Evaluation:
-    """`labels` are those of the videos in `activations` at least."""
+    """Compute all metrics; `labels` has the multi-hot labels (C,) of at least the videos in `activations`."""
     table = as_table(found, config.classes)
     recall = average_recall(truth, table)
     seen = np.isin(truth.videos, list(activations))[truth.video]
     label_vc = np.stack([labels[name] for name in activations])
     score_vc = np.stack([arrays["score"][: config.num_classes] for arrays in activations.values()])
-    predicted_vc = np.stack([method.predicted(row) for row in score_vc])
+    predicted_vc = np.stack([method.predicted(score_c) for score_c in score_vc])
     return Evaluation(
         score=score_tables(truth, table, config.tiou_thresholds, config.ties, config.single_overlaps),
         score_of_found=None
@@ -255,5 +255,5 @@ def score(
     )
 
 
-if __name__ == "__main__":  # `python test.py` is the command of UM's second implementation, in tools/leftthomas.py
+if __name__ == "__main__":  # UM's second implementation is evaluated by `python test.py` (tools/leftthomas.py)
     importlib.import_module("tools.leftthomas").run_test()

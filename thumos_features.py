@@ -1,6 +1,6 @@
-"""Videos on disk -> records -> batches that show T rows of each.
+"""Videos on disk -> records -> batches of T snippets of each.
 
-Shapes: B batch, L feature rows of a video, T times at which the network is shown one, F features, C classes.
+Shapes: B batch, L snippets of a video, T times of the network's input, F features, C classes, K snippets mixed at each time.
 """
 
 import hashlib
@@ -32,25 +32,25 @@ from utils import UserError, listing
 
 
 class Mixture(NamedTuple):
-    """Times at which a network is shown weighted sums of K rows each, as interpolation makes them."""
+    """A sample of a video whose input at each time is a weighted sum of K snippets, as interpolation makes it."""
 
-    rows_tk: Indices
-    shares_tk: Floats
-    boxes: Indices | None = None  # (N, 2) first and last times between which it is to attend
-    warp: NDArray[np.floating] | None = None  # (L+1,) when each row starts on this time axis, if not evenly (Curves.warp)
+    snippets_tk: Indices
+    shares_tk: Floats  # weights
+    boxes: Indices | None = None  # (N, 2) first and last times of the boxes that ASM-Loc's attention uses
+    warp: NDArray[np.floating] | None = None  # (L+1,) start of each snippet on this time axis, if uneven (see Curves.warp)
 
 
-Shown = Indices | Mixture  # what a network is shown of a video: the number of a row at each time, or mixtures of rows
-Show = Callable[[Video, np.random.RandomState | None], Shown]  # for training, with a generator; for tests, without
+Shown = Indices | Mixture  # a sample of a video: the number of the snippet at each time (T,), or mixtures of snippets
+Show = Callable[[Video, np.random.RandomState | None], Shown]  # samples a video, in training with a random generator
 
 
 class Batch(NamedTuple):
     snippets: Snippets
     label_bc: Tensor
     videos: Sequence[Video] = ()
-    share: float = 1.0  # of the batch, where processes share it
-    whole: Sequence[Video] = ()  # the videos of all of them, then
-    first: int = 0  # number in `whole` of the first of `videos`
+    share: float = 1.0  # this process's share of the batch
+    whole: Sequence[Video] = ()  # the videos of all processes
+    first: int = 0  # index in `whole` of the first of `videos`
 
     def to(self, device: torch.device) -> "Batch":
         return self._replace(snippets=self.snippets.to(device), label_bc=self.label_bc.to(device))
@@ -59,19 +59,19 @@ class Batch(NamedTuple):
 # ---------------------------------------------------------------------------------------------------- sampling
 
 
-def uniform_indices(num_seg: int, rows: int) -> Indices:
-    """Rows of a test video: floor(i*L/T); a short video repeats rows."""
-    return np.arange(rows, dtype=np.int64) * num_seg // rows
+def uniform_indices(num_seg: int, times: int) -> Indices:
+    """(T,) snippets of a test video: floor(i*L/T); a short video repeats snippets."""
+    return np.arange(times, dtype=np.int64) * num_seg // times
 
 
-def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> Indices:
-    """Rows of a training video, one from each of T stretches, both ends included.
+def random_indices(num_seg: int, times: int, random: np.random.RandomState) -> Indices:
+    """(T,) snippets of a training video, one from each of T segments, both ends included.
 
-    Draws one number per stretch longer than a row, so a RandomState gives the stream of the official per-row loop.
+    Draws one number per segment of several snippets, so it consumes a RandomState as the official loop over snippets does.
     """
-    if num_seg == rows:
-        return np.arange(rows, dtype=np.int64)
-    ends = (np.arange(rows + 1) * num_seg / rows).astype(np.int64)
+    if num_seg == times:
+        return np.arange(times, dtype=np.int64)
+    ends = (np.arange(times + 1) * num_seg / times).astype(np.int64)
     first, ends[-1] = ends[:-1].copy(), max(num_seg - 1, ends[-2])
     pool = ends[1:] - first + 1
     drawn = pool > 1
@@ -80,24 +80,24 @@ def random_indices(num_seg: int, rows: int, random: np.random.RandomState) -> In
 
 
 def interpolated(num_seg: int, times: int) -> Mixture:
-    """Rows resized to T times, linearly between the middles of equal parts; past the outer ones they stay as they are."""
+    """Resize L snippets to T times, linearly between the middles of equal parts, constant beyond the outer ones."""
     place_t = np.clip((np.arange(times) + 0.5) * num_seg / times - 0.5, 0, num_seg - 1)
     left_t = np.minimum(place_t.astype(np.int64), max(num_seg - 2, 0))
     share_t = (place_t - left_t).astype(np.float32)
-    rows_tk = np.stack([left_t, np.minimum(left_t + 1, num_seg - 1)], axis=1)
-    return Mixture(rows_tk, np.stack([1 - share_t, share_t], axis=1))
+    snippets_tk = np.stack([left_t, np.minimum(left_t + 1, num_seg - 1)], axis=1)
+    return Mixture(snippets_tk, np.stack([1 - share_t, share_t], axis=1))
 
 
-def rows_shown(videos: list[Video], store: Store, shown: list[Shown]) -> Snippets:
-    """Network input for videos of equal length T."""
+def gather_input(videos: list[Video], store: Store, shown: list[Shown]) -> Snippets:
+    """Network input (B, F, T) for videos of equal length T."""
     if not isinstance(shown[0], Mixture):
-        return store.rows(videos, [rows for rows in shown if not isinstance(rows, Mixture)])
+        return store.gather(videos, [index for index in shown if not isinstance(index, Mixture)])
     mixtures = [mixture for mixture in shown if isinstance(mixture, Mixture)]
-    size_b, (size_t, size_k) = len(videos), mixtures[0].rows_tk.shape
-    rows = store.rows(videos, [mixture.rows_tk.ravel() for mixture in mixtures])
-    table = rows.table().float()
+    size_b, (size_t, size_k) = len(videos), mixtures[0].snippets_tk.shape
+    snippets = store.gather(videos, [mixture.snippets_tk.ravel() for mixture in mixtures])
+    table = snippets.table().float()
     shares = torch.from_numpy(np.concatenate([mixture.shares_tk for mixture in mixtures])).to(table)
-    mixed = F.embedding_bag(rows.index_bt.view(-1, size_k), table, mode="sum", per_sample_weights=shares)
+    mixed = F.embedding_bag(snippets.index_bt.view(-1, size_k), table, mode="sum", per_sample_weights=shares)
     boxes = tuple(NO_BOXES if mixture.boxes is None else mixture.boxes for mixture in mixtures)
     return replace(Snippets.of(mixed.view(size_b, size_t, -1)), boxes=boxes)
 
@@ -110,23 +110,23 @@ def training_batch(
     iteration: int,
     share: Callable[[int], slice] = slice,
 ) -> Batch:
-    """The batch of one iteration, or a process's share of it."""
+    """The batch of an iteration, or this process's share of it."""
     whole = draws.videos(len(videos), iteration)
     first, end, _ = share(len(whole)).indices(len(whole))
     counted = (end - first) / len(whole)
-    if not counted:  # who has none takes part with a video that counts nothing
+    if not counted:  # a process without videos takes part with one video of weight 0
         first, end = 0, 1
     numbers = whole[first:end]
     shown = [show(videos[v], draws.sampler(iteration, v)) for v in numbers]
     chosen = [videos[v] for v in numbers]
     label_bc = torch.from_numpy(np.stack([video.label_c for video in chosen]))
-    return Batch(rows_shown(chosen, store, shown), label_bc, chosen, counted, [videos[v] for v in whole], first)
+    return Batch(gather_input(chosen, store, shown), label_bc, chosen, counted, [videos[v] for v in whole], first)
 
 
 def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[Video], list[Shown]]]:
-    """Test videos, at most `size` of equally many times together, and what of each is shown."""
+    """Test videos and their samples, in batches of at most `size` videos of equal length T."""
     shown = [show(video, None) for video in videos]
-    times = [len(rows.rows_tk if isinstance(rows, Mixture) else rows) for rows in shown]
+    times = [len(sample.snippets_tk if isinstance(sample, Mixture) else sample) for sample in shown]
     order = sorted(range(len(videos)), key=times.__getitem__)
     alike = [list(group) for _, group in groupby(order, key=times.__getitem__)]
     parts = [group[start : start + size] for group in alike for start in range(0, len(group), size)]
@@ -138,16 +138,16 @@ def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[
 
 @dataclass(frozen=True)
 class Data:
-    """What a run works on."""
+    """The videos and the ground truth of a run."""
 
     train: list[Video]
     test: list[Video]
-    truth: Table  # of the test videos, those without features included
+    truth: Table  # of all test videos, with or without features
     summary: str
 
 
 def load_data(config: Config, subsets: Sequence[str] = ("train", "test")) -> Data:
-    """The videos of `subsets`, found in whatever layout, their files opened and their shapes checked."""
+    """Find the videos of `subsets` in any layout, open their files and check the shapes."""
     layout = find_layout(Path(config.data_path), config.facts, config.layout)
     database = load_database(config)
     lines = [f"{config.dataset}: layout {layout.name} in {layout.base}, annotations {config.annotation_file}"]
@@ -170,18 +170,18 @@ def load_data(config: Config, subsets: Sequence[str] = ("train", "test")) -> Dat
     return Data(videos["train"], videos["test"], truth, "\n".join(lines))
 
 
-REMEDY = " Or work without these videos: --missing drop."
+REMEDY = " Or leave these videos out with --missing drop."
 
 
 def load_database(config: Config) -> Database:
-    """The annotations of all videos, every label one of the dataset."""
+    """The annotations of all videos; their labels are checked against the dataset's classes."""
     database = read_database(config.annotation_file, where_to_get(config.facts, config.data_path))
     check_labels(database, config.annotation_file, config.classes, config.dataset)
     return database
 
 
 def test_truth(database: Database, config: Config, videos: Sequence[str]) -> Table:
-    """What is scored against: the test subset, or the annotations of `videos` where the file names no subsets."""
+    """The ground truth: the test subset, or the annotations of `videos` if the file names no subsets."""
     own, names = subset_name(database, config.facts.test, config.annotation_file), set(videos)
     marked = {
         name: video | {"subset": "test" if (video.get("subset") == own if own else name in names) else "other"}
@@ -191,8 +191,8 @@ def test_truth(database: Database, config: Config, videos: Sequence[str]) -> Tab
 
 
 @dataclass(frozen=True)
-class Found:
-    """The videos of a subset by annotation, and their files."""
+class SubsetFiles:
+    """The annotated videos of a subset, and their files."""
 
     subset: str
     files: dict[str, tuple[Path, ...]]
@@ -207,14 +207,14 @@ class Found:
 
     def summary(self, layout: Layout, videos: list[Video]) -> str:
         size = sum(path.stat().st_size for video in videos for path in video.files) / 2**20
-        text = f"  {self.subset}: {len(videos)} videos, {sum(video.num_seg for video in videos):,} rows, {size:,.0f} MiB"
+        text = f"  {self.subset}: {len(videos)} videos, {sum(video.num_seg for video in videos):,} snippets, {size:,.0f} MiB"
         if self.unannotated:
             text += f"; {len(self.unannotated)} files have no annotation and are not used: {listing(self.unannotated)}"
         return text + (f"\n    dropped: {self.what_is_missing(layout)}" if self.missing else "")
 
 
-def find_videos(layout: Layout, config: Config, database: Database, subset: str) -> Found:
-    """Which videos a subset has: those of its split file, else of the annotations' subset, else of the folder."""
+def find_videos(layout: Layout, config: Config, database: Database, subset: str) -> SubsetFiles:
+    """Find the videos of a subset: those of its split file, else of the annotations' subset, else of the folder."""
     places = layout.files(subset, config.streams)
     present = set().union(*places)
     names = getattr(config.facts, subset)
@@ -241,7 +241,7 @@ def find_videos(layout: Layout, config: Config, database: Database, subset: str)
             files[name] = tuple(place[key] for place, key in zip(places, keys, strict=True) if key)
             present -= set(keys)
     known = {key for name in database for key in spellings(name)}
-    return Found(subset, files, missing, sorted(present - known))
+    return SubsetFiles(subset, files, missing, sorted(present - known))
 
 
 def _check_split(path: Path, wanted: list[str], database: Database, own: str | None, annotations: Path) -> None:
@@ -249,20 +249,20 @@ def _check_split(path: Path, wanted: list[str], database: Database, own: str | N
     if bare:
         raise UserError(
             f"{path}: {len(bare)} of {len(wanted)} videos have no annotation in {annotations}: {listing(bare)}. "
-            "Add their annotations or take them out of the split."
+            "Add their annotations or remove them from the split."
         )
     misplaced = [name for name in wanted if database[name].get("subset") != own]
     if misplaced:
         raise UserError(
-            f"{path}: {len(misplaced)} videos are of another subset in {annotations}: {listing(misplaced)}; expected "
-            f'"subset": "{own}". Correct whichever of the two is wrong.'
+            f"{path}: {len(misplaced)} videos belong to another subset in {annotations}: {listing(misplaced)}; expected "
+            f'"subset": "{own}". Correct one of the two files.'
         )
 
 
 def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Config, database: Database) -> Video:
     annotations = database[name]["annotations"]
     width = config.len_feature // len(config.streams)
-    num_seg, told = inspect(files, layout, config.streams, width)
+    num_seg, stated = inspect(files, layout, config.streams, width)
     annotated_duration = duration_of(database[name])
     return Video(
         name=name,
@@ -271,20 +271,20 @@ def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Confi
         annotations=annotations,
         fps=config.fps,
         snippet_frames=config.snippet_frames,
-        duration=told.duration or annotated_duration,
+        duration=stated.duration or annotated_duration,
         timed=config.timing == "duration" or layout.stretched,
         width=width,
         files=files,
         read=lambda: read_features(files, layout, config.streams, width),
-        frames=told.frames,
+        frames=stated.frames,
         annotated_duration=annotated_duration,
     )
 
 
 def fingerprint(videos: list[Video], truth: Table) -> str:
-    """Changes with the names, lengths, labels or order of videos, on which every batch depends, and with the ground truth."""
-    rows = [digest(truth), *((video.name, video.num_seg, video.label_c.tolist(), *video.clicks) for video in videos)]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+    """Hash of the ground truth and of the names, lengths, labels, clicks and order of videos, on which every batch depends."""
+    content = [digest(truth), *((video.name, video.num_seg, video.label_c.tolist(), *video.clicks) for video in videos)]
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def multi_hot(labels: list[str], classes: tuple[str, ...]) -> Floats:

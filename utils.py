@@ -1,4 +1,4 @@
-"""Small helpers with no better home: the user's mistakes, atomic files, signals."""
+"""Small helpers: user errors, files, signals."""
 
 import contextlib
 import errno
@@ -8,23 +8,24 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-# What the machine or the user's flags are to blame for, not the program: full disks, missing rights, files in a folder's place.
+from eval.files import atomic_write, naming
+
+# Errors of the machine or of the user's flags, not of the program: full disk, no permission, a file where a folder must be.
 OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 OUTSIDE |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message names what was found, what was expected and what to do."""
+    """A mistake that the user can correct. The message says what was found, what was expected and what to do."""
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM arrived and everything worth keeping has been written."""
+    """SIGINT or SIGTERM arrived, and the checkpoint has been written."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
@@ -32,11 +33,11 @@ class Stopped(Exception):
 
 
 def run_command(command: Callable[[], None], debug: bool = False) -> None:
-    """Run an entry point; turn the user's mistakes into one message on stderr and the exit codes of the shell."""
+    """Run an entry point; a UserError becomes one message on stderr and exit code 2, a signal the shell's exit code."""
     threading.excepthook = _thread_failed
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a video's name may hold what no terminal can show
+            stream.reconfigure(errors="backslashreplace")  # the terminal may not encode a video's name
     try:
         command()
     except Stopped as stop:
@@ -53,21 +54,21 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
         if debug or error.errno not in OUTSIDE:
             raise
         print(
-            f"error: {error.filename or 'a file'}: {error.strerror}. What was written before is whole; mend this or choose "
-            "another place, and run again (a training run goes on with --resume).",
+            f"error: {error.filename or 'a file'}: {error.strerror}. Files written before are complete. Correct this or "
+            "choose another path, then run again (a training run continues with --resume).",
             file=sys.stderr,
         )
         sys.exit(2)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer thread hands its OSError on to the main thread, which tells the user."""
+    """Print no traceback for an OSError in TensorBoard's writer thread: the main thread gets and reports it too."""
     if not (isinstance(failure.exc_value, OSError) and failure.exc_value.errno in OUTSIDE):
         threading.__excepthook__(failure)
 
 
 def say_now(text: str) -> None:
-    """To stderr past Python's buffers, which a signal handler must not enter while the program is in them."""
+    """Write to stderr unbuffered: a signal handler must not use Python's buffers while the program does."""
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
@@ -77,10 +78,10 @@ def command_to_go_on() -> str:
 
 
 class StopSignal:
-    """Remembers SIGINT and SIGTERM so that the loop can stop where it is safe; a further Ctrl-C ends the process at once.
+    """Records SIGINT and SIGTERM so that the loop can stop at a safe point; a second Ctrl-C ends the process at once.
 
-    At once means without any clean-up, which could wait or fail: files are whole at every moment, and `last_words` are said.
-    `when_asked` is called at the first signal, if something besides the loop has to know.
+    The second Ctrl-C calls `last_words` and skips all clean-up, which could block or fail; files are complete at any time.
+    The first signal calls `when_asked`.
     """
 
     def __init__(self, last_words: Callable[[], None], when_asked: Callable[[], object] = lambda: None) -> None:
@@ -92,7 +93,7 @@ class StopSignal:
             self.last_words()
             os._exit(128 + number)
         if self.received is None:
-            self.received = number  # before anything is said: the next signal may come at any moment
+            self.received = number  # first, since the next signal may come at any time
             say_now("\nstopping after this step; Ctrl-C again stops at once")
             self.when_asked()
 
@@ -101,32 +102,12 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():  # once asked to stop, the process ends, and nothing must trip it
+        for number, handler in self._previous.items():  # after a signal the process is ending; ignore further ones
             signal.signal(number, handler if self.received is None else signal.SIG_IGN)
 
 
-@contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Write beside `path` and rename: a reader, or a kill at any moment, sees the old file or the new one, whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    encoding = None if "b" in mode else "utf-8"
-    with naming(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with naming(path), open(handle, mode, encoding=encoding) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
 def remove_halves(path: Path) -> None:
-    """Remove what a killed `atomic_write` of this very file left half-written."""
+    """Remove temporary files that a killed `atomic_write` of this file left behind."""
     for half in path.parent.glob(f".{path.name}.*.part"):
         half.unlink(missing_ok=True)
 
@@ -136,22 +117,6 @@ def append_line(path: Path, text: str) -> None:
         stream.write(text + "\n")
 
 
-@contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Give an OSError from inside the name of what was written: that of a full disk has none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
     with atomic_write(path) as stream:
         json.dump(value, stream, indent=indent)
@@ -159,7 +124,7 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
 
 
 def read_json(path: str | Path, what: str, remedy: str) -> Any:
-    """Read a JSON file that the user supplied (a byte-order mark is fine)."""
+    """Read a JSON file that the user supplied; a byte-order mark is accepted."""
     try:
         return json.loads(read_text(path, what, remedy))
     except (ValueError, RecursionError) as error:
@@ -178,11 +143,11 @@ def read_text(path: str | Path, what: str, remedy: str) -> str:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def listing(names: list[str], most: int = 5) -> str:
-    """`a, b, c and 7 more`: names for a message that stays one screen long."""
+    """`a, b, c and 7 more`: at most `most` names for a message."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,7 +1,7 @@
-"""What a train step of ASM-Loc's full network costs, beside the plain network's: python -m benchmarks.bench_asm_loc
+"""Time and memory of ASM-Loc's train step against the plain network's: python -m benchmarks.bench_asm_loc
 
-Made-up videos whose boxes cover a share of their times. Each network steps in a process of its own; the quickest of some steps
-counts. Memory: the most that the process ever had, and how much of it is beyond torch, weights, Adam's moments and features.
+Videos are random; their boxes cover a share of their times. Each network runs in a process of its own, and its fastest step
+counts. Memory is the peak of the process, and its part beyond torch, weights, Adam's moments and features.
 """
 
 import argparse
@@ -32,17 +32,17 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=750)
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--coverage", type=float, nargs="+", default=[0.1, 0.3, 0.5])
-    parser.add_argument("--boxes", type=int, default=20, help="of a video")
+    parser.add_argument("--boxes", type=int, default=20, help="boxes per video")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {machine()}, batch {args.batch_size}, {args.times} times, width {args.hidden}\n")
     print(
-        "| covered | seconds a step, plain | ours | faster by | bare products | ours takes | "
-        "MiB a step adds, plain | ours | share | at most, plain | ours |"
+        "| covered | seconds per step, plain | ours | speed-up | bare products | ours relative to them | "
+        "MiB added by a step, plain | ours | share | peak, plain | ours |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for coverage in args.coverage:
-        boxes = [spread(args.times, args.boxes, coverage, seed) for seed in range(args.batch_size)]
+        boxes = [random_boxes(args.times, args.boxes, coverage, seed) for seed in range(args.batch_size)]
         places, times = find_places(boxes, args.times), args.batch_size * args.times
         covered = len(places.time_m) / times
         (plain, plain_peak, plain_added), (ours, peak, added) = (
@@ -62,8 +62,8 @@ def main() -> None:
         )
 
 
-def spread(times: int, count: int, coverage: float, seed: int) -> Indices:
-    """(N, 2) boxes at random places, of unequal lengths, some overlapping, that cover about that share of the times."""
+def random_boxes(times: int, count: int, coverage: float, seed: int) -> Indices:
+    """(N, 2) random boxes of different lengths, some overlapping, that cover about `coverage` of the times."""
     random = np.random.default_rng(seed)
     mean = -np.log(1 - coverage) * times / count
     length = np.clip(np.round(mean * random.uniform(0.4, 1.6, count)), 1, times).astype(np.int64)
@@ -72,7 +72,7 @@ def spread(times: int, count: int, coverage: float, seed: int) -> Indices:
 
 
 def attention_products(places: Places, width: int) -> Callable[[], object]:
-    """The products of attention inside boxes itself, and of their gradients, as torch.bmm computes them."""
+    """The products of attention inside boxes and of its gradients, computed by torch.bmm."""
     pairs = []
     for places_gs, _ in places.runs:
         groups, size = places_gs.shape

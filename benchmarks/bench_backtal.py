@@ -1,7 +1,7 @@
-"""What BackTAL's train step costs beside its plain form, tests/oracle_backtal.py: python -m benchmarks.bench_backtal
+"""Time of BackTAL's train step against its plain form, tests/oracle_backtal.py: python -m benchmarks.bench_backtal
 
-The plain form is the official layout of the computation: unfolded and tiled to three times the channels, branch by branch. Both
-do one update on the same made-up batch, in turns, and the quickest turn of each counts. `--videos 2` is enough on a CPU.
+The plain form computes as the official code does: unfolded and tiled to three times the channels, branch by branch. Both
+update on the same random batch, in turns; the fastest turn of each counts. `--videos 2` is enough on a CPU.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.record import machine
-from benchmarks.steps import Layer, side_by_side, stepper, timed
+from benchmarks.steps import Layer, bare_products, side_by_side, stepper, timed
 from engine.device import DTYPES, choose_device, choose_precision
 from fast.snippets import Snippets
 from methods.base import build_method
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--dataset", default="thumos14", choices=["thumos14", "activitynet1.2", "hacs"])
-    parser.add_argument("--videos", type=int, help="in the batch (default: as published)")
+    parser.add_argument("--videos", type=int, help="batch size (default: as published)")
     parser.add_argument("--turns", type=int, default=2)
     args = parser.parse_args()
     device = choose_device(args.device)
@@ -38,20 +38,21 @@ def main() -> None:
     print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, {args.dataset}'s settings, batch {count}")
     x = torch.rand(count, config.num_segments, config.len_feature, device=device)
     label = torch.eye(config.num_classes, device=device)[torch.arange(count) % config.num_classes]
-    clicks = tuple((number + 0.5) / 11 for number in range(11))  # as many as people make in THUMOS'14's videos
+    clicks = tuple((number + 0.5) / 11 for number in range(11))  # as many as annotators make per video of THUMOS'14
     video = Video("made up", 1, np.zeros(1, np.float32), [], 25.0, 16, None, False, 1, (), lambda: x[0].numpy(), clicks=clicks)
     batch = Batch(Snippets.of(x), label, [video] * count)
     plain = build_method(config)
     plain.network.__class__ = PlainBackTAL
     shown, width, hidden, few = count * config.num_segments, config.len_feature, config.hidden, max(1, config.hidden // 4)
     layers = [
-        Layer(shown, width, few, 1 + 3, False),  # of the filter and of the embedding
+        Layer(shown, width, few, 1 + 3, False),  # filter and embedding
         Layer(shown, width, hidden, 3, False),  # shared by the branches
         Layer(2 * shown, hidden, hidden, 3),
         Layer(2 * shown, hidden, config.num_classes + 1),
     ]
     ours, theirs = stepper(build_method(config), batch, device, ours=True), stepper(plain, batch, device, ours=False)
-    side_by_side(f"batch {count}", ours, theirs, layers, device, DTYPES[precision], args.turns)
+    bare = bare_products(layers, device, DTYPES[precision])
+    side_by_side(f"batch {count}", ours, theirs, bare, device, args.turns)
     for name, work in (("ours", ours), ("plain", theirs)) if device.type == "cuda" else ():
         torch.cuda.reset_peak_memory_stats(device)
         timed(work, device)

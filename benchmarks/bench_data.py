@@ -1,7 +1,7 @@
-"""What it costs to feed the network, beside a loader that reads per item: python -m benchmarks.bench_data [--videos 410]
+"""Speed of making batches against a loader that reads files per item: python -m benchmarks.bench_data [--videos 410]
 
-Made-up videos of THUMOS'14's size (1.3 GB) in a temporary folder; nothing is trained. Ratios are of one run; files come from
-the system's cache in both, so that disks are left out of the comparison.
+Random videos of THUMOS'14's size (1.3 GB) in a temporary folder; nothing is trained. Ratios are of one run. Both read files
+from the system's cache, so disk speed does not matter.
 """
 
 import argparse
@@ -39,20 +39,20 @@ def main() -> None:
 
 
 def make_data(folder: Path, count: int) -> None:
-    """Lengths are those of THUMOS'14's videos about: some 200 seconds, a few of half an hour."""
+    """Write a data set with THUMOS'14's distribution of lengths: about 200 seconds, a few of half an hour."""
     r = np.random.default_rng(0)
     noise = r.random((4000, 1024), dtype=np.float32)
     database = {}
     for number in range(count):
         subset = "train" if number % 2 else "test"
-        rows = int(np.clip(r.lognormal(5.6, 0.75), 20, 3000))
+        length = int(np.clip(r.lognormal(5.6, 0.75), 20, 3000))
         annotation = {"segment": ["1.0", "5.0"], "label": THUMOS14_CLASSES[number // 2 % 20]}
         database[f"v{number}"] = {"subset": subset, "annotations": [annotation]}
         for stream in ("rgb", "flow"):
             path = folder / "features" / subset / stream / f"v{number}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            first = r.integers(4000 - rows)
-            np.save(path, noise[first : first + rows])
+            first = r.integers(4000 - length)
+            np.save(path, noise[first : first + length])
     (folder / "gt.json").write_text(json.dumps({"database": database}))
 
 
@@ -63,23 +63,23 @@ def bench(folder: str) -> None:
     bench_check(config)
     videos = data.train
     plain = per_second(lambda i: oracles.per_item_batch(videos, config, i), 3)
-    print(f"plain per-item loader: {plain:.2f} iterations of {config.batch_size} videos a second")
+    print(f"plain per-item loader: {plain:.2f} iterations of {config.batch_size} videos per second")
     filled = per_second(
         lambda _: np.zeros((config.batch_size * config.num_segments, config.len_feature), np.float32).fill(1), 20
     )
-    print(f"nothing but filling the memory of a batch, one thread: {filled:.1f} a second = {filled / plain:.0f}x")
+    print(f"only filling the memory of a batch, one thread: {filled:.1f} per second = {filled / plain:.0f}x")
     for name, flags in (
         ("first start: read, check and pack", ["--cache=ram"]),
         ("second start: from the packed copy", ["--cache=ram"]),
         ("half precision", ["--cache=ram", "--cache_dtype=float16"]),
-        ("left in files", ["--cache=off"]),
+        ("features in files", ["--cache=off"]),
         *([("on the GPU", ["--cache=device", "--device=cuda"])] if torch.cuda.is_available() else []),
     ):
         measure(name, make_config(parse_args([f"--data_path={folder}", *flags])), plain)
 
 
 def bench_check(config: Config) -> None:
-    """The complete check beside nothing but reading the same files."""
+    """Time of the complete check against reading the same files."""
     files = sorted(Path(config.data_path).rglob("features/**/*.npy"))
     size = sum(file.stat().st_size for file in files) / 2**20
     begun = time.perf_counter()
@@ -88,7 +88,7 @@ def bench_check(config: Config) -> None:
     read = time.perf_counter() - begun
     check(config, quick=False)
     checked = time.perf_counter() - begun - read
-    print(f"dataset.check of {len(files)} files: {checked:.1f} s, {size / checked:.0f} MiB/s; reading them alone {read:.1f} s")
+    print(f"dataset.check of {len(files)} files: {checked:.1f} s, {size / checked:.0f} MiB/s; only reading them {read:.1f} s")
 
 
 def measure(name: str, config: Config, plain: float) -> None:
@@ -100,7 +100,7 @@ def measure(name: str, config: Config, plain: float) -> None:
         show = build_method(config).shown
     ready = time.perf_counter() - begun
     draws = Draws(config, 0)
-    os.sync()  # else the system is still busy with the packed copy
+    os.sync()  # wait until the packed copy is on disk
 
     def batch(iteration: int) -> Any:
         made = training_batch(data.train, store, draws, show, iteration)
@@ -110,7 +110,9 @@ def measure(name: str, config: Config, plain: float) -> None:
 
     rate = per_second(batch, ITERATIONS if config.cache != "off" else 5)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{name}: ready in {ready:.2f} s, {rate:.1f} iterations a second = {rate / plain:.0f}x; peak memory {memory:.1f} GiB")
+    print(
+        f"{name}: ready in {ready:.2f} s, {rate:.1f} iterations per second = {rate / plain:.0f}x; peak memory {memory:.1f} GiB"
+    )
 
 
 def per_second(work: Callable[[int], Any], iterations: int) -> float:

@@ -1,6 +1,6 @@
-"""What localization and scoring cost, beside the plain versions in tests/oracles.py: python -m benchmarks.bench_scoring
+"""Time of localization and scoring against the plain versions in tests/oracles.py: python -m benchmarks.bench_scoring
 
-Made-up data of the size of THUMOS'14 and ActivityNet; ratios are of one run. The plain versions take some minutes.
+Random data of the size of THUMOS'14 and ActivityNet; ratios are of one run. The plain versions take some minutes.
 """
 
 import json
@@ -23,14 +23,14 @@ from tests import oracles
 
 
 def main() -> None:
-    print(f"{os.cpu_count()} cores; figures are medians of 3 to 7 runs after a first one; the plain versions run once")
+    print(f"{os.cpu_count()} cores; figures are medians of 3 to 7 runs after a warm-up; the plain versions run once")
     bench_evaluator()
     bench_growth()
     bench_localization()
 
 
-def made_up(num_detections: int, num_videos: int, num_classes: int, per_video: int, seed: int = 0) -> tuple[Any, Any]:
-    """Ground truth and detections as columns; most detections lie near a ground truth, times are in tenths of a second."""
+def random_detections(num_detections: int, num_videos: int, num_classes: int, per_video: int, seed: int = 0) -> tuple[Any, Any]:
+    """Ground truth, in tenths of a second, and detections as columns; most detections are near a ground truth."""
     r = np.random.default_rng(seed)
     video = np.repeat(np.arange(num_videos), per_video)
     label = (video + (r.random(len(video)) < 0.1)) % num_classes
@@ -62,7 +62,7 @@ def results_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def bench_evaluator() -> None:
-    truth, found = made_up(32_000, 210, 20, 16)
+    truth, found = random_detections(32_000, 210, 20, 16)
     truth, found = (
         {name: column.astype(str) if name in ("video", "label") else column for name, column in table.items()}
         for table in (truth, found)
@@ -73,22 +73,22 @@ def bench_evaluator() -> None:
     def report(name: str, given: dict[str, Any]) -> None:
         fast = median(lambda: detection_map(truth, given))
         size = "mAP, 32k detections, 210 videos, 20 classes, 9 tIoUs"
-        print(f"{size}, from {name}: {fast * 1e3:.1f} ms; by rows {plain:.1f} s = {plain / fast:.0f}x")
+        print(f"{size}, from {name}: {fast * 1e3:.1f} ms; plain {plain:.1f} s = {plain / fast:.0f}x")
 
     report("columns", found)
     report("parsed JSON", json.loads(json.dumps(results_of(found))))
     tables = read_ground_truth(truth), read_predictions(found)
-    print(f"average recall at 1..100 proposals of the same: {median(lambda: average_recall(*tables)) * 1e3:.1f} ms")
+    print(f"average recall at 1..100 proposals, same detections: {median(lambda: average_recall(*tables)) * 1e3:.1f} ms")
 
 
 def bench_growth() -> None:
     tiou = np.linspace(0.5, 0.95, 10)
     for count in (50_000, 200_000, 473_000, 1_000_000, 2_000_000):
-        tables = made_up(count, 4900, 200, 2)
+        tables = random_detections(count, 4900, 200, 2)
         seconds = median(partial(detection_map, *tables, tiou), 3)
         print(
             f"mAP, {count:>9,} detections, 4,900 videos, 200 classes, 10 tIoUs: {seconds:.2f} s, "
-            f"{seconds / count * 1e6:.2f} s a million"
+            f"{seconds / count * 1e6:.2f} s per million"
         )
 
 
@@ -97,8 +97,8 @@ def bench_localization() -> None:
     r = np.random.default_rng(0)
     videos: list[Arrays] = []
     for number in range(210):
-        rows = np.arange(750)[:, None]
-        cas = np.sin(rows / r.uniform(5, 40, (1, 21)) + r.uniform(0, 6, (1, 21))) * 3 + 0.3 * r.standard_normal((750, 21))
+        times = np.arange(750)[:, None]
+        cas = np.sin(times / r.uniform(5, 40, (1, 21)) + r.uniform(0, 6, (1, 21))) * 3 + 0.3 * r.standard_normal((750, 21))
         score = (r.random(21) * 0.1).astype(np.float32)
         score[r.choice(20, 1 + (number % 6 == 0), replace=False)] = 0.5
         videos.append({"cas": cas.astype(np.float32), "score": score, "num_seg": np.array(r.integers(100, 1500))})

@@ -1,7 +1,7 @@
-"""What training and evaluating cost, beside the plain network and bare matrix products: python -m benchmarks.bench_train
+"""Time of training and evaluation against the plain network and bare matrix products: python -m benchmarks.bench_train
 
-Made-up videos of THUMOS'14's size in a temporary folder, or, in the lines named so, videos of exactly T snippets, of which
-every one is shown. Ratios are of one run: what is compared takes turns, and the quickest turn of each counts.
+Random videos of THUMOS'14's lengths in a temporary folder; lines marked "all snippets distinct" have videos of T snippets.
+Ratios are of one run: the compared works take turns, and the fastest turn of each counts.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine
-from benchmarks.steps import Layer, in_turns, measured, side_by_side, stepper, timed
+from benchmarks.steps import Layer, bare_products, in_turns, measured, side_by_side, stepper, timed
 from config import Config
 from dataset.draws import Draws
 from dataset.store import open_store
@@ -39,11 +39,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--videos", type=int, default=410, help="half of them to train on, half to evaluate on")
+    parser.add_argument("--videos", type=int, default=410, help="half for training, half for evaluation")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=None, help="that evaluate beside the training")
-    parser.add_argument("--scaling", action="store_true", help="also how a step grows with batch, times and classes")
-    parser.add_argument("--small", action="store_true", help="also steps of small networks")
+    parser.add_argument("--workers", type=int, default=None, help="processes that evaluate during training")
+    parser.add_argument("--scaling", action="store_true", help="also time steps by batch size, times and classes")
+    parser.add_argument("--small", action="store_true", help="also time steps of small networks")
     args = parser.parse_args()
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
@@ -61,7 +61,7 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
     batch = training_batch(data.train, store, Draws(config, 0), build_method(config).shown, 0).to(device)
     step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
     times = Snippets.of(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
-    bench_step("every snippet shown is another", config, batch._replace(snippets=times), device, args.turns)
+    bench_step("all snippets distinct", config, batch._replace(snippets=times), device, args.turns)
     if device.type == "cpu":
         bench_memory(config, batch)
 
@@ -76,23 +76,23 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
         print(f"forward pass of {count} test videos: {forward:.2f} s")
     Judge(config, labels, data.truth)(activations)
     judged, _ = timed(lambda: Judge(config, labels, data.truth)(activations), device)
-    print(f"evaluation of {len(data.test)} videos: forward {forward:.2f} s, all of it {forward + judged:.2f} s", end=" ")
+    print(f"evaluation of {len(data.test)} videos: forward {forward:.2f} s, in total {forward + judged:.2f} s", end=" ")
     print(f"= {(forward + judged) / forward:.2f}x")
     workers = args.workers if args.workers is not None else max(1, cores() - 2)
     beside: Beside[int, Activations, Evaluation] = Beside(Judge(config, labels, data.truth, 1), workers)
     with beside:
-        for count in (workers, 4 * workers):  # the first round starts the processes
+        for count in (workers, 4 * workers):  # the first round includes the start of the processes
             begun = time.perf_counter()
             for number in range(count):
                 beside.begin(number, activations)
                 list(beside.done())
             list(beside.done(wait_for_all=True))
     each = (time.perf_counter() - begun) / count
-    print(f"beside the training, in {workers} processes: {each:.3f} s an evaluation, if the cores have nothing else to do")
+    print(f"during training, in {workers} processes: {each:.3f} s per evaluation on idle cores")
     beside_it = max(forward + step, each)
     print(
-        f"projected run of {config.num_iters} iterations, an evaluation of {len(data.test)} videos after each: "
-        f"{config.num_iters * (step + forward + judged):,.0f} s; with {workers} processes beside it on idle cores "
+        f"projected run of {config.num_iters} iterations with an evaluation of {len(data.test)} videos after each: "
+        f"{config.num_iters * (step + forward + judged):,.0f} s; with {workers} evaluation processes on idle cores "
         f"{config.num_iters * beside_it:,.0f} s"
     )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -105,54 +105,57 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
 
 
 def bench_step(name: str, config: Config, batch: Batch, device: torch.device, turns: int) -> float:
-    """Seconds of our step, printed beside the plain network's and beside its own matrix products."""
-    snippets, dtype = batch.snippets, DTYPES[config.precision]
-    plain = build_method(config)
-    plain.network.__class__ = PlainBaSNet
-    dense: Any = snippets.dense().transpose(1, 2).contiguous()  # all that the plain network is given
-    count, shown = len(snippets.table()), snippets.index_bt.numel()
+    """Print the seconds of our step, of the plain one and of our matrix products; returns ours."""
+    count, shown = len(batch.snippets.table()), batch.snippets.index_bt.numel()
     layers = [
         Layer(count, config.len_feature, 3 * config.hidden, gradient_of_input=False),  # shared by the branches
-        Layer(count, config.len_feature, config.hidden // 4, gradient_of_input=False),  # of the filter
+        Layer(count, config.len_feature, config.hidden // 4, gradient_of_input=False),  # filter
         Layer(shown, config.hidden, config.hidden, 2 * 3),
         Layer(shown, config.hidden, config.num_classes + 1, 2),
     ]
     return side_by_side(
         f"{name} ({100 * count / shown:.0f}% distinct)",
-        stepper(build_method(config), batch, device, ours=True),
-        stepper(plain, batch._replace(snippets=dense), device, ours=False),
-        layers,
+        make_step(config, batch, device, ours=True),
+        make_step(config, plain_batch(batch), device, ours=False),
+        bare_products(layers, device, DTYPES[config.precision]),
         device,
-        dtype,
         turns,
     )
 
 
-def make_step(config: Config, batch: Batch, ours: bool) -> Callable[[], object]:
+def make_step(config: Config, batch: Batch, device: torch.device, ours: bool) -> Callable[[], object]:
+    """A train step of our network, or of the plain one on a `plain_batch`."""
+    choose_device(str(device))  # sets up torch, if this is a fresh process
     method = build_method(config)
     if not ours:
         method.network.__class__ = PlainBaSNet
-    return stepper(method, batch, choose_device("cpu"), ours)
+    return stepper(method, batch, device, ours)
+
+
+def plain_batch(batch: Batch) -> Batch:
+    """The batch with a dense tensor (B, T, F), the input of the plain network."""
+    dense: Any = batch.snippets.dense().transpose(1, 2).contiguous()
+    return batch._replace(snippets=dense)
 
 
 def bench_memory(config: Config, batch: Batch) -> None:
-    """What a step adds to its process, ours and plain, on a CPU."""
-    dense: Any = batch.snippets.dense().transpose(1, 2).contiguous()
-    for name, given, ours in (("ours", batch, True), ("plain", batch._replace(snippets=dense), False)):
-        _, peak, added = measured(1, make_step, config, given._replace(videos=(), whole=()), ours)
-        print(f"memory, {name}: a step adds {added:,.0f} MiB; the process has {peak:,.0f} MiB at most")
+    """Print the memory that a step adds to its process on a CPU, ours and plain."""
+    for name, given, ours in (("ours", batch, True), ("plain", plain_batch(batch), False)):
+        given = given._replace(videos=(), whole=())
+        _, peak, added = measured(1, make_step, config, given, torch.device("cpu"), ours)
+        print(f"memory, {name}: a step adds {added:,.0f} MiB; the peak of the process is {peak:,.0f} MiB")
 
 
 def bench_scaling(config: Config, device: torch.device) -> None:
     small = replace(config, batch_size=4)
-    print("\n| batch | times | classes | seconds a step | a video and time, in microseconds |\n| --- | --- | --- | --- | --- |")
+    print("\n| batch | times | classes | seconds per step | microseconds per video and time |\n| --- | --- | --- | --- | --- |")
     sizes = ((4, 750, 20), (8, 750, 20), (16, 750, 20), (4, 100, 20), (4, 375, 20), (4, 750, 200))
     for batch_size, times, classes in sizes:
         names = tuple(map(str, range(classes)))
         changed = replace(small, batch_size=batch_size, num_segments=times, classes=names)
         features = torch.rand(batch_size, times, config.len_feature, device=device)
         batch = Batch(Snippets.of(features), torch.eye(classes, device=device)[:batch_size])
-        work = stepper(build_method(changed), batch, device, ours=True)
+        work = make_step(changed, batch, device, ours=True)
         seconds = min(timed(work, device)[0] for _ in range(3))
         print(
             f"| {batch_size} | {times} | {classes} | {seconds:.3f} | {1e6 * seconds / (batch_size * times):.0f} |", flush=True
@@ -160,18 +163,15 @@ def bench_scaling(config: Config, device: torch.device) -> None:
 
 
 def bench_small(config: Config, device: torch.device) -> None:
-    """Steps of networks whose products are too small to matter, ours and plain."""
-    print("\n| channels | features | times | milliseconds a step | plain |\n| --- | --- | --- | --- | --- |")
+    """Print the time of steps whose products are small, ours and plain."""
+    print("\n| channels | features | times | milliseconds per step | plain |\n| --- | --- | --- | --- | --- |")
     for hidden, width, times in ((8, 12, 16), (64, 64, 100), (128, 64, 128), (256, 256, 750)):
         small = replace(config, batch_size=16, hidden=hidden, len_feature=width, num_segments=times)
         features = torch.rand(small.batch_size, times, width, device=device)
         batch = Batch(Snippets.of(features), torch.eye(small.num_classes, device=device)[: small.batch_size])
-        plain = build_method(small)
-        plain.network.__class__ = PlainBaSNet
-        theirs: Any = features  # as in bench_step
         works = {
-            "ours": stepper(build_method(small), batch, device, ours=True),
-            "plain": stepper(plain, batch._replace(snippets=theirs), device, ours=False),
+            "ours": make_step(small, batch, device, ours=True),
+            "plain": make_step(small, plain_batch(batch), device, ours=False),
         }
         best = in_turns(works, device, 50)
         cells = (hidden, width, times, f"{1e3 * best['ours']:.1f}", f"{1e3 * best['plain']:.1f}")

@@ -1,7 +1,7 @@
-"""What UM's train step and evaluation cost, beside the plain versions of tests/oracle_um.py: python -m benchmarks.bench_um
+"""Time of UM's train step and evaluation against the plain versions of tests/oracle_um.py: python -m benchmarks.bench_um
 
-Made-up videos of THUMOS'14's lengths; --num_segments 50 --classes 100 is ActivityNet's shape. Ratios are of one run: what is
-compared takes turns, and the quickest turn of each counts. Evaluation is what follows the network: detections and mAP.
+Random videos of THUMOS'14's lengths; --num_segments 50 --classes 100 is ActivityNet's shape. Ratios are of one run: the
+compared works take turns, and the fastest turn of each counts. Evaluation is localization and mAP, without the network.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.bench_scoring import once
 from benchmarks.record import machine
-from benchmarks.steps import Layer, side_by_side, stepper
+from benchmarks.steps import Layer, bare_products, side_by_side, stepper
 from engine.device import choose_device
 from eval.eval_detection import detection_map
 from fast.snippets import Snippets
@@ -36,20 +36,20 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=2048)
-    parser.add_argument("--videos", type=int, default=210, help="that are evaluated")
+    parser.add_argument("--videos", type=int, default=210, help="videos to evaluate")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
-    choose_device("cpu")  # memory is kept, as in a run
+    choose_device("cpu")  # keeps freed memory, as a run does
     flags = [f"--{name}={getattr(args, name)}" for name in ("num_segments", "batch_size", "hidden")]
     config = make_config(parse_args(["--method=um", "--precision=fp32", *flags]))
     assert isinstance(config, UMConfig)
     config = replace(config, classes=tuple(f"{number:03d}" for number in range(args.classes)))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine()}, batch {args.batch_size}, ", end="")
-    print(f"{args.num_segments} rows, {args.classes} classes, hidden {args.hidden}\n")
+    print(f"{args.num_segments} snippets, {args.classes} classes, hidden {args.hidden}\n")
     bench_evaluation(config, args.videos, args.turns)
     random = np.random.RandomState(0)
     bench_step("videos of THUMOS'14's lengths", config, [length(random) for _ in range(args.batch_size)], args.turns)
-    bench_step("every snippet shown is another", config, [args.num_segments] * args.batch_size, args.turns)
+    bench_step("all snippets distinct", config, [args.num_segments] * args.batch_size, args.turns)
 
 
 def length(random: np.random.RandomState) -> int:
@@ -57,7 +57,7 @@ def length(random: np.random.RandomState) -> int:
 
 
 def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> None:
-    """Seconds of a train step, ours, plain and of its bare products."""
+    """Print the seconds of a train step, ours and plain, and of its bare products."""
     random = np.random.RandomState(1)
     parts, index, first = [], [], 0
     for num_seg in lengths:
@@ -69,21 +69,21 @@ def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> N
     batch = Batch(Snippets(tuple(parts), torch.stack(index)), label_bc)
     count, shown = first, batch.snippets.index_bt.numel()
     dense = Snippets.of(batch.snippets.dense().transpose(1, 2).contiguous())
+    layers = [Layer(count, config.len_feature, 3 * config.hidden, 1, False), Layer(shown, config.hidden, config.num_classes)]
     side_by_side(
         f"{name} ({100 * count / shown:.0f}% distinct)",
         stepper(UM(config), batch, CPU, ours=True),
         stepper(PlainUM(config), batch._replace(snippets=dense), CPU, ours=False),
-        [Layer(count, config.len_feature, 3 * config.hidden, 1, False), Layer(shown, config.hidden, config.num_classes)],
+        bare_products(layers, CPU, torch.float32),
         CPU,
-        torch.float32,
         turns,
     )
 
 
 def bench_evaluation(config: UMConfig, count: int, turns: int) -> None:
-    """Detections of all videos and their mAP, by one thread, ours and plain."""
+    """Print the seconds of localization and mAP in one thread, ours and plain."""
     random = np.random.RandomState(0)
-    videos, truth = made_up(random, config, count)
+    videos, truth = random_activations(random, config, count)
     tiou = np.array(config.tiou_thresholds)
     with torch.device("meta"):
         method = UM(config)
@@ -94,11 +94,11 @@ def bench_evaluation(config: UMConfig, count: int, turns: int) -> None:
         return detection_map(truth, table, tiou).average_mAP, len(table)
 
     def plain() -> tuple[float, int]:
-        rows = [(name, *row) for name, arrays in videos.items() for row in plain_detections(config, arrays)]
-        found = pandas.DataFrame(rows, columns=["video", "label", "score", "start", "end"])
+        detections = [(name, *row) for name, arrays in videos.items() for row in plain_detections(config, arrays)]
+        found = pandas.DataFrame(detections, columns=["video", "label", "score", "start", "end"])
         found["label"] = [config.classes[int(number)] for number in found["label"]]
         score = oracles.detection_map_by_rows(pandas.DataFrame(truth), found, tiou)
-        return float(score.mean()), len(rows)
+        return float(score.mean()), len(detections)
 
     seconds_plain, expected = once(plain)
     ours()
@@ -110,8 +110,8 @@ def bench_evaluation(config: UMConfig, count: int, turns: int) -> None:
     print(f"plain {seconds_plain:.1f} s = {seconds_plain / seconds:.0f}x", flush=True)
 
 
-def made_up(random: np.random.RandomState, config: UMConfig, count: int) -> tuple[dict[str, Arrays], dict[str, Any]]:
-    """Activations of stretches of a few rows each, noise on them; ground truth where a class and the magnitude are high."""
+def random_activations(random: np.random.RandomState, config: UMConfig, count: int) -> tuple[dict[str, Arrays], dict[str, Any]]:
+    """Piecewise constant activations with noise; ground truths are where a class's activation and the magnitude are high."""
     videos: dict[str, Arrays] = {}
     truth: dict[str, list[Any]] = {"video": [], "label": [], "start": [], "end": []}
     for number in range(count):

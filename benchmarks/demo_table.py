@@ -1,6 +1,6 @@
 """The tables of docs/demo.md, docs/quirks.md and docs/asm_loc.md, on the demo data over several seeds.
 
-`python -m benchmarks.demo_table [TABLE ...]` trains what is not there yet (each run resumes) and prints the tables.
+`python -m benchmarks.demo_table [TABLE ...]` trains or resumes the runs that are not finished and prints the tables.
 """
 
 import argparse
@@ -15,36 +15,36 @@ from eval.report import table
 from methods.base import METHODS, folder_name, settings_class
 
 AVERAGE = "0.1:0.7"
-jobs: list[str] = []  # flags of how many seeds train at a time
+jobs: list[str] = []  # flag that sets how many seeds train at a time
 
 
-def train(folder: Path, seeds: list[int], *flags: str) -> list[Path]:
-    """Train on the demo unless that has been done; returns the folder of each seed."""
+def train_runs(folder: Path, seeds: list[int], *flags: str) -> list[Path]:
+    """Train on the demo, unless the runs are finished; returns the folder of each seed."""
     name = "_".join(flag.strip("-") for flag in flags) or "published"
     place = folder / name.replace(",", "")
     print(f"training {place}", file=sys.stderr)
     places = [f"--{kind}_path={place}" for kind in ("model", "output", "log")]
-    _run("main.py", f"--seeds={','.join(map(str, seeds))}", *jobs, *flags, *places, "--resume")
+    run_script("main.py", f"--seeds={','.join(map(str, seeds))}", *jobs, *flags, *places, "--resume")
     return [place / f"seed_{seed}" for seed in seeds]
 
 
-def evaluate(place: Path, seed: int, *flags: str) -> float:
+def evaluate_run(place: Path, seed: int, *flags: str) -> float:
     """Average mAP of a run's last checkpoint under other localization flags."""
     output = place / "evaluated" / "_".join(flag.strip("-") for flag in flags)
     if not (output / "report.md").exists():
         checkpoint = place / f"BaS_Net_model_seed_{seed}_last.ckpt"
-        _run("main_eval.py", f"--model_file={checkpoint}", f"--output_path={output}", *flags)
+        run_script("main_eval.py", f"--model_file={checkpoint}", f"--output_path={output}", *flags)
     results = [line for line in (output / "report.md").read_text().splitlines() if line.startswith("|")]
     header, values = ([cell.strip() for cell in results[row].strip("|").split("|")] for row in (0, 2))
     return float(dict(zip(header, values, strict=True))[f"avg {AVERAGE}"])
 
 
-def _run(script: str, *flags: str) -> None:
+def run_script(script: str, *flags: str) -> None:
     subprocess.run([sys.executable, script, "--dataset=demo", "--quiet", *flags], check=True, stdout=subprocess.DEVNULL)
 
 
 def records(place: Path) -> list[dict[str, Any]]:
-    """The record of each evaluation of a run."""
+    """The records of a run, one per evaluation."""
     return [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
 
 
@@ -58,17 +58,17 @@ def spread(values: list[float]) -> str:
 
 
 def advantage(ours: list[float], theirs: list[float]) -> str:
-    """Difference of means, and how many of its standard errors it is."""
+    """Difference of the means, also in standard errors."""
     difference = statistics.mean(ours) - statistics.mean(theirs)
     error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
     return f"{difference:+.2f} ({difference / error:+.1f} SE)"
 
 
 def method_table(folder: Path, seeds: list[int]) -> str:
-    """Every method with its recipe for the demo, beside BaS-Net without a background class and BaS-Net."""
+    """Every method with its recipe for the demo, against BaS-Net and BaS-Net without a background class."""
     flags = {"BaS-Net, baseline": "--ablation=baseline", "BaS-Net": "--ablation=full"}
     flags |= {folder_name(place): f"--method={key}" for key, place in METHODS.items() if key != "basnet"}
-    curves = {name: [curve(place) for place in train(folder, seeds, flag)] for name, flag in flags.items()}
+    curves = {name: [curve(place) for place in train_runs(folder, seeds, flag)] for name, flag in flags.items()}
     rows = []
     for name, runs in curves.items():
         best, last = ([pick(run) for run in runs] for pick in (max, lambda run: run[-1]))
@@ -78,8 +78,8 @@ def method_table(folder: Path, seeds: list[int]) -> str:
 
 
 def step_table(folder: Path, seeds: list[int]) -> str:
-    """What ASM-Loc finds at the end of each step."""
-    places = train(folder, seeds, "--method=asm_loc")
+    """mAP of ASM-Loc at the end of each step."""
+    places = train_runs(folder, seeds, "--method=asm_loc")
     config = json.loads((places[0] / "config.json").read_text())
     ends = [(step + 1) * config["step_iters"] for step in range(config["steps"])] + [config["num_iters"]]
     at_end = [[100 * r["averages"][AVERAGE] for r in records(place) if r["iteration"] in ends] for place in places]
@@ -92,7 +92,7 @@ def step_table(folder: Path, seeds: list[int]) -> str:
 
 def ablation_table(folder: Path, seeds: list[int]) -> str:
     curves = {
-        name: [curve(place) for place in train(folder, seeds, f"--ablation={name}")]
+        name: [curve(place) for place in train_runs(folder, seeds, f"--ablation={name}")]
         for name in ("full", "baseline", "base", "supp")
     }
     rows = []
@@ -106,46 +106,46 @@ def ablation_table(folder: Path, seeds: list[int]) -> str:
 
 
 def quirk_table(folder: Path, seeds: list[int]) -> str:
-    """What each quirk of the official code does to BaS-Net on the demo, where they are repaired by default."""
+    """The effect of each quirk of the official code on BaS-Net's mAP on the demo, where quirks are repaired by default."""
     official = "--compat=official"
-    places = train(folder, seeds, official)
+    places = train_runs(folder, seeds, official)
     reproduced = [curve(place)[-1] for place in places]
     rows = [["none (--compat official)", spread(reproduced), ""]]
     for name in settings_class("basnet").QUIRKS:
-        if name == "B6":  # a rule of training, the others are of localization
-            values = [curve(place)[-1] for place in train(folder, seeds, official, "--fix=B6")]
+        if name == "B6":  # affects training; the others affect localization
+            values = [curve(place)[-1] for place in train_runs(folder, seeds, official, "--fix=B6")]
         else:
-            values = [evaluate(place, seed, official, f"--fix={name}") for place, seed in zip(places, seeds, strict=True)]
+            values = [evaluate_run(place, seed, official, f"--fix={name}") for place, seed in zip(places, seeds, strict=True)]
         rows.append([name, spread(values), f"{statistics.mean(values) - statistics.mean(reproduced):+.2f}"])
-    values = [curve(place)[-1] for place in train(folder, seeds, "--ablation=full")]
+    values = [curve(place)[-1] for place in train_runs(folder, seeds, "--ablation=full")]
     rows.append(["all (the default)", spread(values), f"{statistics.mean(values) - statistics.mean(reproduced):+.2f}"])
     return table(["repaired", "last", "difference"], rows)
 
 
 def storage_table(folder: Path, seeds: list[int]) -> str:
-    """What half precision in memory does to the demo."""
+    """The effect of features in half precision."""
     return varied(folder, seeds, "--cache_dtype", {"float32": "--ablation=full", "float16": "--cache_dtype=float16"})
 
 
 def precision_table(folder: Path, seeds: list[int]) -> str:
-    """What the precision of large products does to it."""
+    """The effect of the precision of large products."""
     half = {name: f"--precision={name}" for name in ("bf16", "fp16")}
     return varied(folder, seeds, "--precision", {"fp32": "--ablation=full"} | half)
 
 
 def affinity_table(folder: Path, seeds: list[int]) -> str:
-    """What the layout of BackTAL's gates does."""
+    """The effect of the layout of BackTAL's gates."""
     return backtal_table(folder, seeds, {"official": [], "paper": ["--affinity_layout=paper"]})
 
 
 def click_table(folder: Path, seeds: list[int]) -> str:
-    """What clicks of a careless annotator do to BackTAL."""
+    """The effect of a careless annotator's clicks on BackTAL."""
     return backtal_table(folder, seeds, {"careful": [], "careless": ["--click_noise=2", "--click_miss=0.4"]})
 
 
 def backtal_table(folder: Path, seeds: list[int], changes: dict[str, list[str]]) -> str:
-    """The first row is what the others are compared with."""
-    runs = {name: train(folder, seeds, "--method=backtal", *flags) for name, flags in changes.items()}
+    """A table of BackTAL under different flags, compared with the first row."""
+    runs = {name: train_runs(folder, seeds, "--method=backtal", *flags) for name, flags in changes.items()}
     last = {name: [curve(place)[-1] for place in places] for name, places in runs.items()}
     first = next(iter(last.values()))
     rows = [
@@ -158,16 +158,16 @@ def backtal_table(folder: Path, seeds: list[int], changes: dict[str, list[str]])
 def varied(folder: Path, seeds: list[int], title: str, flags: dict[str, str]) -> str:
     rows = []
     for name, flag in flags.items():
-        last = [curve(place)[-1] for place in train(folder, seeds, flag)]
+        last = [curve(place)[-1] for place in train_runs(folder, seeds, flag)]
         rows.append([name, spread(last), " ".join(f"{value:.2f}" for value in last)])
     return table([title, "last", "last of each seed"], rows)
 
 
 def class_table(folder: Path, seeds: list[int], *flags: str) -> str:
-    """What the reduction of the classification loss does to a hundred classes."""
+    """The effect of the reduction of the classification loss, with a hundred classes."""
     rows = []
     for reduction in ("mean", "classsum"):
-        runs = train(folder, seeds, "--dataset=demo-activitynet", *flags, f"--bce_reduction={reduction}")
+        runs = train_runs(folder, seeds, "--dataset=demo-activitynet", *flags, f"--bce_reduction={reduction}")
         last = [records(run)[-1] for run in runs]
         values = [[100 * record["top1"] for record in last], [100 * record["averages"]["0.5:0.95"] for record in last]]
         rows.append([reduction, *map(spread, values), " ".join(f"{value:.2f}" for value in values[1])])
@@ -193,10 +193,10 @@ TABLES = {
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; none: all")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"any of {', '.join(TABLES)} (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--folder", type=Path, default=Path("outputs/demo_table"), help="where the runs are kept")
-    parser.add_argument("--jobs", type=int, help="seeds that train at a time (default: as main.py --seeds has it)")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/demo_table"), help="folder of the runs")
+    parser.add_argument("--jobs", type=int, help="seeds that train at a time (default: that of main.py --seeds)")
     args = parser.parse_args()
     jobs += [f"--jobs={args.jobs}"] if args.jobs else []
     print(f"mAP in %, averaged over tIoU {AVERAGE}; mean ± standard deviation over seeds {args.seeds}; SE: standard error")

@@ -1,6 +1,6 @@
-"""Run a command and keep what it printed as a record: python -m benchmarks.record NAME COMMAND ...
+"""Run a command and save its output as a record: python -m benchmarks.record NAME COMMAND ...
 
-`records/NAME.txt` then says which command gave a figure, of which commit, on what machine, with which versions.
+`records/NAME.txt` starts with the command, the commit, the machine and the versions of packages.
 """
 
 import datetime
@@ -34,7 +34,7 @@ def main() -> None:
             print(line, end="", flush=True)
             lines.append(line)
     if process.returncode:
-        sys.exit(f"{shlex.join(command)} ended with {process.returncode}: nothing is recorded")
+        sys.exit(f"{shlex.join(command)} exited with code {process.returncode}: nothing is recorded")
     head = {
         "command": shlex.join(command),
         "commit": commit,
@@ -55,7 +55,7 @@ def git(*words: str) -> str:
 
 
 def machine() -> str:
-    """Cores and their processor, and the GPU if there is one."""
+    """A description of cores, processor and GPU."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     return f"{cores()} cores of {processor()}{gpu}"
 

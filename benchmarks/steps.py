@@ -1,4 +1,4 @@
-"""What the benchmarks of train steps share: a step to time, bare matrix products, and turns in which works are timed."""
+"""Shared by the benchmarks of train steps: a step to time, bare matrix products, and timing in turns."""
 
 import ctypes
 import gc
@@ -25,7 +25,7 @@ from train import Loss, train_step
 
 
 class Layer(NamedTuple):
-    """Products of a layer: (rows, inputs) by (inputs, outputs), so many times forwards, as often for each gradient."""
+    """Products of a layer: (rows, inputs) by (inputs, outputs), `times` in the forward pass and for each gradient."""
 
     rows: int
     inputs: int
@@ -35,19 +35,19 @@ class Layer(NamedTuple):
 
 
 def stepper(method: Method, batch: Batch, device: torch.device, ours: bool) -> Callable[[], object]:
-    """A train step, with our Adam or torch's plain one."""
+    """A function that runs a train step, with our Adam or torch's."""
     network: nn.Module = method.network.to(device)
     optimizer = (Adam if ours else torch.optim.Adam)(network.parameters(), lr=1e-4, weight_decay=5e-4)
     if not ours:
         for weight in network.parameters():
-            weight.data = weight.data.contiguous()  # as torch's convolutions want it
+            weight.data = weight.data.contiguous()  # the memory order of torch's convolutions
     scaler = torch.amp.GradScaler(device.type, enabled=method.config.precision == "fp16")
     state = TrainingState(network, optimizer, scaler, 0, "", Draws(method.config, 0))
     return lambda: train_step(Loss(method), state, batch, 1e-4, Team())
 
 
 def bare_products(layers: Iterable[Layer], device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """The products of `layers` and nothing else, by each library that this machine has."""
+    """Functions that run only the products of `layers`, by each library of this machine."""
 
     def empty(*shape: int) -> Tensor:
         return torch.rand(shape, device=device).to(dtype)
@@ -67,7 +67,7 @@ def bare_products(layers: Iterable[Layer], device: torch.device, dtype: torch.dt
 
 
 def in_turns(works: Mapping[str, Callable[[], object]], device: torch.device, turns: int) -> dict[str, float]:
-    """Seconds of the quickest turn of each work; the first turn is left out."""
+    """Seconds of the fastest turn of each work; the first turn is a warm-up."""
     best = dict.fromkeys(works, float("inf"))
     for turn in range(turns + 1):
         for name, work in works.items():
@@ -80,28 +80,27 @@ def side_by_side(
     name: str,
     ours: Callable[[], object],
     plain: Callable[[], object],
-    layers: Iterable[Layer],
+    bare: Mapping[str, Callable[[], object]],
     device: torch.device,
-    dtype: torch.dtype,
     turns: int,
 ) -> float:
-    """Print seconds of our step beside the plain one and beside the bare products of ours; returns ours."""
-    best = in_turns({"plain": plain, "ours": ours, **bare_products(layers, device, dtype)}, device, turns)
+    """Print the seconds of our step, of the plain one and of the bare products of ours; returns ours."""
+    best = in_turns({"plain": plain, "ours": ours, **bare}, device, turns)
     step, plain_step = best.pop("ours"), best.pop("plain")
-    library, bare = min(best.items(), key=lambda item: item[1])
+    library, fastest = min(best.items(), key=lambda item: item[1])
     others = "".join(f"; {other} {seconds:.3f} s" for other, seconds in best.items() if other != library)
     print(
-        f"train step, {name}: {step:.3f} s; plain {plain_step:.3f} s = {plain_step / step:.2f}x; {library} {bare:.3f} s, of "
-        f"which ours takes {step / bare:.2f}x{others}",
+        f"train step, {name}: {step:.3f} s; plain {plain_step:.3f} s = {plain_step / step:.2f}x; {library} {fastest:.3f} s, of "
+        f"which ours takes {step / fastest:.2f}x{others}",
         flush=True,
     )
     return step
 
 
 def measured(turns: int, make: Callable[..., Callable[[], object]], *args: Any) -> tuple[float, float, float]:
-    """Of a step that a fresh process makes: its seconds, MiB of the process at most, and how many of them the step adds.
+    """Run a step in a fresh process: its seconds, the peak MiB of the process, and the MiB that the step adds.
 
-    What was there before is torch, weights, Adam's moments and features.
+    The memory before it holds torch, weights, Adam's moments and features.
     """
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_measure, args=(turns, make, args, theirs))
@@ -114,12 +113,12 @@ def measured(turns: int, make: Callable[..., Callable[[], object]], *args: Any) 
 def _measure(turns: int, make: Callable[..., Callable[[], object]], args: tuple[Any, ...], answer: Connection) -> None:
     step = make(*args)
     best, standing = float("inf"), 0.0
-    for turn in range(turns + 1):  # the first makes the optimizer's state
+    for turn in range(turns + 1):  # the first turn makes the optimizer's state
         if turn == 1:
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
             standing = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         seconds, _ = timed(step, torch.device("cpu"))
         best = min(best, seconds) if turn else best
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Annotation files in ActivityNet's form, official or of any code base, checked for what the rest relies on.
+"""Annotation files in ActivityNet's format, official or of any code base, checked on reading.
 
 Standard library only. `database` is {video: {"subset", "annotations": [{"segment", "label"}], "duration"?}}.
 """
@@ -16,7 +16,7 @@ Database = dict[str, Any]
 
 
 def read_database(path: Path, remedy: str) -> Database:
-    """The videos of an annotation file. The same object for the same file: it is not to be changed."""
+    """The `database` of an annotation file. The result is cached: do not modify it."""
     try:
         state = path.stat()
         return _read(path, remedy, state.st_size, state.st_mtime_ns)
@@ -24,12 +24,12 @@ def read_database(path: Path, remedy: str) -> Database:
         return _read(path, remedy, 0, 0)
 
 
-@lru_cache(maxsize=2)  # asked for its classes, then for its videos
+@lru_cache(maxsize=2)  # the configuration reads the classes, then a run reads the videos
 def _read(path: Path, remedy: str, _size: int, _time: int) -> Database:
     content = read_json(path, "the annotations of all videos", remedy)
     if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
         raise UserError(
-            f'{path}: no "database" object in it; expected {{"database": {{video: ...}}}}, as dataset/README.md shows.'
+            f'{path}: has no "database" object; expected {{"database": {{video: ...}}}}, as dataset/README.md shows.'
         )
     database = content["database"]
     subsets = any(isinstance(video, dict) and "subset" in video for video in database.values())
@@ -45,7 +45,7 @@ def _read(path: Path, remedy: str, _size: int, _time: int) -> Database:
 
 
 def _check(video: Any, subsets: bool) -> None:
-    """An exception if anything in one video has not the expected form."""
+    """Raise an exception if the entry of a video is malformed."""
     labels = {row["label"] for row in video["annotations"]}
     segments = [row["segment"] for row in video["annotations"]]
     times = [time for segment in segments for time in segment]
@@ -63,14 +63,14 @@ def _check(video: Any, subsets: bool) -> None:
 
 
 def classes_of(database: Database) -> tuple[str, ...]:
-    """The labels of all annotations, sorted: the class order of every code base of the family."""
+    """The labels of all annotations, sorted; every code base of the family numbers classes in this order."""
     return tuple(sorted({row["label"] for video in database.values() for row in video["annotations"]}))
 
 
 def subset_name(database: Database, names: tuple[str, ...], path: Path) -> str | None:
-    """Which of `names`, however capitalised, the annotated videos of a subset bear; None: the file names no subsets."""
+    """The annotated subset that is called one of `names`, in any capitalisation; None if the file names no subsets."""
     if not any(video["annotations"] for video in database.values()):
-        lacking = f"none of its {len(database)} videos has an annotation" if database else "it holds no video"
+        lacking = f"none of its {len(database)} videos has an annotation" if database else "it contains no video"
         raise UserError(f'{path}: {lacking}; expected videos with "annotations" of actions. {WRONG_FILE}')
     videos_of = Counter(video["subset"] for video in database.values() if "subset" in video)
     annotated = sorted({video["subset"] for video in database.values() if video["annotations"] and "subset" in video})
@@ -86,7 +86,7 @@ def subset_name(database: Database, names: tuple[str, ...], path: Path) -> str |
             )
         raise UserError(
             f"{path}: no annotated video of subset {' or '.join(names)}; its subsets are {listing(annotated)}. Choose the "
-            "dataset that the file is of, or say in a dataset.json what the subsets are called (docs/own-dataset.md)."
+            "dataset of this file, or name the subsets in a dataset.json (docs/own-dataset.md)."
         )
     return own
 

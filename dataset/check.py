@@ -1,7 +1,7 @@
-"""Is this data set what a run takes it for? `python -m dataset.check FLAGS OF main.py [--quick] [--json]`
+"""Check a data set: `python -m dataset.check FLAGS OF main.py [--quick] [--json]`
 
-Everything is looked at and everything wrong is listed; a run stops at the first thing it cannot work with. Exit code 1 where
-something is an error, 0 with warnings. Training runs the quick form, which reads no features.
+It lists all problems, where a run stops at the first error. The exit code is 1 on errors, 0 on warnings alone. Training runs
+the quick check, which reads no features.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from dataset.feature_files import patiently
 from dataset.layouts import Layout, find_layout
 from dataset.make_demo import ensure_demo
 from options import make_config, parse_args
-from thumos_features import Data, Found, Video, find_videos, open_video
+from thumos_features import Data, SubsetFiles, Video, find_videos, open_video
 from utils import UserError, listing, run_command
 
-FPS, STRIDES = (30, 25, 24, 15, 10), range(1, 65)  # that features are extracted with, the likelier first
-SLACK = 1.0  # seconds, or a row, by which an annotation may end after its video: times are rounded
+FPS, STRIDES = (30, 25, 24, 15, 10), range(1, 65)  # usual extraction settings, likelier frame rates first
+SLACK = 1.0  # seconds by which an annotation may end after its video, or one snippet if longer: times are rounded
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Content:
-    """What reading the features of one video told."""
+    """The result of reading the features of one video."""
 
-    digest: str  # of some of its rows
+    digest: str  # of every 16th snippet
     findings: list[Finding]
 
 
 def check(config: Config, quick: bool) -> tuple[list[str], list[Finding]]:
-    """What the data are, line by line, and what is wrong with them."""
+    """Lines that describe the data, and all findings."""
     database = read_database(config.annotation_file, where_to_get(config.facts, config.data_path))
     layout = find_layout(Path(config.data_path), config.facts, config.layout)
     lines = [f"{config.dataset}: layout {layout.name} in {layout.base}, annotations {config.annotation_file}"]
@@ -67,18 +67,18 @@ def check(config: Config, quick: bool) -> tuple[list[str], list[Finding]]:
         findings += unreadable
         lines.append(found.summary(layout, videos[subset]))
     everything = [video for part in videos.values() for video in part]
-    findings += overlaps(videos) + labels(videos, database, config)
-    findings += annotation_times(everything) + rows_per_second(everything, config) + durations(everything)
+    findings += shared_videos(videos) + labels(videos, database, config)
+    findings += annotation_times(everything) + snippet_rate(everything, config) + durations(everything)
     if not quick:
         findings += contents(videos, config)
     return lines, findings
 
 
 def quick_check(data: Data, config: Config) -> list[Finding]:
-    """What a training run says before it starts, one case of each kind; it does not start where something is an error."""
+    """The first finding of each kind, for a training run to print before it starts; an error raises UserError."""
     videos = {"train": data.train, "test": data.test}
     everything = [*data.train, *data.test]
-    findings = overlaps(videos) + rows_per_second(everything, config) + durations(everything) + annotation_times(everything)
+    findings = shared_videos(videos) + snippet_rate(everything, config) + durations(everything) + annotation_times(everything)
     findings += untrained(unseen(data.train, config))
     errors = [finding for finding in findings if finding.error]
     if errors:
@@ -89,7 +89,7 @@ def quick_check(data: Data, config: Config) -> list[Finding]:
 
 
 def first_of_each(findings: list[Finding]) -> list[Finding]:
-    """The first finding of each kind, which says how many more there are."""
+    """The first finding of each kind, with the number of further ones in its text."""
     first = list({finding.kind: finding for finding in reversed(findings)}.values())[::-1]
     number = Counter(finding.kind for finding in findings)
     return [replace(f, text=f"{f.text} (and {number[f.kind] - 1} more)" if number[f.kind] > 1 else f.text) for f in first]
@@ -98,7 +98,7 @@ def first_of_each(findings: list[Finding]) -> list[Finding]:
 # ------------------------------------------------------------------------------------------------------ the checks
 
 
-def missing(found: Found, layout: Layout, config: Config) -> list[Finding]:
+def missing(found: SubsetFiles, layout: Layout, config: Config) -> list[Finding]:
     findings = []
     if found.missing:
         error = config.missing == "fail" or not found.files
@@ -108,12 +108,12 @@ def missing(found: Found, layout: Layout, config: Config) -> list[Finding]:
         findings.append(Finding(False, "annotation missing", found.subset, text))
     prefixed = [name for name, files in found.files.items() if not all(path.stem == name for path in files)]
     if 0 < len(prefixed) < len(found.files):
-        text = f"{len(prefixed)} of {len(found.files)} files spell the video with or without v_ unlike the annotations"
+        text = f"{len(prefixed)} of {len(found.files)} file names differ from the annotations by the prefix v_"
         findings.append(Finding(False, "names with and without v_", found.subset, f"{text}: {listing(prefixed)}"))
     return findings
 
 
-def counts(found: Found, database: Database, config: Config, number: int) -> list[Finding]:
+def counts(found: SubsetFiles, database: Database, config: Config, number: int) -> list[Finding]:
     if not config.facts.counts:
         return []
     names = [*found.files, *found.missing]
@@ -123,7 +123,7 @@ def counts(found: Found, database: Database, config: Config, number: int) -> lis
     return [Finding(False, "counts", found.subset, text)] if here != known else []
 
 
-def opened(found: Found, layout: Layout, config: Config, database: Database) -> tuple[list[Video], list[Finding]]:
+def opened(found: SubsetFiles, layout: Layout, config: Config, database: Database) -> tuple[list[Video], list[Finding]]:
     def attempt(name: str) -> Video | Finding:
         try:
             return open_video(name, found.files[name], layout, config, database)
@@ -134,7 +134,7 @@ def opened(found: Found, layout: Layout, config: Config, database: Database) -> 
     return [r for r in results if isinstance(r, Video)], [r for r in results if isinstance(r, Finding)]
 
 
-def overlaps(videos: dict[str, list[Video]]) -> list[Finding]:
+def shared_videos(videos: dict[str, list[Video]]) -> list[Finding]:
     names = [{video.name.removeprefix("v_") for video in part} for part in videos.values()]
     both = sorted(set.intersection(*names)) if len(names) == 2 else []
     text = f"{len(both)} videos are in both subsets: {listing(both)}; scores on them mean nothing"
@@ -148,27 +148,27 @@ def unknown_labels(database: Database, config: Config) -> list[Finding]:
 
 
 def durations(videos: list[Video]) -> list[Finding]:
-    """Stretched videos without a duration, and videos whose two durations differ by more than a feature row lasts."""
+    """Stretched videos without a duration, and videos whose two durations differ by more than one snippet."""
     lost = [video.name for video in videos if video.timed and not video.duration]
-    text = f"{len(lost)} of {len(videos)} videos have none, so their rows are counted: {listing(lost)}"
+    text = f"{len(lost)} of {len(videos)} videos have none, so their snippets are counted: {listing(lost)}"
     findings = [Finding(False, "duration missing", lost[0], text)] if lost else []
     for video in videos:
         duration, annotated = video.duration, video.annotated_duration
         if duration and annotated and abs(duration - annotated) > duration / video.num_seg:
-            text = f"{duration:.2f} s in its feature file, {annotated:.2f} s in the annotations; the feature file's goes first"
+            text = f"{duration:.2f} s in its feature file, {annotated:.2f} s in the annotations; the former is used"
             findings.append(Finding(False, "durations differ", video.name, text))
     return findings
 
 
 def labels(videos: dict[str, list[Video]], database: Database, config: Config) -> list[Finding]:
     absent = sorted(set(config.classes) - set(classes_of(database)))
-    findings = [Finding(False, "label absent", label, "a class of the dataset that no video has") for label in absent]
+    findings = [Finding(False, "label absent", label, "no video of the dataset has this class") for label in absent]
     lost = [label for label in unseen(videos.get("train", []), config) if label not in absent]
     return findings + untrained(lost)
 
 
 def untrained(labels: list[str]) -> list[Finding]:
-    text = "no training video has it, so it is never found"
+    text = "no training video has it, so it is never detected"
     return [Finding(False, "label without training video", label, text) for label in labels]
 
 
@@ -186,24 +186,24 @@ def annotation_times(videos: Iterable[Video]) -> list[Finding]:
             what = f"{row['label']} {start:g} to {end:g} s"
             if end <= start:
                 kind = "inverted instance" if end < start else "instance of no length"
-                findings.append(Finding(False, kind, video.name, f"{what}; it can never be found, but it counts"))
+                findings.append(Finding(False, kind, video.name, f"{what}; no detection can match it, but it counts"))
             elif start < 0:
                 findings.append(Finding(False, "instance before the start", video.name, what))
             elif end > video.seconds + slack:
-                text = f"{what}, of {video.seconds:.1f} s"
+                text = f"{what}, but the video lasts {video.seconds:.1f} s"
                 findings.append(Finding(False, "annotation past the end", video.name, text))
     return findings
 
 
-def rows_per_second(videos: list[Video], config: Config) -> list[Finding]:
-    """Whether rows are as long as the dataset says, where durations are known and rows were not stretched to one number."""
+def snippet_rate(videos: list[Video], config: Config) -> list[Finding]:
+    """Compare the snippets per second with the dataset's, over videos of known duration that were not stretched."""
     known = [video for video in videos if video.duration]
     timed = any(video.timed for video in known)
     if len({video.num_seg for video in known}) == 1:
         if timed or len(known) == 1 or len({video.duration for video in known}) == 1:
             return []
-        text = f"all {len(known)} videos have {known[0].num_seg} rows whatever their duration: stretched features"
-        return [Finding(True, "rows per second", "all", f'{text}. Say "timing": "duration" in a dataset.json')]
+        text = f"all {len(known)} videos have {known[0].num_seg} snippets whatever their duration: stretched features"
+        return [Finding(True, "snippets per second", "all", f'{text}. Set "timing": "duration" in a dataset.json')]
     if not known:
         return []
     rates = np.array([video.num_seg / (video.duration or 1) for video in known])
@@ -214,13 +214,13 @@ def rows_per_second(videos: list[Video], config: Config) -> list[Finding]:
         (round(abs(fps / rate / stride - 1), 2), place, fps, stride) for place, fps in enumerate(FPS) for stride in STRIDES
     ]
     _, _, fps, stride = min(options)
-    text = f"{rate:.3g} rows per second: features of stride {stride} at {fps} fps; expected {expected:.3g}"
+    text = f"{rate:.3g} snippets per second: features of stride {stride} at {fps} fps; expected {expected:.3g}"
     remedy = "" if timed else ". Describe the features in a dataset.json (docs/own-dataset.md)"
-    return [Finding(not timed, "rows per second", f"{len(known)} videos", text + remedy)]
+    return [Finding(not timed, "snippets per second", f"{len(known)} videos", text + remedy)]
 
 
 def contents(videos: dict[str, list[Video]], config: Config) -> list[Finding]:
-    """Everything that takes reading the features."""
+    """The checks that read features."""
     everything = [(subset, video) for subset, part in videos.items() for video in part]
     workers = max(1, config.num_workers)
     results = Parallel(n_jobs=workers, prefer="threads")(delayed(content)(video) for _, video in everything)
@@ -249,9 +249,9 @@ def content(video: Video) -> Content:
     findings = []
     kinds = {str(patiently(partial(np.load, path, mmap_mode="r")).dtype) for path in video.files if path.suffix == ".npy"}
     if any(np.dtype(kind).kind != "f" for kind in kinds):
-        findings.append(Finding(False, "features of integers", video.name, f"{', '.join(kinds)}; I3D features are fractions"))
+        findings.append(Finding(False, "features of integers", video.name, f"{', '.join(kinds)}; I3D features are floats"))
     if len(features) > 1 and (features[1] == features[0]).all() and (features == features[0]).all():
-        findings.append(Finding(False, "constant features", video.name, f"all {len(features)} rows are the same"))
+        findings.append(Finding(False, "constant features", video.name, f"all {len(features)} snippets are equal"))
     return Content(hashlib.blake2b(features[::16].tobytes()).hexdigest(), findings)
 
 
@@ -259,14 +259,14 @@ def content(video: Video) -> Content:
 
 
 def as_text(lines: list[str], findings: list[Finding]) -> str:
-    """One line a kind of finding, errors first, with the first case of it."""
+    """A table of one line per kind of finding, errors first, with the first case of each."""
     kinds = Counter((finding.error, finding.kind) for finding in findings)
     rows = []
     for (error, kind), count in sorted(kinds.items(), key=lambda item: (not item[0][0], item[0][1])):
         first = next(finding for finding in findings if (finding.error, finding.kind) == (error, kind))
         level = "ERROR" if error else "warning"
         rows.append(f"{level:8}{kind:30}{count:>6}  {first.where}: {first.text}")
-    title = [f"{'':8}{'what':30}{'count':>6}  first", *rows] if rows else ["nothing wrong found"]
+    title = [f"{'':8}{'what':30}{'count':>6}  first", *rows] if rows else ["no problem found"]
     return "\n".join([*lines, "", *title]) + "\n"
 
 
@@ -276,9 +276,7 @@ def main(arguments: list[str]) -> None:
     own.add_argument("--json", action="store_true")
     chosen, rest = own.parse_known_args(arguments)
     if {"-h", "--help"} & set(rest):
-        print(
-            f"{__doc__}\nFlags of main.py that say what the data are: --dataset --data_path --layout --ground_truth --missing"
-        )
+        print(f"{__doc__}\nFlags of main.py that select the data: --dataset --data_path --layout --ground_truth --missing")
         return
     args = parse_args(rest)
     ensure_demo(args.dataset, args.data_path)

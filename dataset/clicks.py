@@ -1,7 +1,7 @@
-"""Background clicks: moments at which an annotator saw nothing of the video's classes (docs/backtal.md, section 4).
+"""Background clicks: times at which an annotator saw none of the video's classes (docs/backtal.md, section 4).
 
-They come from BackTAL's .npz files, from its annotators' files, from a list of one's own, or are drawn between actions.
-Standard library only, but for what reads .npz: the configuration says where clicks come from.
+They come from BackTAL's .npz files, its annotators' files, a list of the user's, or a simulation. Standard library only,
+except for reading .npz: the configuration imports this module before numpy is installed.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dataset.video import Video
 
 
-class Settings(Protocol):
-    """What the flags say of clicks, and what they depend on."""
+class ClickSettings(Protocol):
+    """The part of the configuration that clicks depend on."""
 
     @property
     def clicks(self) -> str: ...
@@ -52,25 +52,25 @@ Clicks = dict[str, tuple[float, ...]]  # by video, as shares of its length
 SOURCES = ("auto", "npz", "human", "simulated")
 ANNOTATORS = ("A1", "A2", "A3")
 HUMAN_TAG = "background_background"
-COLUMNS = (("video", "second"), ("URLID", "Start"))  # of a list of one's own, and of the annotators' files
-SLACK = 1.0  # seconds by which a click may lie past the end: rows round a video's length down
+COLUMNS = (("video", "second"), ("URLID", "Start"))  # of a user's list, and of the annotators' files
+SLACK = 1.0  # seconds by which a click may lie past the end: a whole number of snippets rounds the duration down
 NO_CLICK = -100  # in point_label
 
 
 def find_source(wanted: str, root: Path, layout: Layout, annotator: str | None) -> str:
-    """What `auto` stands for: clicks in the feature files, else those of the annotators, else simulated ones."""
+    """Resolve `auto`: clicks in the feature files, else the annotators' clicks, else simulated ones."""
     if annotator and wanted not in ("auto", "human"):
-        raise UserError(f"--annotator {annotator} is for --clicks human, and --clicks is {wanted}; give one of the two.")
+        raise UserError(f"--annotator {annotator} requires --clicks human, but --clicks is {wanted}; leave out one of the two.")
     if annotator:
         return "human"
     if wanted not in ("auto", "npz", "human", "simulated"):
-        return str(Path(wanted).resolve())  # one list, however it is spelt
+        return str(Path(wanted).resolve())  # the same path for every spelling of it
     if wanted == "npz" and layout.suffix != ".npz":
         raise UserError(f"--clicks npz: the feature files of {root} are {layout.suffix}; expected BackTAL's .npz files.")
     if wanted != "auto":
         return wanted
     first = next(iter(layout.files("train", ("rgb",))[0].values()), None)
-    with contextlib.suppress(OSError, zipfile.BadZipFile):  # what else such a file is good for is told when it is read
+    with contextlib.suppress(OSError, zipfile.BadZipFile):  # reading the file later reports its errors
         if first and zipfile.is_zipfile(first):
             with zipfile.ZipFile(first) as archive:
                 if "point_label.npy" in archive.namelist():
@@ -79,16 +79,16 @@ def find_source(wanted: str, root: Path, layout: Layout, annotator: str | None) 
 
 
 def human_files(root: Path, annotator: str | None) -> list[Path]:
-    """The files of one annotator, the first unless told, or of all of them."""
+    """The file of one annotator (default: the first), or the files of all."""
     folder = root / "human_anns"
     chosen = ANNOTATORS if annotator == "all" else (annotator or ANNOTATORS[0],)
     return [folder / f"THUMOS14_Background-Click-Annotation_{name}.txt" for name in chosen]
 
 
-def read_clicks(videos: Sequence["Video"], layout: Layout, config: Settings, database: Database) -> tuple[Clicks, str]:
-    """The clicks of every training video, and what there is to say of them."""
+def read_clicks(videos: Sequence["Video"], layout: Layout, config: ClickSettings, database: Database) -> tuple[Clicks, str]:
+    """The clicks of every training video, and a summary to print."""
     if config.clicks == "npz":
-        clicks = {video.name: _labelled_rows(video, config.num_classes) for video in videos}
+        clicks = {video.name: _labelled_snippets(video, config.num_classes) for video in videos}
     elif config.clicks == "simulated":
         clicks = {video.name: simulate(video, config) for video in videos}
     else:
@@ -99,12 +99,12 @@ def read_clicks(videos: Sequence["Video"], layout: Layout, config: Settings, dat
                 listed[name].add(second)
         clicks = {video.name: tuple(sorted(t / video.seconds for t in listed[video.name])) for video in videos}
         if not any(clicks.values()):
-            raise UserError(f"{', '.join(map(str, paths))}: has no click in a training video; choose others with --clicks.")
+            raise UserError(f"{', '.join(map(str, paths))}: no click lies in a training video; choose others with --clicks.")
     return clicks, summary(videos, clicks, config.clicks_described)
 
 
 def summary(videos: Sequence["Video"], clicks: Clicks, source: str) -> str:
-    """How many there are, and how many of them are mistakes: people make some."""
+    """A line with the number of clicks, and of those that wrongly lie inside an action."""
     count = sum(map(len, clicks.values()))
     clicked = sum(bool(clicks[video.name]) for video in videos)
     inside = sum(
@@ -120,7 +120,7 @@ def summary(videos: Sequence["Video"], clicks: Clicks, source: str) -> str:
 
 
 def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layout: Layout) -> list[tuple[str, float]]:
-    """Video and second of every click of a list, every one checked."""
+    """Read a list: the video and the second of every click, all checked."""
     expected = "expected a header with the columns video,second, or a file of BackTAL's annotators (URLID,...,Start,...)"
     lines = read_text(path, "background clicks", "Choose others with --clicks.").splitlines()
     reader = csv.DictReader(lines, skipinitialspace=True)
@@ -130,50 +130,50 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     known = {other: name for name in database for other in spellings(name)}
     used = {video.name: video for video in videos}
     found = []
-    for row in rows_of(reader, path):
+    for row in csv_rows(reader, path):
         where = f"{path}, line {reader.line_num}"
         name, text = ((row[column] or "").strip() for column in columns)
         if name not in known:
-            raise UserError(f"{where}: video {name!r} is not among the annotated ones; correct its name or take the line out.")
+            raise UserError(f"{where}: video {name!r} is not annotated; correct its name or remove the line.")
         if row.get("Tag", HUMAN_TAG) != HUMAN_TAG:
-            raise UserError(f"{where}: Tag is {row['Tag']!r}; expected {HUMAN_TAG}, as these are clicks on background.")
+            raise UserError(f"{where}: Tag is {row['Tag']!r}; expected {HUMAN_TAG}, a click on background.")
         try:
             second = float(text)
         except ValueError:
             raise UserError(f"{where}: {columns[1]} is {text!r}; expected a number of seconds.") from None
         video = used.get(known[name])
         if video is None:
-            continue  # of another subset, or dropped for want of features
+            continue  # in another subset, or dropped because it has no features
         if layout.stretched and video.duration is None:
-            raise UserError(f"{where}: nothing says how long {name} is; give the annotations its `duration`.")
+            raise UserError(f"{where}: the duration of {name} is unknown; add its `duration` to the annotations.")
         if not 0 <= second <= video.seconds + SLACK:
-            raise UserError(f"{where}: second {text} of {name}, which lasts {video.seconds:.2f} s; correct it or take it out.")
+            raise UserError(f"{where}: second {text} of {name}, which lasts {video.seconds:.2f} s; correct or remove the line.")
         found.append((video.name, second))
     return found
 
 
-def rows_of(reader: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str | None]]:
+def csv_rows(reader: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str | None]]:
     try:
         yield from reader
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: is no line of a table ({error}); correct it.") from None
+        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}); correct it.") from None
 
 
-def _labelled_rows(video: "Video", background: int) -> tuple[float, ...]:
-    """Clicks that a .npz file of BackTAL's layout marks in its rows."""
-    import numpy as np  # here, as the configuration is made before there need be a numpy
+def _labelled_snippets(video: "Video", background: int) -> tuple[float, ...]:
+    """Clicks from the snippet labels of a .npz file in BackTAL's layout."""
+    import numpy as np  # imported here because the configuration is made before numpy is installed
 
     path = video.files[0]
     try:
         with np.load(path, allow_pickle=False) as file:
             label_l = file["point_label"]
-    except Exception as error:  # bytes that are no archive make numpy raise almost anything
+    except Exception as error:  # on a malformed archive numpy raises many types
         raise UserError(f"{path}: has no readable point_label ({error}); choose other clicks with --clicks.") from None
     unknown = sorted(set(label_l.ravel().tolist()) - {background, NO_CLICK})
     if label_l.shape != (video.num_seg,) or unknown:
         raise UserError(
-            f"{path}: point_label is {label_l.shape} and has {listing(list(map(str, unknown))) or 'no other value'} besides; "
-            f"expected ({video.num_seg},), {background} where background was clicked and {NO_CLICK} elsewhere."
+            f"{path}: point_label has shape {label_l.shape}, unexpected values {listing(list(map(str, unknown))) or 'none'}; "
+            f"expected ({video.num_seg},), {background} at background clicks and {NO_CLICK} elsewhere."
         )
     return tuple(((np.flatnonzero(label_l == background) + 0.5) / video.num_seg).tolist())
 
@@ -181,10 +181,10 @@ def _labelled_rows(video: "Video", background: int) -> tuple[float, ...]:
 # ------------------------------------------------------------------------------------------------------- simulation
 
 
-def simulate(video: "Video", config: Settings) -> tuple[float, ...]:
-    """Clicks at even chances in each gap between actions, by a generator of the video's own.
+def simulate(video: "Video", config: ClickSettings) -> tuple[float, ...]:
+    """Draw clicks uniformly in each gap between actions, with one random generator per video.
 
-    `--click_miss` is the share of gaps that the annotator passes over, `--click_noise` the deviation of the hand, in seconds.
+    `--click_miss` is the share of gaps without clicks, `--click_noise` the standard deviation of click times in seconds.
     """
     draw = random.Random(f"{config.click_seed} {video.name}")
     shares = []
@@ -198,7 +198,7 @@ def simulate(video: "Video", config: Settings) -> tuple[float, ...]:
 
 
 def gaps(video: "Video", least: float) -> list[tuple[float, float]]:
-    """What no action covers of a video, in stretches of at least so many seconds."""
+    """(start, end) of the parts of a video without an action that last at least `least` seconds."""
     found, free = [], 0.0
     for start, end in [*_segments(video), (video.seconds, video.seconds)]:
         if min(start, video.seconds) - free >= least:

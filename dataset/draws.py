@@ -1,6 +1,6 @@
-"""What is random in a training iteration: its videos, the rows shown of each, and what dropout keeps.
+"""The random numbers of a training iteration: its videos, the sampled snippets of each, and dropout masks.
 
-`Draws` are ours. `OfficialDraws` are those of BaS-Net's official program with --num_workers 0 (docs/basnet.md, section 9).
+`Draws` are ours. `OfficialDraws` are those of BaS-Net's official code with --num_workers 0 (docs/basnet.md, section 9).
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from config import Config
 from dataset.video import Indices
 from utils import UserError
 
-SHUFFLE, ROWS, DROPOUT = 1, 2, 3  # what a generator is for is part of its key, so that no two uses share a stream
+SHUFFLE, SNIPPETS, DROPOUT = 1, 2, 3  # the use of a generator is part of its key, so that no two uses share a stream
 
 
 def random_state(*key: int, again: np.random.RandomState | None = None) -> np.random.RandomState:
-    """numpy's legacy generator keyed by integers such as (ROWS, seed, iteration, video): no state to carry or to save.
+    """numpy's legacy generator, seeded with integers such as (SNIPPETS, seed, iteration, video): it has no state to save.
 
-    Making one takes ten times as long as giving `again` one a new key.
+    `again` is a generator to reseed; making a new one takes ten times as long.
     """
     state = again or np.random.RandomState(0)
     state.seed(key)
@@ -29,9 +29,9 @@ def random_state(*key: int, again: np.random.RandomState | None = None) -> np.ra
 
 
 def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, official: bool) -> Indices:
-    """Which videos iteration 0, 1, ... trains on: shuffled passes, the short last batch kept.
+    """The videos of iteration 0, 1, ...: shuffled passes that keep the short last batch.
 
-    Officially (quirk B6) only the first pass is one: later iterations each take the first batch of a new shuffle.
+    In the official code (quirk B6), each iteration after the first pass takes the first batch of a new shuffle.
     """
     first, place = place_in_pass(num_videos, batch_size, iteration, official)
     order = random_state(SHUFFLE, seed, first).permutation(num_videos)
@@ -39,29 +39,29 @@ def batch_videos(num_videos: int, batch_size: int, iteration: int, seed: int, of
 
 
 def place_in_pass(num_videos: int, batch_size: int, iteration: int, official: bool) -> tuple[int, int]:
-    """The iteration that shuffled the videos of this one, and which batch of that shuffle this one takes."""
+    """The iteration at which the videos were last shuffled, and the number of this iteration's batch in that order."""
     per_pass = math.ceil(num_videos / batch_size)
     place = 0 if official and iteration >= per_pass else iteration % per_pass
     return iteration - place, place
 
 
 class Draws:
-    """A generator for every use, keyed by seed, iteration and video: nothing to save, and every process draws the same."""
+    """One generator per use, keyed by seed, iteration and video: no state to save, and all processes draw the same."""
 
     def __init__(self, config: Config, seed: int):
         self.config, self.seed, self.random = config, seed, random_state(0)
 
     def videos(self, count: int, iteration: int) -> Indices:
-        """Which of so many training videos an iteration trains on."""
+        """The numbers of an iteration's videos, among `count` training videos."""
         return batch_videos(count, self.config.batch_size, iteration, self.seed, self.config.first_batch_again)
 
     def sampler(self, iteration: int, video: int) -> np.random.RandomState:
-        """The generator that chooses the rows of a video."""
-        return random_state(ROWS, self.seed, iteration, video, again=self.random)
+        """The generator that samples the snippets of a video."""
+        return random_state(SNIPPETS, self.seed, iteration, video, again=self.random)
 
     @contextlib.contextmanager
     def dropout(self, iteration: int) -> Iterator[None]:
-        """Inside, torch's own generators are those of an iteration's dropout."""
+        """Inside, torch's global generators are seeded for the iteration's dropout."""
         seed = int(random_state(DROPOUT, self.seed, iteration).randint(2**63 - 1, dtype=np.int64))
         torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a stack trace of every call until a GPU is used
         if torch.cuda.is_initialized():
@@ -69,7 +69,7 @@ class Draws:
         yield
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep."""
+        """The state that a checkpoint stores."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -77,15 +77,15 @@ class Draws:
 
 
 class OfficialDraws(Draws):
-    """One stream of numpy and one of torch (on a GPU a second, for dropout), consumed in the official order.
+    """One numpy stream and one torch stream (on a GPU a second one, for dropout), consumed in the official order.
 
-    `videos`, the samplers of these videos in turn and `dropout` have to be called once an iteration, in this order.
+    Call `videos`, then `sampler` for each of these videos, then `dropout`, once per iteration.
     """
 
     def __init__(self, config: Config, seed: int, device: torch.device):
         super().__init__(config, seed)
         self.random = np.random.RandomState(seed)
-        self.shared = [torch.default_generator]  # that torch's dropout draws from
+        self.shared = [torch.default_generator]  # the generators of torch's dropout
         if device.type == "cuda":
             self.shared.append(torch.cuda.default_generators[device.index or 0])
         self.own = [torch.Generator(generator.device).manual_seed(seed) for generator in self.shared]
@@ -95,9 +95,9 @@ class OfficialDraws(Draws):
         size = self.config.batch_size
         first, place = place_in_pass(count, size, iteration, self.config.first_batch_again)
         if iteration:
-            self._number()  # for the iterator over the test videos, which are evaluated after every iteration
+            self._number()  # of the iterator over the test videos: the official code evaluates after every iteration
         if iteration == first:
-            self._number()  # for the new iterator over the training videos: a seed of workers
+            self._number()  # of the new iterator over the training videos: the seed of its workers
             self.order = torch.randperm(count, generator=torch.Generator().manual_seed(self._number()))
         return self.order[place * size : (place + 1) * size].numpy()
 
@@ -123,7 +123,7 @@ class OfficialDraws(Draws):
     def restore(self, state: dict[str, Any]) -> None:
         *key, place = state["numpy"].tolist()
         self.random.set_state(("MT19937", np.array(key, dtype=np.uint32), place, 0, 0.0))
-        for own, saved in zip(self.own, state["torch"], strict=False):  # a run may go on on another device
+        for own, saved in zip(self.own, state["torch"], strict=False):  # a run may resume on another device
             own.set_state(saved)
         self.order = state["order"]
 
@@ -133,7 +133,7 @@ def make_draws(config: Config, seed: int, device: torch.device, processes: int) 
         return Draws(config, seed)
     if processes > 1:
         raise UserError(
-            f"--draws official in {processes} processes: follows the official program of BaS-Net, which is one process. "
-            "Leave out --draws, or use no torchrun."
+            f"--draws official in {processes} processes: BaS-Net's official code runs in one process. "
+            "Leave out --draws, or start without torchrun."
         )
     return OfficialDraws(config, seed, device)

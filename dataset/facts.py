@@ -1,6 +1,6 @@
-"""What is true of each dataset whoever uses it, and of one's own as its dataset.json says (docs/own-dataset.md).
+"""Facts of each dataset: the known ones, and the user's own as described by a dataset.json (docs/own-dataset.md).
 
-Standard library only, so that a missing data set is noticed before an environment is built.
+Standard library only, so that run.sh can report missing data before it builds an environment.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ TIOU_ACTIVITYNET = tuple(0.5 + i * ((0.95 - 0.5) / 9) for i in range(9)) + (0.95
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train` and `test` are what the two subsets are called, in annotations and in folders; the first that is there counts."""
+    """`train` and `test` are the possible names of the subsets, in annotations and folders; the first that exists is used."""
 
     name: str
     data_path: str
-    annotations: tuple[str, ...]  # names of the annotation file; the first that is there counts
+    annotations: tuple[str, ...]  # possible names of the annotation file; the first that exists is used
     train: tuple[str, ...]
     test: tuple[str, ...]
     tiou_thresholds: tuple[float, ...]
-    classes: tuple[str, ...] = ()  # none: the labels of the annotations, sorted
-    stream_width: int = 1024  # features per row of one stream
-    fps: float = 25.0  # of the video that the features were taken from
-    snippet_frames: int = 16  # video frames per feature row
-    timing: str = "rows"  # a video lasts as long as its rows by fps and snippet_frames, or by `duration`, where that is known
+    classes: tuple[str, ...] = ()  # empty: the sorted labels of the annotations
+    stream_width: int = 1024  # features per snippet of one stream
+    fps: float = 25.0  # frame rate at which the features were extracted
+    snippet_frames: int = 16  # video frames per snippet
+    timing: str = "rows"  # length of a video: `rows` by its snippets, fps and snippet_frames; `duration`, where it is known
     protocol: str = "unnamed"  # name of a ground truth that eval/protocols.py does not know
-    missing: str = "fail"  # a video without features is a mistake, or is dropped
+    missing: str = "fail"  # videos without features: `fail` or `drop`
     counts: tuple[tuple[int, int], ...] = ()  # annotated videos and instances of train and test, where known
     source: str = ""  # where to get it
 
@@ -113,31 +113,31 @@ KNOWN = {
         missing="drop",
     ),
 }
-DEMOS = ("demo", "demo-activitynet")  # make themselves
+DEMOS = ("demo", "demo-activitynet")  # a run generates them
 
 
 def dataset_facts(name: str) -> Dataset:
-    """A known dataset, or the one that a dataset.json describes."""
+    """The facts of a known dataset, or of the one that a dataset.json describes."""
     return read_description(Path(name)) if name.endswith(".json") else KNOWN[name]
 
 
-NAMES = ("annotations", "train", "test", "classes")  # a name or a list of names
-NUMBERS = {"stream_width": int, "fps": float, "snippet_frames": int}
+NAME_KEYS = ("annotations", "train", "test", "classes")  # a name or a list of names
+NUMBER_KEYS = {"stream_width": int, "fps": float, "snippet_frames": int}
 EXPECTED = (
-    'expected the keys of docs/own-dataset.md, such as {"annotations": "annotations.json", "train": "train", "test": "test"}'
+    'expected the keys of docs/own-dataset.md, as in {"annotations": "annotations.json", "train": "train", "test": "test"}'
 )
 
 
 def read_description(path: Path) -> Dataset:
-    """One's own dataset. Paths are relative to the file; what it leaves out is as on THUMOS'14, except the classes."""
+    """Read a dataset.json. Paths are relative to the file; missing keys are as on THUMOS'14, except the classes."""
     content = read_json(path, "the description of a dataset", EXPECTED)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}; {EXPECTED}.")
+        raise UserError(f"{path}: contains a {type(content).__name__}; {EXPECTED}.")
     fields = {field.name for field in dataclasses.fields(Dataset)} - {"name", "counts", "source"}
     unknown = sorted(set(content) - fields - {"name"})
     if unknown:
         hint = did_you_mean(unknown[0], fields)
-        raise UserError(f"{path}: unknown key {listing(unknown)}; there are {', '.join(sorted(fields))}.{hint}")
+        raise UserError(f"{path}: unknown key {listing(unknown)}; expected {', '.join(sorted(fields))}.{hint}")
     values: dict[str, Any] = {
         "name": path.stem if path.stem != "dataset" else path.resolve().parent.name,
         "data_path": ".",
@@ -145,24 +145,29 @@ def read_description(path: Path) -> Dataset:
         "train": THUMOS_TRAIN,
         "test": THUMOS_TEST,
         "tiou_thresholds": TIOU_THUMOS,
-        "source": f"It is described by {path}.",
+        "source": f"The dataset is described by {path}.",
     }
     for key, value in content.items():
-        values[key] = _checked(path, key, value)
+        values[key] = _checked_value(path, key, value)
     values["data_path"] = str(path.parent / values["data_path"])
     return Dataset(**values)
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    if key in NAMES:
+def _checked_value(path: Path, key: str, value: Any) -> Any:
+    if key in NAME_KEYS:
         names = [value] if isinstance(value, str) else value
         good = isinstance(names, list) and names and all(isinstance(name, str) and name and "\0" not in name for name in names)
         if good and len(set(names)) == len(names):
             return tuple(names)
         expected = "a name or a list of different names"
-    elif key in NUMBERS:
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6 and NUMBERS[key](value) == value:
-            return NUMBERS[key](value)
+    elif key in NUMBER_KEYS:
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and 0 < value < 1e6
+            and NUMBER_KEYS[key](value) == value
+        ):
+            return NUMBER_KEYS[key](value)
         expected = "a positive number"
     elif key == "tiou_thresholds":
         if isinstance(value, list) and value and all(isinstance(x, int | float) and 0 < x <= 1 for x in value):

@@ -1,6 +1,6 @@
-"""The features of one video, from the files of any layout, every value checked.
+"""Reads the features of one video from the files of any layout; checks every value.
 
-Shapes: L feature rows, W features of one stream, F features of all streams.
+Shapes: L snippets, W features of one stream, F features of all streams.
 """
 
 import time
@@ -14,36 +14,36 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from dataset.layouts import STREAMS, Layout
+from dataset.video import Floats
 from utils import UserError
 
-Floats = NDArray[np.float32]
 Array = NDArray[Any]
 
 T = TypeVar("T")
 NPZ_KEYS = {"rgb": "feat_spa", "flow": "feat_tem"}
 
 
-class Told(NamedTuple):
-    """What a file tells of its video besides features, if it does."""
+class FileFacts(NamedTuple):
+    """Facts of the video that a feature file may state."""
 
     duration: float | None = None
     frames: int | None = None
 
 
-def inspect(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> tuple[int, Told]:
-    """Rows of a video, and what else a file tells; opens files without reading their features."""
-    arrays, told = _arrays(files, layout, streams, width, headers_only=True)
-    return len(arrays[0]), told
+def inspect(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> tuple[int, FileFacts]:
+    """The number of snippets L, and what else the files state; reads headers, not features."""
+    arrays, stated = _arrays(files, layout, streams, width, headers_only=True)
+    return len(arrays[0]), stated
 
 
 def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> Floats:
-    """Streams side by side, (L, F)."""
+    """The features (L, F), streams concatenated."""
     arrays, _ = _arrays(files, layout, streams, width)
     features = np.empty((len(arrays[0]), width * len(streams)), dtype=np.float32)
     for number, array in enumerate(arrays):
         path = files[min(number, len(files) - 1)]
         part = features[:, number * width : (number + 1) * width]
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
             try:
                 part[:] = array
             except OSError as error:  # of a memory map
@@ -51,44 +51,44 @@ def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, .
         if not np.isfinite(part).all():
             row, column = np.argwhere(~np.isfinite(part))[0]
             raise UserError(
-                f"{path}: {part[row, column]} at row {row}, column {column}; expected finite numbers. Extract it again."
+                f"{path}: {part[row, column]} at row {row}, column {column}; expected finite numbers. Extract them again."
             )
     return features
 
 
 def _arrays(
     files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int, headers_only: bool = False
-) -> tuple[list[Array], Told]:
-    """One (L, W) array a stream, mapped where the file allows it; `headers_only`: where not, arrays without their numbers."""
-    told = Told()
+) -> tuple[list[Array], FileFacts]:
+    """One array (L, W) per stream: memory-mapped if possible, else read, or with `headers_only` an array of zeros."""
+    stated = FileFacts()
     if layout.suffix == ".npz":
-        arrays, told = _from_npz(files[0], streams, width, headers_only)
+        arrays, stated = _from_npz(files[0], streams, width, headers_only)
     elif layout.streams_apart:
-        arrays = [_checked(_map(path), path, width) for path in files]
+        arrays = [_checked_array(_map(path), path, width) for path in files]
     else:
-        joined = _checked(_map(files[0]), files[0], len(STREAMS) * width)
+        joined = _checked_array(_map(files[0]), files[0], len(STREAMS) * width)
         arrays = [joined[:, STREAMS.index(stream) * width :][:, :width] for stream in streams]
     if len({len(array) for array in arrays}) > 1:
         found = ", ".join(f"{stream} {len(array)}" for stream, array in zip(streams, arrays, strict=True))
-        raise UserError(f"{files[0]}: the streams differ in their number of rows ({found}); extract them again together.")
-    return arrays, told
+        raise UserError(f"{files[0]}: the streams differ in their number of snippets ({found}); extract them again together.")
+    return arrays, stated
 
 
 def _map(path: Path) -> Array:
     try:
         array = patiently(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
-    except Exception as error:  # bytes that are no array make numpy raise almost anything
+    except Exception as error:  # on a malformed file numpy raises many types
         raise _unreadable(path, error) from None
     if not isinstance(array, np.ndarray):
-        raise _unreadable(path, f"it holds a {type(array).__name__}")
+        raise _unreadable(path, f"it contains a {type(array).__name__}")
     return array
 
 
 def patiently(load: Callable[[], T]) -> T:
-    """What `load` returns, tried again where threads are in each other's way.
+    """Call `load`, again after a SystemError, and return its result.
 
-    numpy has Python parse a file's header, and Python 3.11 counts the depth of what it parses for all threads together: a
-    thread that finds it miscounted gets a SystemError, now and then, about a file that is perfectly good.
+    numpy parses file headers with Python's parser, whose recursion counter is shared between threads in Python 3.11. Threads
+    that parse at the same time sometimes get a SystemError although the file is valid.
     """
     for _ in range(20):
         try:
@@ -100,23 +100,23 @@ def patiently(load: Callable[[], T]) -> T:
 
 def _unreadable(path: Path, reason: object) -> UserError:
     return UserError(
-        f"{path}: cannot be read ({reason}); the file is truncated or no {path.suffix} file of numbers. Copy it again."
+        f"{path}: cannot be read ({reason}); the file is truncated or not a {path.suffix} file of numbers. Copy it again."
     )
 
 
-def _checked(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Array:
+def _checked_array(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Array:
     if array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: holds {array.dtype}; expected an array of real numbers.")
+        raise UserError(f"{path}: contains {array.dtype}; expected an array of real numbers.")
     if array.ndim != 2 or array.shape[1] != width or len(array) == 0:
         found = array.shape if shown == "(L, {})" else array.shape[::-1]
         raise UserError(
-            f"{path}: shape {found}; expected {shown.format(width)} with at least one row. "
+            f"{path}: shape {found}; expected {shown.format(width)} with at least one snippet. "
             "Features of another width need --len_feature (all streams together)."
         )
     return array
 
 
-def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], Told]:
+def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], FileFacts]:
     try:
         with open(path, "rb") as stream, patiently(lambda: np.load(stream, allow_pickle=False)) as file:
             lacking = [NPZ_KEYS[stream] for stream in streams if NPZ_KEYS[stream] not in file.files]
@@ -135,15 +135,15 @@ def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bo
         raise _unreadable(path, error) from None
     duration, frames = numbers
     if duration is not None and not 0 < duration < np.inf:
-        raise UserError(f"{path}: duration is {duration}; expected seconds, more than none. Extract it again.")
+        raise UserError(f"{path}: duration is {duration}; expected a positive number of seconds. Extract the features again.")
     if frames is not None and not (0 < frames < 2**31 and frames == int(frames)):
-        raise UserError(f"{path}: frame_num is {frames}; expected the number of the video's frames. Extract it again.")
-    told = Told(duration, None if frames is None else int(frames))
-    return [_checked(array.T, path, width, "({}, L)") for array in arrays], told
+        raise UserError(f"{path}: frame_num is {frames}; expected the video's number of frames. Extract the features again.")
+    stated = FileFacts(duration, None if frames is None else int(frames))
+    return [_checked_array(array.T, path, width, "({}, L)") for array in arrays], stated
 
 
 def _header(file: NpzFile, key: str) -> Array:
-    """An array of the type and shape that is announced, without memory of its own: the whole file need not be read."""
+    """An array of zeros of the dtype and shape in the header; reads no values and allocates no memory."""
     assert file.zip is not None
     with file.zip.open(f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)

@@ -1,6 +1,6 @@
-"""The four ways in which researchers keep I3D features on disk, found by looking; nothing is moved or rewritten.
+"""The four folder layouts of I3D features in use, detected automatically; no file is moved or changed.
 
-Standard library only, so that a missing data set is noticed before an environment is built.
+Standard library only, so that run.sh can report missing data before it builds an environment.
 """
 
 from collections import Counter
@@ -14,21 +14,21 @@ STREAMS = ("rgb", "flow")
 
 
 class Layout:
-    """Where one code base looks for the features of a dataset below `root`; one class a code base."""
+    """Where a code base looks for the features of a dataset below `root`; one class per code base."""
 
     name: str
     shown: str  # the files of one video, for messages
     suffix = ".npy"
-    streams_apart = False  # a folder for each stream, else both in one file
-    stretched = False  # all videos to the same number of rows: durations say how long they are
+    streams_apart = False  # one folder per stream, else both streams in one file
+    stretched = False  # all videos have the same number of snippets, so their length is their `duration`
 
     def __init__(self, root: Path, facts: Dataset):
         self.root, self.facts = root, facts
         self.base = next((base for base in self.bases() if self._folders(base)), self.bases()[0])
-        self.folders = self._folders(self.base)  # of the subsets train and test; empty if there are none
+        self.folders = self._folders(self.base)  # by subset, train and test; those that exist
 
     def bases(self) -> list[Path]:
-        """Folders that may hold the folders of the subsets."""
+        """Folders that may contain the folders of the subsets."""
         return [self.root]
 
     def _folders(self, base: Path) -> dict[str, Path]:
@@ -45,7 +45,7 @@ class Layout:
         return folder.is_dir() and any(path.suffix == self.suffix for path in folder.iterdir())
 
     def files(self, subset: str, streams: tuple[str, ...]) -> list[dict[str, Path]]:
-        """By file name without suffix, the features of every video in the folder of `subset`; for each stream if apart."""
+        """The feature files of a subset by name without suffix; one dict per stream if `streams_apart`, else one."""
         if subset not in self.folders:
             return [{} for _ in streams] if self.streams_apart else [{}]
         folder = self.folders[subset]
@@ -58,14 +58,14 @@ class Layout:
         ]
 
     def annotations(self) -> Path:
-        """Where this code base has its annotation file."""
+        """Where this code base keeps its annotation file."""
         return self.root / self.facts.annotations[0]
 
     def expected(self, subset: str) -> str:
         return f"{self.folders.get(subset, self.base / self.written(subset))}/{self.shown}"
 
     def written(self, subset: str) -> str:
-        """What this code base calls the folder of a subset."""
+        """This code base's name for the folder of a subset."""
         return getattr(self.facts, subset)[0]
 
 
@@ -77,7 +77,7 @@ class BaSNetLayout(Layout):
 
 
 class UMLayout(Layout):
-    """UM's second implementation: one folder for several datasets, training features of THUMOS'14 in `val`."""
+    """UM's second implementation: one root for several datasets; THUMOS'14's training features are in `val`."""
 
     name, shown, streams_apart = "um", "{rgb,flow}/VIDEO.npy of (L, width of a stream)", True
 
@@ -116,19 +116,19 @@ LAYOUTS: dict[str, type[Layout]] = {kind.name: kind for kind in (BaSNetLayout, U
 
 
 def find_layout(root: Path, facts: Dataset, forced: str = "auto") -> Layout:
-    """The layout with folders for both subsets, or else for one; `forced` names it."""
+    """The layout that `forced` names, or else the one with folders for the most subsets."""
     if forced != "auto":
         return LAYOUTS[forced](root, facts)
     found = [kind(root, facts) for kind in LAYOUTS.values()]
     if isinstance(found[0], BaSNetLayout) and found[0].folders and not (root / "features" / "train").is_dir():
-        found[0], found[1] = found[1], found[0]  # the same folder `features`, with another name for the training subset
+        found[0], found[1] = found[1], found[0]  # UM uses the same folder `features`, with another name for the training subset
     return max(found, key=lambda layout: len(layout.folders))
 
 
 def find_annotations(root: Path, layout: Layout, facts: Dataset, forced: str | None = None) -> Path:
-    """The annotation file: `forced`, or the first by a name that a code base or the official download gives it.
+    """The annotation file: `forced`, or the first that exists under a name of a code base or of the official download.
 
-    Where there is none, the place at which the code base of `layout` has it.
+    If none exists, the path at which the code base of `layout` expects it.
     """
     if forced:
         return Path(forced)
@@ -142,15 +142,15 @@ def find_annotations(root: Path, layout: Layout, facts: Dataset, forced: str | N
 
 
 def split_names(root: Path, layout: Layout, subset: str) -> tuple[Path, list[str]] | None:
-    """The split file of a subset and the names in it, if there is one."""
+    """The split file of a subset and the names in it, or None without split files."""
     for folder in dict.fromkeys((root, layout.base.parent, layout.base)):
         path = folder / f"split_{subset}.txt"
         if any((folder / f"split_{name}.txt").exists() for name in ("train", "test")):
-            what = f"the {subset} videos, one name a line"
-            lines = read_text(path, what, "Without any split file, the annotations say who is in which subset.").splitlines()
+            what = f"the {subset} videos, one name per line"
+            lines = read_text(path, what, "Without any split file, the annotations define the subsets.").splitlines()
             names = [line.strip() for line in lines if line.strip()]
             if not names:
-                raise UserError(f"{path}: lists no video; expected one name a line.")
+                raise UserError(f"{path}: lists no video; expected one name per line.")
             repeated = sorted(name for name, count in Counter(names).items() if count > 1)
             if repeated:
                 raise UserError(f"{path}: {listing(repeated)} listed more than once; expected every video once.")
@@ -159,5 +159,5 @@ def split_names(root: Path, layout: Layout, subset: str) -> tuple[Path, list[str
 
 
 def spelled(name: str, among: dict[str, Path]) -> str | None:
-    """How a file spells the name of a video: ActivityNet's annotations leave out the `v_` that its files begin with."""
+    """The spelling of a video's name among files: ActivityNet's annotations omit the `v_` of its feature files."""
     return next((other for other in spellings(name) if other in among), None)

@@ -1,7 +1,7 @@
-"""The built-in data sets: small, deterministic, one with THUMOS'14's difficulties, one of ActivityNet's shape (docs/demo.md).
+"""The built-in demo data sets, small and deterministic: one resembles THUMOS'14, one ActivityNet (docs/demo.md).
 
 `python -m dataset.make_demo FOLDER [--dataset NAME]` writes one; main.py makes it on first use.
-Shapes: L feature rows of a video, W features of one stream, C classes.
+Shapes: L snippets of a video, W features of one stream, C classes, S kinds of surroundings.
 """
 
 import argparse
@@ -19,26 +19,26 @@ from numpy.typing import NDArray
 from dataset.facts import KNOWN
 from utils import write_json
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 SEED = 14
 WIDTH = KNOWN["demo"].stream_width
-SECONDS_PER_ROW = KNOWN["demo"].snippet_frames / KNOWN["demo"].fps
+SECONDS_PER_SNIPPET = KNOWN["demo"].snippet_frames / KNOWN["demo"].fps
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a demo is like. Spans are rows, (lowest, highest + 1)."""
+    """The parameters of a demo. Spans are in snippets, (lowest, highest + 1)."""
 
     classes: tuple[str, ...]
-    videos: dict[str, int]  # by folder
-    length: tuple[float, float, int, int]  # of a video: mean and deviation of the logarithm, least, most
-    second_class: float  # probability
-    before: tuple[int, int]  # context of an instance
-    after: tuple[int, int]
-    gap: tuple[int, int]
-    action: tuple[int, float, float, int]  # least length; shape and scale of a gamma distribution added to it, and its most
-    lost: float = 0.0  # share of the videos that are annotated and have no features
+    videos: dict[str, int]  # number of videos by folder
+    length: tuple[float, float, int, int]  # log-normal video length: mean and deviation of the logarithm, minimum, maximum
+    second_class: float  # probability that a video has one
+    before: tuple[int, int]  # context before an instance
+    after: tuple[int, int]  # context after it
+    gap: tuple[int, int]  # between the contexts of two instances
+    action: tuple[int, float, float, int]  # minimum length; shape, scale and maximum of the gamma variable added to it
+    lost: float = 0.0  # share of annotated videos without features
 
 
 KINDS = {
@@ -64,82 +64,82 @@ KINDS = {
         lost=0.03,
     ),
 }
-SURROUNDINGS = 4  # kinds of footage that belong to no class: crowd, talk, replay, titles
+SURROUNDINGS = 4  # kinds of footage without a class: crowd, talk, replay, titles
 
-# How strongly each stream shows what happens. RGB sees places and things, flow sees movement.
-# Context is as telling of the class as the action, so a classifier alone fires on both; the lull, which all footage
-# without action shares and context shows too, is what a background class can learn and a filter can suppress.
+# How strongly each stream shows each event. RGB shows places and objects, flow shows motion.
+# Context indicates the class as clearly as the action does, so a classifier alone responds to both. All footage without
+# action, context included, also shows the lull; a background class can learn it and a filter can suppress it.
 STRENGTH = {
     "rgb": {"action": 0.26, "motion": 0.0, "context": 0.38, "surroundings": 0.22, "lull": 0.6, "scene": 0.06},
     "flow": {"action": 0.26, "motion": 0.06, "context": 0.24, "surroundings": 0.16, "lull": 0.36, "scene": 0},
 }
-# Chosen so that mean, spread, share of zeros and similarity of adjacent rows are near those of I3D features.
-# level: what all rows show. look: what those of one video share. grain and gain: variation of each
-# feature and of whole rows. floor: noise that makes zeros.
+# Chosen so that mean, spread, share of zeros and similarity of adjacent snippets are near those of I3D features.
+# level: common to all snippets. look: common to the snippets of a video. grain and gain: variation of each
+# feature and of whole snippets. floor: noise that makes zeros.
 TEXTURE = {
     "rgb": {"level": 0.08, "look": 0.1, "grain": 0.35, "persistence": 0.7, "gain": 0.3, "floor": 0.03},
     "flow": {"level": 0.05, "look": 0.06, "grain": 0.5, "persistence": 0.4, "gain": 0.3, "floor": 0.04},
 }
-LEAK = 0.3  # how far context looks like the action it surrounds
+LEAK = 0.3  # share of the action's pattern in the pattern of its context
 
 
 @dataclass
 class Timeline:
-    """What happens in one video, row by row; 1 is plain sight."""
+    """How visible each event is at each snippet of a video; 1 is fully visible."""
 
     classes: list[int]  # a short video may end before an instance of its second class
-    instances: list[tuple[int, int, int]]  # class, first row, last row + 1
-    action_lc: Floats
-    context_lc: Floats  # what goes with a class without being the action: the pitcher waiting, the pool, the replay
-    surroundings_ls: Floats
-    lull_l: Floats  # what footage without action has in common in all videos: people standing, wide shots
+    instances: list[tuple[int, int, int]]  # class, first snippet, last snippet + 1
+    action_lc: Doubles
+    context_lc: Doubles  # footage of a class without the action: the pitcher waiting, the pool, the replay
+    surroundings_ls: Doubles
+    lull_l: Doubles  # common to footage without action in all videos: people standing, wide shots
 
 
 def draw_timeline(random: np.random.Generator, number: int, kind: Kind) -> Timeline:
-    """Instances with context of their class before and after, which often leaves no unrelated footage between them."""
+    """Draw instances with context of their class before and after, often without unrelated footage in between."""
     num_classes = len(kind.classes)
-    rows = int(np.clip(random.lognormal(*kind.length[:2]), *kind.length[2:]))
+    length = int(np.clip(random.lognormal(*kind.length[:2]), *kind.length[2:]))
     classes = [number % num_classes]
     if random.random() < kind.second_class:
         classes.append(int((classes[0] + random.integers(1, num_classes)) % num_classes))
-    action, context = np.zeros((rows, num_classes)), np.zeros((rows, num_classes))
-    surroundings = draw_surroundings(random, rows)
-    lull = np.clip(1 + 0.3 * smooth(random, rows, 1)[:, 0], 0.2, None)
+    action, context = np.zeros((length, num_classes)), np.zeros((length, num_classes))
+    surroundings = draw_surroundings(random, length)
+    lull = np.clip(1 + 0.3 * smooth(random, length, 1)[:, 0], 0.2, None)
     instances: list[tuple[int, int, int]] = []
-    row = int(random.integers(2, 12))
+    start = int(random.integers(2, 12))
     while True:
         label = classes[len(instances)] if len(instances) < len(classes) else int(random.choice(classes))
         before, after, gap = (int(random.integers(*span)) for span in (kind.before, kind.after, kind.gap))
-        first = row + before
+        first = start + before
         least, shape, scale, most = kind.action
         end = first + least + min(int(random.gamma(shape, scale)), most)
-        if not instances and end + 2 > rows:
-            end = rows - 2  # only where instances are long can the first be too long; no video is without
-        if end + 2 > rows:
+        if not instances and end + 2 > length:
+            end = length - 2  # every video has an instance, so a first one that is too long is cut
+        if end + 2 > length:
             return Timeline(classes, instances, action, context, surroundings, lull)
         instances.append((label, first, end))
-        clarity = random.uniform(0.25, 1.2)  # an action far off or half hidden looks more like a lull
+        clarity = random.uniform(0.25, 1.2)  # a distant or half hidden action resembles a lull
         action[first:end, label] = clarity
-        context[row:first, label], context[end : end + after, label] = random.uniform(0.5, 1.2, 2)
-        surroundings[row : end + after] *= 0.6
+        context[start:first, label], context[end : end + after, label] = random.uniform(0.5, 1.2, 2)
+        surroundings[start : end + after] *= 0.6
         surroundings[first:end] = 0
         lull[first:end] *= max(0.9 - clarity, 0)
-        row = end + after + gap
+        start = end + after + gap
 
 
-def draw_surroundings(random: np.random.Generator, rows: int) -> Floats:
-    """One kind of footage after another."""
-    surroundings = np.zeros((rows, SURROUNDINGS))
-    row = 0
-    while row < rows:
-        length = int(random.integers(4, 16))
-        surroundings[row : row + length, random.integers(SURROUNDINGS)] = random.uniform(0.5, 1.2)
-        row += length
+def draw_surroundings(random: np.random.Generator, length: int) -> Doubles:
+    """(L, S) visibility of each kind of surroundings, one kind at a time."""
+    surroundings = np.zeros((length, SURROUNDINGS))
+    start = 0
+    while start < length:
+        stretch = int(random.integers(4, 16))
+        surroundings[start : start + stretch, random.integers(SURROUNDINGS)] = random.uniform(0.5, 1.2)
+        start += stretch
     return surroundings
 
 
 class World:
-    """How one stream shows each thing that can happen: patterns of features, drawn once."""
+    """The feature pattern of each event in one stream, drawn once."""
 
     def __init__(self, random: np.random.Generator, stream: str, num_classes: int):
         self.strength, self.texture = STRENGTH[stream], TEXTURE[stream]
@@ -150,37 +150,38 @@ class World:
         self.surroundings = patterns(random, SURROUNDINGS)
 
     def show(self, random: np.random.Generator, timeline: Timeline) -> NDArray[np.float32]:
-        strength, texture, rows = self.strength, self.texture, len(timeline.lull_l)
-        signal = np.tile(self.level + texture["look"] * patterns(random, 1), (rows, 1))
+        """The features (L, W) of a video."""
+        strength, texture, length = self.strength, self.texture, len(timeline.lull_l)
+        signal = np.tile(self.level + texture["look"] * patterns(random, 1), (length, 1))
         signal += strength["scene"] * self.scene[timeline.classes].mean(axis=0)
         signal += strength["action"] * timeline.action_lc @ self.action
         signal += strength["motion"] * timeline.action_lc.sum(axis=1, keepdims=True) * self.motion
         signal += strength["context"] * timeline.context_lc @ self.context
         signal += strength["surroundings"] * timeline.surroundings_ls @ self.surroundings
         signal += strength["lull"] * timeline.lull_l[:, None] * self.lull
-        # Features vary by factors, each on its own and all of a row together: no row tells by its size what it is.
-        gain = 0.7 * random.standard_normal() + 0.7 * smooth(random, rows, 1, 0.9)
-        grain = smooth(random, rows, WIDTH, texture["persistence"])
+        # Random factors scale each feature, and all features of a snippet: its magnitude does not reveal its event.
+        gain = 0.7 * random.standard_normal() + 0.7 * smooth(random, length, 1, 0.9)
+        grain = smooth(random, length, WIDTH, texture["persistence"])
         signal *= np.exp(texture["gain"] * gain + texture["grain"] * grain)
-        signal += texture["floor"] * random.standard_normal((rows, WIDTH))
+        signal += texture["floor"] * random.standard_normal((length, WIDTH))
         return np.maximum(signal, 0).astype(np.float32)
 
 
-def patterns(random: np.random.Generator, count: int) -> Floats:
-    """Non-negative and sparse: each involves about a fifth of the features, a few of them strongly."""
+def patterns(random: np.random.Generator, count: int) -> Doubles:
+    """(count, W) non-negative sparse patterns: about a fifth of the features are not zero, a few of them large."""
     return random.gamma(1.5, 0.7, (count, WIDTH)) * (random.random((count, WIDTH)) < 0.2)
 
 
-def smooth(random: np.random.Generator, rows: int, width: int, persistence: float = 0.7) -> Floats:
-    """Unit-variance noise in which a row resembles the one before."""
-    noise = random.standard_normal((rows + 20, width))
-    for row in range(1, len(noise)):
-        noise[row] = persistence * noise[row - 1] + np.sqrt(1 - persistence**2) * noise[row]
+def smooth(random: np.random.Generator, length: int, width: int, persistence: float = 0.7) -> Doubles:
+    """(length, width) unit-variance noise, autocorrelated over time."""
+    noise = random.standard_normal((length + 20, width))
+    for i in range(1, len(noise)):
+        noise[i] = persistence * noise[i - 1] + np.sqrt(1 - persistence**2) * noise[i]
     return noise[20:]
 
 
 def make_demo(folder: Path, name: str = "demo") -> None:
-    """Write the whole data set to `folder`, which appears complete or not at all."""
+    """Write a demo to `folder`, which appears as a whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
@@ -188,11 +189,11 @@ def make_demo(folder: Path, name: str = "demo") -> None:
         part.chmod(0o755)
         os.rename(part, folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # only what this call made and did not finish
+        shutil.rmtree(part, ignore_errors=True)  # after an error, the unfinished folder
 
 
 def _write_thumos(folder: Path, kind: Kind) -> None:
-    """BaS-Net's layout and files."""
+    """Write BaS-Net's layout and files."""
     database: dict[str, Any] = {}
     for subset, number, timeline, features in videos(kind):
         name = f"demo_{subset}_{number:04d}"
@@ -205,15 +206,15 @@ def _write_thumos(folder: Path, kind: Kind) -> None:
 
 
 def _write_activitynet(folder: Path, kind: Kind) -> None:
-    """The official file's form: ids without the `v_` of the feature files, numbers for times, some features missing."""
+    """Write the official format: ids without the `v_` of feature files, numeric times, some features missing."""
     random = np.random.default_rng(SEED)
     database: dict[str, Any] = {}
     for subset, number, timeline, features in videos(kind):
         name = f"{subset}{number:06d}xx"
-        rows = [row | {"segment": [float(time) for time in row["segment"]]} for row in annotations(timeline, kind)]
-        duration = round(len(timeline.lull_l) * SECONDS_PER_ROW, 2)
+        own = [row | {"segment": [float(time) for time in row["segment"]]} for row in annotations(timeline, kind)]
+        duration = round(len(timeline.lull_l) * SECONDS_PER_SNIPPET, 2)
         official = {"train": "training", "val": "validation"}[subset]
-        database[name] = {"duration": duration, "subset": official, "resolution": "", "url": "", "annotations": rows}
+        database[name] = {"duration": duration, "subset": official, "resolution": "", "url": "", "annotations": own}
         if random.random() >= kind.lost:
             save_features(folder / "features" / subset, f"v_{name}", features)
     content = {"version": "VERSION demo", "taxonomy": [], "database": database}
@@ -221,7 +222,7 @@ def _write_activitynet(folder: Path, kind: Kind) -> None:
 
 
 def videos(kind: Kind) -> Iterator[tuple[str, int, Timeline, dict[str, NDArray[np.float32]]]]:
-    """Folder, number, timeline and features of each video."""
+    """Yield folder, number, timeline and features of each video."""
     random = np.random.default_rng(SEED)
     worlds = {stream: World(random, stream, len(kind.classes)) for stream in STRENGTH}
     for subset, count in kind.videos.items():
@@ -231,20 +232,20 @@ def videos(kind: Kind) -> Iterator[tuple[str, int, Timeline, dict[str, NDArray[n
 
 
 def save_features(folder: Path, name: str, features: dict[str, NDArray[np.float32]]) -> None:
-    for stream, rows in features.items():
+    for stream, snippets in features.items():
         (folder / stream).mkdir(parents=True, exist_ok=True)
-        np.save(folder / stream / f"{name}.npy", rows)
+        np.save(folder / stream / f"{name}.npy", snippets)
 
 
 def annotations(timeline: Timeline, kind: Kind) -> list[dict[str, Any]]:
     return [
-        {"segment": [f"{first * SECONDS_PER_ROW:.2f}", f"{end * SECONDS_PER_ROW:.2f}"], "label": kind.classes[number]}
+        {"segment": [f"{first * SECONDS_PER_SNIPPET:.2f}", f"{end * SECONDS_PER_SNIPPET:.2f}"], "label": kind.classes[number]}
         for number, first, end in timeline.instances
     ]
 
 
 def ensure_demo(dataset: str, data_path: str | None) -> None:
-    """Make a demo's data where a run looks for it, unless something is there already."""
+    """Generate a demo where a run looks for it, unless the path exists."""
     if dataset in KINDS:
         folder = Path(data_path or KNOWN[dataset].data_path)
         if not folder.exists():

@@ -1,6 +1,6 @@
-"""Make what a data set lacks: annotation files, durations, another layout. `python -m dataset.prepare --help`
+"""Prepare a data set: annotation files, durations, another layout. `python -m dataset.prepare --help`
 
-Nothing is changed in place: every command writes new files, whole or not at all, and says what it wrote.
+No file is changed in place. Every command writes new files, each as a whole or not at all, and prints their paths.
 """
 
 import argparse
@@ -43,7 +43,7 @@ Features: I3D (Kinetics), RGB and flow, of any extraction in one of the layouts 
   published none.""",
     "activitynet1.3": """\
 Annotations: activity-net.org/download.html, activity_net.v1-3.min.json, into dataset/ActivityNet13.
-Features: I3D (Kinetics), such as those that the README of github.com/ispc-lab/ACM-Net links, 9032 + 4427 videos.""",
+Features: I3D (Kinetics), for example those linked from the README of github.com/ispc-lab/ACM-Net, 9032 + 4427 videos.""",
     "hacs": """\
 Annotations: github.com/hangzhaomit/HACS-dataset, HACS_segments_v1.1.1.json (in HACS_v1.1.1.zip), into dataset/HACS.
 Features: I3D (Kinetics); the same page links extracted ones.""",
@@ -54,7 +54,7 @@ Features: I3D (Kinetics); the same page links extracted ones.""",
 
 
 def prepare_thumos14(args: Namespace) -> None:
-    """gt.json and split files from the official text files, with the test videos of one protocol."""
+    """Write gt.json and split files from the official text files, with the test videos of one protocol."""
     root, output = Path(args.annotations), Path(args.output)
     try:
         train, _ = read_annotations(root / "temporal_annotations_validation")
@@ -66,7 +66,7 @@ def prepare_thumos14(args: Namespace) -> None:
     for subset, table in (("train", train), ("test", test)):
         for name, rows in rows_by_video(table).items():
             database.setdefault(name, {"subset": subset, "annotations": []})["annotations"] += rows
-    files = {"gt.json": as_json(database)}
+    files = {"gt.json": database_text(database)}
     for subset in ("train", "test"):
         names = sorted(name for name, video in database.items() if video["subset"] == subset)
         files[f"split_{subset}.txt"] = "\n".join(names) + "\n"
@@ -83,19 +83,19 @@ def rows_by_video(table: Table) -> dict[str, list[dict[str, Any]]]:
 
 
 def prepare_official(facts: Dataset, args: Namespace) -> None:
-    """gt.json from ActivityNet's or HACS's JSON: durations, subsets and annotations, as they are."""
+    """Write gt.json from ActivityNet's or HACS's JSON with unchanged durations, subsets and annotations."""
     content = read_database(Path(args.annotations), f"Expected {facts.annotations[-1]}.")
     database = {
         name: {key: video[key] for key in ("duration", "subset", "annotations") if key in video}
         for name, video in content.items()
     }
-    write_new(Path(args.output), {"gt.json": as_json(database)})
+    write_new(Path(args.output), {"gt.json": database_text(database)})
     print_counts(database, facts)
 
 
 def prepare_durations(args: Namespace) -> None:
-    """A copy of an annotation file with the duration of each video that a text file lists, name and seconds by turns."""
-    words = read_text(args.durations, "names and seconds of videos by turns", "").split()
+    """Copy an annotation file and add the durations from a text file of alternating names and seconds."""
+    words = read_text(args.durations, "alternating names and seconds of videos", "").split()
     try:
         names = [re.sub(r"\.(mp4|avi|mkv|webm|mov)$", "", Path(name).name) for name in words[::2]]
         seconds = dict(zip(names, map(float, words[1::2]), strict=True))
@@ -103,7 +103,7 @@ def prepare_durations(args: Namespace) -> None:
             raise ValueError
     except ValueError:
         raise UserError(
-            f"{args.durations}: expected the name of a video and its seconds by turns, such as a.mp4 51.3."
+            f"{args.durations}: expected alternating names and seconds of videos, for example a.mp4 51.3."
         ) from None
     database = read_database(Path(args.annotations), "")
     known = {name: name if name in seconds else f"v_{name}" for name in database}
@@ -113,22 +113,24 @@ def prepare_durations(args: Namespace) -> None:
     timed = {name: {"duration": seconds[other]} for name, other in known.items() if other in seconds}
     output = Path(args.output)
     with_durations = {name: video | timed.get(name, {}) for name, video in database.items()}
-    write_new(output.parent, {output.name: as_json(with_durations)})
-    print(f"{args.output}: {len(database) - len(lacking)} of {len(database)} videos have a duration now")
+    write_new(output.parent, {output.name: database_text(with_durations)})
+    print(f"{args.output}: {len(database) - len(lacking)} of {len(database)} videos have a duration")
     if lacking:
-        print(f"without: {listing(lacking)}")
+        print(f"without a duration: {listing(lacking)}")
 
 
-def as_json(database: Database) -> str:
+def database_text(database: Database) -> str:
     return json.dumps({"database": database}) + "\n"
 
 
 def write_new(folder: Path, files: dict[str, str]) -> None:
-    """Write files that are not there, or are there with just this content; else none of them."""
-    taken = [folder / name for name, text in files.items() if (folder / name).exists() and not _holds(folder / name, text)]
+    """Write text files, or none of them if one exists with other content."""
+    taken = [
+        folder / name for name, text in files.items() if (folder / name).exists() and not _has_content(folder / name, text)
+    ]
     if taken:
         raise UserError(
-            f"{listing([str(path) for path in taken])}: there already, with other content. Choose another --output."
+            f"{listing([str(path) for path in taken])}: exists already, with other content. Choose another --output."
         )
     for name, text in files.items():
         with atomic_write(folder / name) as stream:
@@ -136,7 +138,7 @@ def write_new(folder: Path, files: dict[str, str]) -> None:
         print(folder / name)
 
 
-def _holds(path: Path, text: str) -> bool:
+def _has_content(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode()
 
 
@@ -154,17 +156,17 @@ def print_counts(database: Database, facts: Dataset) -> None:
 
 
 def prepare_features(args: Namespace, rest: Sequence[str]) -> None:
-    """The features of a data set in another layout. A video that is there already is kept; so an interrupted run goes on."""
+    """Write the features of a data set in another layout. Complete videos are kept, so an interrupted run can continue."""
     config = make_config(parse_args(rest))
     if config.modal != "all":
-        raise UserError(f"--modal {config.modal}: features are converted with both streams; leave --modal out.")
+        raise UserError(f"--modal {config.modal}: features are converted with both streams; leave out --modal.")
     output = Path(args.output)
     if output.resolve() == Path(config.data_path).resolve():
-        raise UserError(f"--output {output}: is the folder that is read; nothing there is changed. Choose another.")
+        raise UserError(f"--output {output}: is the folder that is read, and it is not changed. Choose another.")
     data = load_data(config)
     print(data.summary)
     jobs = [(subset, video) for subset, part in (("train", data.train), ("test", data.test)) for video in part]
-    files = {config.facts.annotations[0]: as_json(read_database(config.annotation_file, ""))}
+    files = {config.facts.annotations[0]: database_text(read_database(config.annotation_file, ""))}
     files |= {
         f"split_{subset}.txt": "\n".join(video.name for video in part) + "\n"
         for subset, part in (("train", data.train), ("test", data.test))
@@ -173,11 +175,11 @@ def prepare_features(args: Namespace, rest: Sequence[str]) -> None:
     convert = partial(_convert, layout=LAYOUTS[args.to](output, config.facts))
     work = Parallel(n_jobs=max(1, config.num_workers), prefer="threads", return_as="generator")
     written = list(tqdm(work(delayed(convert)(*job) for job in jobs), total=len(jobs), disable=not sys.stderr.isatty()))
-    print(f"{output}: layout {args.to}, {sum(written)} videos written, {len(written) - sum(written)} were there")
+    print(f"{output}: layout {args.to}, {sum(written)} videos written, {len(written) - sum(written)} existed")
 
 
 def _convert(subset: str, video: Video, layout: Layout) -> bool:
-    """Write one video unless it is there; whether it was written."""
+    """Write one video unless it exists; returns True if written."""
     folder = layout.base / layout.written(subset)
     if layout.streams_apart:
         paths = [folder / stream / f"{video.name}.npy" for stream in STREAMS]
@@ -200,10 +202,10 @@ def _convert(subset: str, video: Video, layout: Layout) -> bool:
 
 
 def _converted(video: Video, paths: list[Path], layout: Layout) -> bool:
-    """Whether files are there that can be read, have as many rows, and are younger than the video's own."""
+    """True if the files are readable, have as many snippets, and are at least as new as the video's own files."""
     try:
-        rows, _ = inspect(tuple(paths), layout, STREAMS, video.width)
-        return rows == video.num_seg and all(p.stat().st_mtime >= f.stat().st_mtime for p in paths for f in video.files)
+        snippets, _ = inspect(tuple(paths), layout, STREAMS, video.width)
+        return snippets == video.num_seg and all(p.stat().st_mtime >= f.stat().st_mtime for p in paths for f in video.files)
     except (UserError, OSError):
         return False
 
@@ -217,10 +219,10 @@ def prepare_downloads(args: Namespace) -> None:
 
 
 def prepare_fetch(args: Namespace) -> None:
-    """Download a file to --output; it appears there only with the right checksum."""
+    """Download a file to --output, and keep it only if its checksum is right."""
     output = Path(args.output)
     if output.exists():
-        raise UserError(f"{output}: is there already, and nothing is overwritten. Choose another --output.")
+        raise UserError(f"{output}: exists already, and nothing is overwritten. Choose another --output.")
     checksum = hashlib.new(args.algorithm)
     try:
         with urllib.request.urlopen(args.url, timeout=60) as answer, atomic_write(output, "wb") as stream:
@@ -235,14 +237,14 @@ def prepare_fetch(args: Namespace) -> None:
                     raise UserError(f"{args.url}: ended after {done} of {total} bytes. Run this again.")
             if checksum.hexdigest() != args.checksum.lower():
                 raise UserError(
-                    f"{args.url}: its {args.algorithm} is {checksum.hexdigest()}, expected {args.checksum}; it was not kept. "
+                    f"{args.url}: its {args.algorithm} is {checksum.hexdigest()}, expected {args.checksum}; file discarded. "
                     "Check the address and the checksum."
                 )
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, OSError) and error.filename == str(output):
-            raise  # of the disk
+            raise  # an error of the disk, not of the download
         raise UserError(f"{args.url}: cannot be fetched ({error}). Check the address and the connection.") from None
-    print(f"{output}: {output.stat().st_size:,} bytes, {args.algorithm} as given")
+    print(f"{output}: {output.stat().st_size:,} bytes, {args.algorithm} matches")
 
 
 # ------------------------------------------------------------------------------------------------------- the command
@@ -263,7 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--protocol",
         default="thumos-210",
         choices=[name for name in PROTOCOLS if not PROTOCOLS[name].kit],
-        help="which test videos (docs/evaluation.md)",
+        help="protocol of the test videos (docs/evaluation.md)",
     )
     for name in ("activitynet1.2", "activitynet1.3", "hacs"):
         official = commands.add_parser(name, help="gt.json from the official JSON")
@@ -271,17 +273,17 @@ def build_parser() -> argparse.ArgumentParser:
         official.add_argument("--output", required=True, help="folder for gt.json")
     durations = commands.add_parser("durations", help="a copy of an annotation file with durations")
     durations.add_argument("--annotations", required=True, help="annotation file")
-    durations.add_argument("--durations", required=True, help="text file of names and seconds by turns")
+    durations.add_argument("--durations", required=True, help="text file of alternating names and seconds")
     durations.add_argument("--output", required=True, help="the new annotation file")
-    features = commands.add_parser("features", help="another layout; flags of main.py say what to read")
+    features = commands.add_parser("features", help="features in another layout; flags of main.py select the data to read")
     features.add_argument("--to", required=True, choices=list(LAYOUTS), help="layout to write")
     features.add_argument("--output", required=True, help="folder to write to")
-    downloads = commands.add_parser("downloads", help="where to get what")
+    downloads = commands.add_parser("downloads", help="print where to get each data set")
     downloads.add_argument("dataset", nargs="?", choices=list(DOWNLOADS))
-    fetch = commands.add_parser("fetch", help="download an address that you trust")
+    fetch = commands.add_parser("fetch", help="download a file from a URL that you trust")
     fetch.add_argument("url")
     fetch.add_argument("--output", required=True)
-    fetch.add_argument("--checksum", required=True, help="of the whole file, in hexadecimal digits")
+    fetch.add_argument("--checksum", required=True, help="checksum of the file, in hexadecimal digits")
     fetch.add_argument("--algorithm", default="sha256", choices=["sha256", "md5", "sha1"])
     return parser
 

@@ -1,6 +1,6 @@
-"""Where features are during a run: all in one matrix, in memory or on the GPU, or left in their files.
+"""Where features are during a run: in one matrix in memory or on the GPU, or in their files.
 
-Shapes: N rows of all videos, F features, L rows of one video, T times at which it is shown.
+Shapes: N snippets of all videos, F features, L snippets of one video, T sampled times.
 """
 
 import json
@@ -26,65 +26,65 @@ GIB = 2**30
 class Store(Protocol):
     """Features of all videos of a run: `Matrix` or `Files`."""
 
-    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
-        """What shows row `index[b][t]` of video b at time t."""
+    def gather(self, videos: list[Video], index: list[Indices]) -> Snippets:
+        """A batch that has snippet `index[b][t]` of video b at time t."""
 
 
 class Matrix:
-    """The rows of all videos one after the other."""
+    """The snippets of all videos, concatenated."""
 
-    def __init__(self, videos: list[Video], rows_nf: Tensor):
-        self.rows_nf = rows_nf
+    def __init__(self, videos: list[Video], snippets_nf: Tensor):
+        self.snippets_nf = snippets_nf
         first = np.cumsum([0, *(video.num_seg for video in videos)])
         self.first = dict(zip(videos, first[:-1].tolist(), strict=True))
 
-    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
-        """On the CPU a video shown whole is not copied; a GPU gathers the rows of all videos at once."""
-        wanted, places = zip(*map(distinct, videos, index), strict=True)
+    def gather(self, videos: list[Video], index: list[Indices]) -> Snippets:
+        """On the CPU, a video whose snippets are all needed is not copied; a GPU gathers all videos at once."""
+        needed, places = zip(*map(distinct, videos, index), strict=True)
         first = [self.first[video] for video in videos]
-        if self.rows_nf.is_cuda:
-            flat = np.concatenate([start + rows for start, rows in zip(first, wanted, strict=True)])
-            parts = [self.rows_nf.index_select(0, torch.from_numpy(flat).to(self.rows_nf.device))]
+        if self.snippets_nf.is_cuda:
+            flat = np.concatenate([start + own for start, own in zip(first, needed, strict=True)])
+            parts = [self.snippets_nf.index_select(0, torch.from_numpy(flat).to(self.snippets_nf.device))]
         else:
             ends = [start + video.num_seg for start, video in zip(first, videos, strict=True)]
-            parts = [pick(self.rows_nf[a:b], rows) for a, b, rows in zip(first, ends, wanted, strict=True)]
-        return Snippets(tuple(parts), show(wanted, places)).to(self.rows_nf.device)
+            parts = [pick(self.snippets_nf[a:b], own) for a, b, own in zip(first, ends, needed, strict=True)]
+        return Snippets(tuple(parts), joined_index(needed, places)).to(self.snippets_nf.device)
 
 
 class Files:
-    """Features are read from their files whenever they are needed."""
+    """Reads features from their files at each use."""
 
     def __init__(self, workers: int):
         self.pool = ThreadPoolExecutor(max(1, workers))
 
-    def rows(self, videos: list[Video], index: list[Indices]) -> Snippets:
-        wanted, places = zip(*map(distinct, videos, index), strict=True)
-        parts = self.pool.map(lambda video, rows: pick(torch.from_numpy(video.read()), rows), videos, wanted)
-        return Snippets(tuple(parts), show(wanted, places))
+    def gather(self, videos: list[Video], index: list[Indices]) -> Snippets:
+        needed, places = zip(*map(distinct, videos, index), strict=True)
+        parts = self.pool.map(lambda video, own: pick(torch.from_numpy(video.read()), own), videos, needed)
+        return Snippets(tuple(parts), joined_index(needed, places))
 
 
 def distinct(video: Video, index: Indices) -> tuple[Indices, Indices]:
-    """The rows that have to be there to show `index`, and where among them each of it is: all of a short video's rows."""
+    """The snippets needed for `index`, and the place of each element of `index` among them; all L of a short video."""
     if video.num_seg <= len(index):
         return np.arange(video.num_seg), index
     return index, np.arange(len(index))
 
 
-def pick(rows_lf: Tensor, wanted: Indices) -> Tensor:
-    return rows_lf if len(rows_lf) == len(wanted) else rows_lf.index_select(0, torch.from_numpy(wanted))
+def pick(snippets_lf: Tensor, needed: Indices) -> Tensor:
+    return snippets_lf if len(snippets_lf) == len(needed) else snippets_lf.index_select(0, torch.from_numpy(needed))
 
 
-def show(wanted: Sequence[Indices], places: Sequence[Indices]) -> Tensor:
-    """Places in the rows of all videos, laid end to end."""
-    first = np.cumsum([0, *map(len, wanted[:-1])])
+def joined_index(needed: Sequence[Indices], places: Sequence[Indices]) -> Tensor:
+    """(B, T) places in the concatenated snippets of all videos."""
+    first = np.cumsum([0, *map(len, needed[:-1])])
     return torch.from_numpy(np.stack(places) + first[:, None])
 
 
 def open_store(videos: list[Video], config: Config, device: torch.device, say: Callable[[str], None] = print) -> Store:
-    """Features where --cache wants them; `auto` takes the GPU, then memory, then files, by what fits --cache_budget."""
+    """Open features as --cache says; `auto` takes the first of GPU, memory and files that fits in --cache_budget."""
     dtype = torch.float16 if config.cache_dtype == "float16" else torch.float32
-    rows = sum(video.num_seg for video in videos)
-    size = rows * config.len_feature * dtype.itemsize
+    snippets = sum(video.num_seg for video in videos)
+    size = snippets * config.len_feature * dtype.itemsize
     place = config.cache
     if place == "auto":
         budget = config.cache_budget * GIB
@@ -93,7 +93,7 @@ def open_store(videos: list[Video], config: Config, device: torch.device, say: C
     if place == "device" and device.type == "cpu":
         place = "ram"
     where = {"ram": "in memory", "device": f"on {device}", "off": "read from their files at each use"}[place]
-    say(f"features: {rows:,} rows of {config.len_feature}, {size / 2**20:,.0f} MiB as {config.cache_dtype}, {where}")
+    say(f"features: {snippets:,} snippets of {config.len_feature}, {size / 2**20:,.0f} MiB as {config.cache_dtype}, {where}")
     if place == "off":
         return Files(config.num_workers)
     matrix = read_matrix(videos, config, dtype, say)
@@ -101,7 +101,7 @@ def open_store(videos: list[Video], config: Config, device: torch.device, say: C
 
 
 def free_memory() -> float:
-    """Bytes that may be taken; all one could wish for where the system does not tell."""
+    """Available memory in bytes; infinite if the system does not report it."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -110,7 +110,7 @@ def free_memory() -> float:
 
 
 def read_matrix(videos: list[Video], config: Config, dtype: torch.dtype, say: Callable[[str], None]) -> Tensor:
-    """The rows of all videos, from the packed copy if it is of these very files, else from them."""
+    """The snippets of all videos (N, F), from the packed copy if it was made from the same files, else from the files."""
     folder = Path(config.data_path) / "packed" if config.cache_path == "auto" else Path(config.cache_path)
     path = (
         None
@@ -124,10 +124,10 @@ def read_matrix(videos: list[Video], config: Config, dtype: torch.dtype, say: Ca
     first = np.cumsum([0, *(video.num_seg for video in videos)])
 
     def fill(number: int) -> None:
-        rows = matrix[first[number] : first[number + 1]]
-        rows.copy_(torch.from_numpy(videos[number].read()))
-        if dtype == torch.float16 and not torch.isfinite(rows).all():
-            raise UserError(f"{videos[number].files[0]}: has values beyond 65504; they need --cache_dtype float32.")
+        snippets = matrix[first[number] : first[number + 1]]
+        snippets.copy_(torch.from_numpy(videos[number].read()))
+        if dtype == torch.float16 and not torch.isfinite(snippets).all():
+            raise UserError(f"{videos[number].files[0]}: has values beyond 65504; use --cache_dtype float32.")
 
     with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
         list(pool.map(fill, range(len(videos))))
@@ -137,7 +137,7 @@ def read_matrix(videos: list[Video], config: Config, dtype: torch.dtype, say: Ca
 
 
 def packed_header(videos: list[Video], config: Config) -> bytes:
-    """One line that changes with whatever the matrix is made from: names, sizes and times of the files."""
+    """One line that identifies the source of the matrix: names, sizes and modification times of the files."""
     files = [[[str(file.resolve()), *_state(file)] for file in video.files] for video in videos]
     names = [[video.name, video.num_seg] for video in videos]
     content = {"format": 1, "streams": config.streams, "dtype": config.cache_dtype, "videos": names, "files": files}
@@ -154,7 +154,7 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 def _unpack(path: Path, header: bytes, matrix: Tensor) -> bool:
-    """Fill `matrix` from a packed copy with this header; False if there is none, or one of other files."""
+    """Fill `matrix` from a packed copy; False if there is none with this header."""
     values = _bytes(matrix)
     try:
         if path.stat().st_size != len(header) + len(values):
@@ -174,7 +174,7 @@ def _unpack(path: Path, header: bytes, matrix: Tensor) -> bool:
 
 
 def _pack(path: Path, header: bytes, matrix: Tensor, say: Callable[[str], None]) -> None:
-    """Keep a packed copy, if there is a place for it: it saves time, nothing depends on it."""
+    """Write a packed copy if possible; it only saves time."""
     values = _bytes(matrix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def _pack(path: Path, header: bytes, matrix: Tensor, say: Callable[[str], None])
             say(f"no packed copy of the features is kept: {path.parent} has little space left")
             return
         for half in path.parent.glob(f".{path.name}.*.part"):
-            if time.time() - half.stat().st_mtime > 3600:  # of a run that was killed; a younger one may be at work
+            if time.time() - half.stat().st_mtime > 3600:  # left by a killed run; a newer one may belong to a running process
                 half.unlink()
         with atomic_write(path, "wb") as stream:
             stream.write(header)

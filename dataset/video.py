@@ -1,4 +1,4 @@
-"""One video of a run, as all that follows sees it.
+"""The record of one video.
 
 Shapes: L snippets, F features, C classes.
 """
@@ -17,7 +17,7 @@ Indices = NDArray[np.int64]  # of snippets
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """One video of any layout. `read` takes its features from disk, every value checked."""
+    """One video of any layout. `read` reads its features from disk and checks every value."""
 
     name: str  # as the annotations spell it
     num_seg: int  # L
@@ -25,14 +25,14 @@ class Video:
     annotations: list[dict[str, Any]]
     fps: float
     snippet_frames: int
-    duration: float | None  # seconds, by the feature file where it tells them, else by the annotations
-    timed: bool  # whether its duration says how long it is, and not its rows
+    duration: float | None  # seconds, from the feature file if it states them, else from the annotations
+    timed: bool  # True: its length is its duration; False: that of its snippets
     width: int  # of one stream
     files: tuple[Path, ...]
     read: Callable[[], Floats]  # (L, F)
-    frames: int | None = None  # of the video, where a file tells
+    frames: int | None = None  # number of video frames, if the feature file states it
     annotated_duration: float | None = None
-    clicks: tuple[float, ...] = ()  # where annotators clicked on background, as shares of its length
+    clicks: tuple[float, ...] = ()  # background clicks, as shares of its length
 
     @property
     def seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""Where a run computes, with what precision, and what that needs of torch."""
+"""The device and the precision of a run, and their settings of torch."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ DTYPES = {"auto": torch.float32, "fp32": torch.float32, "tf32": torch.float32, "
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that --device names, with deterministic kernels."""
+    """The device that --device selects; enables deterministic kernels."""
     if name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{local_rank}"
     device = torch.device("cpu" if name == "auto" else name)
@@ -26,30 +26,32 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse the memory of large tensors: new pages for each cost much of a training step."""
-    with contextlib.suppress(OSError, AttributeError):  # none but glibc has this
+    """Let the C library reuse the memory of large tensors: allocating new pages takes much of a training step."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries than glibc lack mallopt
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no allocation has pages of its own, which would go back when it is freed
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: nor do those at the end of the heap
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no allocation by mmap, whose pages are returned when it is freed
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never return the end of the heap
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """What --precision means on `device`; from here on, large products are computed so."""
+    """Resolve --precision for `device`, and set the precision of torch's matrix products."""
     if name == "auto":
         name = "tf32" if device.type == "cuda" else "fp32"
     if name == "tf32" and device.type != "cuda":
-        raise UserError(f"--precision tf32: is a precision of CUDA devices, and this is {device}; expected fp32, bf16 or fp16.")
+        raise UserError(
+            f"--precision tf32: is a precision of CUDA devices, but the device is {device}; expected fp32, bf16 or fp16."
+        )
     if device.type == "cpu" and DTYPES[name] != torch.float32 and not multiplies(DTYPES[name]):
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")  # all but matrix units
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")  # all instructions but those of matrix units
         if not multiplies(DTYPES[name]):
-            raise UserError(f"--precision {name}: this processor does not execute it; expected fp32.")
+            raise UserError(f"--precision {name}: this processor does not execute it correctly; expected fp32.")
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
     return name
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """Probe in a child process whether this CPU executes products in `dtype`: virtual machines may announce units that fail."""
+    """Probe in a child process whether this CPU executes products in `dtype`: some virtual machines report unusable units."""
     child = os.fork()
     if child == 0:
         faulthandler.disable()

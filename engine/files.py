@@ -1,4 +1,4 @@
-"""The files of a run: which there are, when each is written, and that none of an earlier run is lost."""
+"""The files of a run: their names, when each is written, and how files of an earlier run are preserved."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ from methods.base import METHODS, folder_name
 from test import Evaluation
 from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
 
-MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # of the official code
+MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # as in the official code
 
 
 def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], config: Config) -> dict[str, Any]:
@@ -51,14 +51,14 @@ def _scores(score: DetectionScore) -> dict[str, Any]:
 
 
 class RunFiles:
-    """Names follow the official code where it has the file."""
+    """Files that the official code has too have its names."""
 
     def __init__(self, config: Config, quiet: bool):
         self.config, self.quiet = config, quiet
         models, output = Path(config.model_path), Path(config.output_path)
         seed = f"seed_{config.seed}"
         name = MODEL_NAMES.get(config.method, f"{folder_name(METHODS[config.method])}_model")
-        self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # first: without it no resume finds the others
+        self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # moved first: without it, no run resumes with the others
         self.best_model = models / f"{name}_{seed}.pkl"
         self.config_file = output / "config.json"
         self.log = output / "log.jsonl"
@@ -71,11 +71,11 @@ class RunFiles:
         return [value for value in vars(self).values() if isinstance(value, Path)]
 
     def _best(self) -> list[tuple[Path, Path]]:
-        """The files of the best evaluation, each with the name under which `remember_before_the_end` keeps it."""
+        """The files of the best evaluation, each with the name of its copy by `remember_before_the_end`."""
         return [(p, p.with_name(f".{p.name}.before_end")) for p in (self.best_model, self.best_record, self.best_detections)]
 
     def start(self, state: TrainingState, resumed: bool) -> None:
-        """Make room for a new run, or put back what a resumed one had written at its checkpoint."""
+        """Move files of an earlier run aside, and write the config and the log up to the checkpoint."""
         for path in self._all():
             remove_halves(path)
         if not resumed or _run_of(self.config_file) not in (None, state.run):
@@ -88,23 +88,23 @@ class RunFiles:
             stream.writelines(json.dumps(record) + "\n" for record in state.records)
 
     def _in_the_way(self, resumed: bool) -> list[Path]:
-        """Files of another run under the names of this one; a resumed run's checkpoint and best model are its own."""
+        """Files of another run with this run's names; a resumed run keeps its checkpoint and best model."""
         paths = [*self._all(), *(kept for _, kept in self._best())]
         if resumed:
             paths = [path for path in paths if path.parent != self.checkpoint.parent]
         elif not self.checkpoint.exists() and not (self.log.exists() and self.log.stat().st_size):
-            paths = [path for path in paths if path not in (self.config_file, self.log)]  # of a start that came to nothing
+            paths = [path for path in paths if path not in (self.config_file, self.log)]  # of a run that stopped at once
         return [*paths, *Path(self.config.log_path).glob("events.out.tfevents.*")]
 
     def remember_before_the_end(self) -> None:
-        """Keep the best files as they are, before an evaluation that takes place only because the run ends there."""
+        """Copy the best files, before an evaluation that takes place only because the run ends."""
         for path, kept in self._best():
             if path.exists() and not kept.exists():
                 with atomic_write(kept, "wb") as stream:
                     stream.write(path.read_bytes())
 
     def forget_the_end(self) -> None:
-        """A run made longer has no evaluation where it used to end: its best is what it was before."""
+        """Restore these copies: a run made longer has no evaluation at its former end."""
         for path, kept in self._best():
             if kept.exists():
                 os.replace(kept, path)
@@ -125,7 +125,7 @@ class RunFiles:
         )
 
     def write_last(self, evaluation: Evaluation, state: TrainingState) -> None:
-        """What a finished run leaves, and the report on the screen."""
+        """Write the last detections and the report, and print the report."""
         write_json(self.last_detections, evaluation.as_json())
         assert state.best_model is not None
         text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
@@ -141,7 +141,7 @@ class RunFiles:
 
     def say_how_to_resume(self, what: str) -> None:
         where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
-        say_now(f"{what}; {where}. To go on: {command_to_go_on()}")
+        say_now(f"{what}; {where}. To continue: {command_to_go_on()}")
 
 
 def _run_of(config_file: Path) -> str | None:
@@ -152,7 +152,7 @@ def _run_of(config_file: Path) -> str | None:
 
 
 def set_aside(paths: Iterable[Path]) -> list[Path]:
-    """Move files that a new run would overwrite to earlier_runs/N beside them; returns the folders used."""
+    """Move files that a new run would overwrite to earlier_runs/N in their folder; returns the folders used."""
     present = [path for path in paths if path.exists()]
     folders = {path.parent / "earlier_runs" for path in present}
     number = 1
@@ -167,7 +167,7 @@ def set_aside(paths: Iterable[Path]) -> list[Path]:
 
 @contextlib.contextmanager
 def locked(*folders: str) -> Iterator[None]:
-    """Hold `folders` so that two runs cannot write into them at once; the end of the process frees them in any case."""
+    """Lock `folders` against a second run; the lock ends with the process."""
     with contextlib.ExitStack() as stack:
         for folder in sorted({Path(folder).resolve() for folder in folders}):
             folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def locked(*folders: str) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{folder}: another run is writing there. Wait for it, or choose other folders.") from None
+                raise UserError(f"{folder}: another run is writing to it. Wait for it, or choose other folders.") from None
             except OSError:
-                pass  # a file system without locks: nothing is overwritten, but nobody is warned either
+                pass  # a file system without locks: a second run is not detected
         yield

@@ -1,8 +1,8 @@
 """Logs losses, evaluates on schedule, keeps the best model, writes checkpoints.
 
-A checkpoint holds what was true just before an evaluation that may be due then, and with it the best model, whose own files
-are written just after. So a run killed at any moment is resumed to the very same files: it writes the best model's again
-and repeats what it had evaluated since.
+A checkpoint holds the state just before an evaluation that may be due, and the best model so far, whose own files are
+written just after it. So a run that is killed at any time resumes to the same files: it rewrites those of the best model and
+repeats the evaluations since the checkpoint.
 """
 
 import time
@@ -21,18 +21,18 @@ from engine.workers import Beside
 from test import Activations, Evaluation, Judge
 from utils import UserError, naming
 
-CHECKPOINT_SHARE = 0.05  # of the time may go into checkpoints that nothing but a later resume needs
-LOSSES_AT_ONCE = 20  # are fetched from a GPU, which would have to be waited for
+CHECKPOINT_SHARE = 0.05  # largest share of the time spent on checkpoints
+LOSSES_AT_ONCE = 20  # iterations whose losses are fetched from a GPU together, since each fetch synchronizes
 
 
 def due(iteration: int, interval: int, num_iters: int) -> bool:
-    """Is there an evaluation after so many iterations?"""
+    """True if an evaluation follows this iteration."""
     return iteration > 0 and (iteration % interval == 0 or iteration == num_iters)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When an evaluation was begun."""
+    """The state at which an evaluation was started."""
 
     iteration: int
     step: int  # of a method that trains in several
@@ -44,9 +44,9 @@ class Recorder:
     def __init__(self, state: TrainingState, files: RunFiles, config: Config, judge: Judge, workers: int, num_videos: int):
         self.state, self.files, self.config = state, files, config
         self.interval, self.per_pass = config.eval_interval(num_videos), config.batches_per_pass(num_videos)
-        self.pending: list[tuple[int, dict[str, Tensor]]] = []  # iterations and losses that are still on the device
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []  # iterations, and losses still on the device
         self.saved_at, self.save_cost = -float("inf"), 0.0
-        self.written: Best | None = None  # the model of which there are files of its own
+        self.written: Best | None = None  # the best model whose files are written
         self.beside: Beside[Moment, Activations, Evaluation] = Beside(judge, workers)
 
     def __enter__(self) -> "Recorder":
@@ -58,13 +58,14 @@ class Recorder:
             self.board = stack.enter_context(SummaryWriter(self.config.log_path, purge_step=state.iteration))
             stack.enter_context(self.beside)
             self.stack = stack.pop_all()
-        self.log(state.losses, state.iteration)  # all that is there of this iteration and later ones counts no more
+        self.log(state.losses, state.iteration)  # SummaryWriter discards events from this iteration on
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.stack.__exit__(*error)
 
     def stepped(self, terms: dict[str, Tensor]) -> None:
+        """Record the losses of a training step."""
         self.pending.append((self.state.iteration, terms))
         if len(self.pending) == LOSSES_AT_ONCE or terms["loss_total"].device.type == "cpu":
             self.fetch_losses()
@@ -73,9 +74,9 @@ class Recorder:
     def fetch_losses(self) -> None:
         if not self.pending:
             return
-        rows = torch.stack([torch.stack(list(terms.values())) for _, terms in self.pending]).tolist()
-        for (iteration, terms), row in zip(self.pending, rows, strict=True):
-            losses = dict(zip(terms, row, strict=True))
+        fetched = torch.stack([torch.stack(list(terms.values())) for _, terms in self.pending]).tolist()
+        for (iteration, terms), values in zip(self.pending, fetched, strict=True):
+            losses = dict(zip(terms, values, strict=True))
             if not abs(losses["loss_total"]) < float("inf"):
                 listed = ", ".join(f"{name} {value:g}" for name, value in losses.items())
                 raise UserError(
@@ -97,7 +98,7 @@ class Recorder:
             self.hear()
 
     def hear(self, wait_for_all: bool = False) -> Evaluation | None:
-        """Take note of evaluations that have ended; returns the last of them."""
+        """Record finished evaluations; returns the last of them."""
         evaluation = None
         for moment, evaluation in self.beside.done(wait_for_all):
             record = record_of(evaluation, moment.iteration, moment.losses, self.config)
@@ -113,6 +114,7 @@ class Recorder:
         return evaluation
 
     def save(self) -> None:
+        """Write the checkpoint, then the files of the best model."""
         begun = time.monotonic()
         self.fetch_losses()
         self.hear(wait_for_all=True)
@@ -127,7 +129,7 @@ class Recorder:
             self.written = best
 
     def finish(self) -> None:
-        """The evaluation at the end; the checkpoint there is from before it, as everywhere."""
+        """Record the final evaluation, which is not in the checkpoint, and write the run's last files."""
         evaluation = self.hear(wait_for_all=True)
         assert evaluation is not None
         if self.state.best_model is not self.written and self.state.iteration % self.interval:

@@ -9,7 +9,7 @@ from eval.table import unknown_text
 
 
 def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: Config, seed: int) -> str:
-    """A Markdown table of records by name, in percent, with what the numbers mean."""
+    """A Markdown table of records by name, in percent, followed by notes on the numbers."""
     first = records[next(iter(records))]
     header = ["model", "iteration", *figures(first, config.PAPER_AVERAGE)]
     rows = []
@@ -31,12 +31,12 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: C
     if first["with_features"]:
         notes.append(
             "Some annotated test videos have no features. They count in the first row of each model; the row "
-            f"marked * leaves them out ({first['with_features']['ground_truth']})."
+            f"marked * excludes them ({first['with_features']['ground_truth']})."
         )
     if "best" in records:
         notes.append(
-            f"`best` is the best of {evaluations} evaluations on the test videos by mAP at tIoU {config.choose_by}, as the "
-            "official codes choose it; `last` involves no choice."
+            f"`best` is the best of {evaluations} evaluations on the test videos by mAP at tIoU {config.choose_by}, as in the "
+            "official codes; `last` involves no choice."
         )
     unknown = {name: record["unknown_labels"] for name, record in records.items() if record.get("unknown_labels")}
     notes += [f"`{name}`: {unknown_text(labels)}" for name, labels in unknown.items()]

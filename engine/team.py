@@ -1,6 +1,6 @@
-"""Processes that train together: each takes its share of every batch and of the test videos; torchrun starts them.
+"""Distributed training: each process takes its share of every batch and of the test videos; torchrun starts the processes.
 
-What a run computes does not depend on how many there are, beyond rounding. Number 0 alone writes files.
+The results do not depend on the number of processes, except for rounding. Only rank 0 writes files.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils import UserError
 
 T = TypeVar("T")
-PATIENCE = datetime.timedelta(minutes=30)  # for one that reads its features while the others wait
+TIMEOUT = datetime.timedelta(minutes=30)  # long enough for one process to read its features while the others wait
 
 
 class Team:
@@ -27,27 +27,27 @@ class Team:
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if self.size > 1 and name not in os.environ]
         if missing:
             raise UserError(
-                f"WORLD_SIZE is {self.size} in the environment, but {', '.join(missing)} is not. Start several processes with "
-                "torchrun, or one without WORLD_SIZE."
+                f"WORLD_SIZE is {self.size} in the environment, but {', '.join(missing)} is not set. Start several processes "
+                "with torchrun, or one process without WORLD_SIZE."
             )
 
     @contextlib.contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Be part of the team; the end of another process ends this one with a message."""
+        """Join the process group; if another process ends, this one raises UserError."""
         if self.size == 1:
             yield
             return
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-        self.talk = dist.new_group(backend="gloo", timeout=PATIENCE)  # of objects, without a wait for the GPU
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        self.talk = dist.new_group(backend="gloo", timeout=TIMEOUT)  # for objects, without GPU synchronization
         try:
             yield
         except (dist.DistError, RuntimeError) as error:
             if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "nccl" in str(error).lower():
                 raise UserError(
-                    f"process {self.rank} of {self.size} lost another one, whose own message says why. What was saved is "
-                    "whole: go on with --resume, with any number of processes."
+                    f"process {self.rank} of {self.size} lost another one; see the message of that process. Saved files are "
+                    "complete: continue with --resume, with any number of processes."
                 ) from None
             raise
         finally:
@@ -58,11 +58,11 @@ class Team:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things in a row."""
+        """This process's contiguous part of `count` items."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def every(self) -> slice:
-        """This process's part of things dealt out in turn."""
+        """This process's items if items are assigned round-robin."""
         return slice(self.rank, None, self.size)
 
     def agreed(self, value: T) -> T:
@@ -73,6 +73,7 @@ class Team:
         return values[0]
 
     def any(self, flag: bool) -> bool:
+        """True if the flag of any process is True."""
         if self.size == 1:
             return flag
         flags = torch.tensor(int(flag))
@@ -80,7 +81,7 @@ class Team:
         return bool(flags)
 
     def gathered(self, value: T) -> list[T]:
-        """Everybody's, for number 0; nothing for the others."""
+        """The values of all processes on rank 0; an empty list on the others."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.leads else None
@@ -88,15 +89,16 @@ class Team:
         return values or []
 
     def total(self, values: Tensor) -> Tensor:
+        """Sum `values` over the processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Give everybody number 0's statistics, which are those that a checkpoint keeps."""
+        """Broadcast rank 0's buffers (batch-norm statistics), which the checkpoint stores."""
         for buffer in module.buffers() if self.size > 1 else ():
             dist.broadcast(buffer, 0)
 
     def training_together(self, module: nn.Module, in_parts: bool = False) -> nn.Module:
-        """`module` with gradients that are means over the team; `in_parts` if some parameters may have none."""
+        """`module` wrapped to average gradients over the processes; `in_parts` if some parameters may get no gradient."""
         return DistributedDataParallel(module, find_unused_parameters=in_parts) if self.size > 1 else module

@@ -1,4 +1,4 @@
-"""A worker pool for evaluation beside the training, with results in submission order."""
+"""A worker pool for evaluation during training, with results in submission order."""
 
 import multiprocessing
 import os
@@ -19,13 +19,13 @@ from utils import UserError, say_now
 Task = TypeVar("Task")
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-PER_WORKER = 2  # tasks under way at a time, which bounds memory
+PER_WORKER = 2  # pending tasks, which bounds memory
 
-_work: Callable[[Any], Any]  # in a worker process, what it does
+_work: Callable[[Any], Any]  # the function that a worker process runs
 
 
 class Beside(Generic[Task, Given, Result]):
-    """A process pool that returns results in submission order; without workers, it computes at once."""
+    """A process pool that returns results in submission order; without workers, `begin` computes the result."""
 
     def __init__(self, work: Callable[[Given], Result], workers: int):
         self.work, self.workers = work, workers
@@ -33,10 +33,11 @@ class Beside(Generic[Task, Given, Result]):
         self.pool = None
         if workers:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["torch", "numba"])  # what takes longest to import is imported once
+            context.set_forkserver_preload(["torch", "numba"])  # the slowest imports, done once
             self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
 
     def begin(self, task: Task, given: Given) -> None:
+        """Submit `work(given)`; `done` returns its result with `task`."""
         future: Future[tuple[Result, str]] = Future()
         try:
             if self.pool:
@@ -48,18 +49,18 @@ class Beside(Generic[Task, Given, Result]):
         self.under_way.append((task, given, future))
 
     def done(self, wait_for_all: bool = False) -> Iterator[tuple[Task, Result]]:
-        """What is finished, first begun first; waits while too much is under way."""
+        """Yield finished tasks and results in submission order; waits while too many tasks are pending."""
         most = 0 if wait_for_all else PER_WORKER * self.workers
         while self.under_way and (len(self.under_way) > most or self.under_way[0][2].done()):
             task, given, future = self.under_way.popleft()
             try:
                 result, failure = future.result()
-            except BrokenProcessPool:  # killed, for want of memory or with all processes of a job that is to stop
-                say_now("a process beside the training was killed; what it was to do is done here")
+            except BrokenProcessPool:  # killed: out of memory, or with all processes of a job
+                say_now("an evaluation process was killed; the main process evaluates instead")
                 self.pool, failure = None, ""
                 result = self.work(given)
             if failure:
-                raise RuntimeError(f"in a process beside the training:\n{failure}")
+                raise RuntimeError(f"in an evaluation process:\n{failure}")
             yield task, result
 
     def __enter__(self) -> "Beside[Task, Given, Result]":
@@ -74,7 +75,7 @@ def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -86,7 +87,7 @@ def _end_with(parent: int) -> None:
 
 
 def _do(given: Any) -> tuple[Any, str]:
-    """A result, or what went wrong; only the user's mistakes are exceptions that are sure to reach the other process."""
+    """The result, and the traceback of an error: only a UserError can always be pickled to the other process."""
     try:
         return _work(given), ""
     except UserError:

@@ -1,4 +1,4 @@
-"""Scoring of detections, usable alone: `from eval import detection_map`. Imports neither torch nor the rest of the project."""
+"""Detection metrics, usable alone: `from eval import detection_map`. Imports neither torch nor the rest of the project."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ __all__ = ["ANETdetection", "DetectionScore", "detection_map"]
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported from here, once it is: flags are checked before numpy is installed."""
+    """Import a public name on first use, because `options.py` imports eval before numpy is installed."""
     if name not in __all__:
         raise AttributeError(f"module 'eval' has no attribute {name!r}")
     return getattr(importlib.import_module("eval.eval_detection"), name)

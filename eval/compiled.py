@@ -1,4 +1,4 @@
-"""Compiled kernels: numba, compiled once and kept on disk where a disk can be written."""
+"""Numba kernels, compiled once and cached on disk where possible."""
 
 import sys
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Any
 import numba
 import numpy as np
 
-# Divisions by zero give inf and nan as in numpy; threads run side by side. Nothing that would change a rounding is allowed.
-inner = numba.njit(nogil=True, error_model="numpy")  # for functions that kernels call
+# Division by zero gives inf or nan as in numpy; threads run in parallel. No option that changes rounding (fastmath) is set.
+inner = numba.njit(nogil=True, error_model="numpy")  # decorator of functions that kernels call
 
 
 class compiled:
-    """Decorator of a kernel: compiled at its first call, by numba's cache once per machine and version of the file.
+    """Decorator of a kernel: it compiles at the first call; numba's cache keeps the result per machine and file version.
 
-    Where the cache cannot be written or read (rights, a full disk, a damaged file) the kernel is compiled for this process.
+    If the cache cannot be written or read (permissions, full disk, damaged file), the kernel is compiled for this process.
     """
 
     announced = False
@@ -24,7 +24,7 @@ class compiled:
         self.plain, self.ready, self.cached = function, False, True
         try:
             self.fast = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-        except RuntimeError:  # numba found no folder for its cache
+        except RuntimeError:  # numba has no folder to cache in
             self._without_cache()
 
     def _without_cache(self) -> None:
@@ -38,7 +38,7 @@ class compiled:
             self._announce()
         try:
             result = self.fast(*args)
-        except Exception:  # numba compiles, and reads and writes its cache, at the first call with each kind of arguments
+        except Exception:  # numba compiles and uses its cache at the first call with each argument type
             if not self.cached:
                 raise
             self._without_cache()
@@ -47,7 +47,7 @@ class compiled:
         return result
 
     def _announce(self) -> None:
-        """Say that the next call takes long, if nothing of this kernel is in the cache."""
+        """Print that the next call compiles, unless this kernel is cached."""
         folder, name = self.fast.stats.cache_path, f"*.{self.plain.__name__}-{self.plain.__code__.co_firstlineno}.*.nbi"
         if not compiled.announced and not (folder and any(Path(folder).glob(name))):
             compiled.announced = True
@@ -55,5 +55,7 @@ class compiled:
 
 
 def _with_attributes(value: Any) -> Any:
-    """Records whose fields are attributes, as they are in compiled code."""
+    """`value` with record fields as attributes, as compiled code has them; a tuple element by element."""
+    if isinstance(value, tuple):
+        return type(value)(*map(_with_attributes, value))
     return value.view(np.recarray) if isinstance(value, np.ndarray) and value.dtype.names else value

@@ -1,4 +1,4 @@
-"""ActivityNet's detection mAP (docs/evaluation.md): files, dictionaries, data frames or arrays in, arrays inside.
+"""ActivityNet's detection mAP (docs/evaluation.md) of files, dictionaries, data frames or arrays.
 
 Shapes: I tIoU thresholds, C classes, P predictions by class and descending score, G ground truths, K candidate pairs.
 """
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from eval.compiled import compiled, inner
 from eval.table import (
     Codes,
-    Floats,
+    Doubles,
     InputError,
     Source,
     Table,
@@ -36,18 +36,18 @@ TIES = ("official", "stable")
 
 @dataclass(frozen=True)
 class DetectionScore:
-    """What a set of detections is worth; unpacks as (mAP, average_mAP)."""
+    """The score of a set of detections; unpacks as (mAP, average_mAP)."""
 
-    tiou: Floats  # (I,)
-    ap: Floats  # (C, I)
-    truth: Table  # what was scored against
-    ambiguous: Table | None = None  # what the kit leaves out of account
+    tiou: Doubles  # (I,)
+    ap: Doubles  # (C, I)
+    truth: Table
+    ambiguous: Table | None = None  # segments that the kit ignores
     unmatched: Unmatched = field(default_factory=Unmatched)
-    unlisted: str = "count"  # what was done with detections in unlisted videos
+    unlisted: str = "count"  # how detections in unlisted videos were treated
 
     @property
     def notes(self) -> list[str]:
-        """What became of detections whose video or label the ground truth does not have."""
+        """Messages about detections whose video or label the ground truth lacks."""
         notes = [unlisted_text(self.unmatched.videos, self.unlisted)] if self.unmatched.videos else []
         return notes + ([unknown_text(self.unmatched.labels)] if self.unmatched.labels else [])
 
@@ -57,11 +57,11 @@ class DetectionScore:
 
     @cached_property
     def ground_truth(self) -> str:
-        """A digest of what was scored against."""
+        """A digest of the ground truth."""
         return digest(self.truth, *([] if self.ambiguous is None else [self.ambiguous]))
 
     @property
-    def mAP(self) -> Floats:
+    def mAP(self) -> Doubles:
         return self.ap.mean(axis=0)
 
     @property
@@ -79,17 +79,17 @@ class DetectionScore:
 def detection_map(
     ground_truth: Source,
     predictions: Source,
-    tiou: float | Sequence[float] | Floats = TIOU_THUMOS,
+    tiou: float | Sequence[float] | Doubles = TIOU_THUMOS,
     subset: str | None = None,
     ties: str = "official",
     single: bool = False,
     unlisted: str = "count",
     score_key: str = "score",
 ) -> DetectionScore:
-    """Detection mAP of `predictions`; eval/table.py says what the two may be and which subset None stands for.
+    """Detection mAP of `predictions`. eval/table.py lists the accepted sources and says which subset None selects.
 
     `single` rounds overlaps to single precision, as mmaction2's evaluator stores them. Detections in videos that the ground
-    truth does not list are false positives (`unlisted="count"`) or left out (`"ignore"`). One warning tells of unknown labels.
+    truth does not list are false positives (`unlisted="count"`) or ignored (`"ignore"`). Unknown labels raise one warning.
     """
     truth, found = read_ground_truth(ground_truth, subset), read_predictions(predictions, score_key)
     score = score_tables(truth, found, tiou, ties, single, unlisted)
@@ -101,19 +101,19 @@ def detection_map(
 def score_tables(
     truth: Table,
     found: Table,
-    tiou: float | Sequence[float] | Floats,
+    tiou: float | Sequence[float] | Doubles,
     ties: str = "official",
     single: bool = False,
     unlisted: str = "count",
 ) -> DetectionScore:
-    """`detection_map` of tables, without the warning."""
+    """`detection_map` for tables, without the warning."""
     thresholds = checked_thresholds(tiou)
     fitted, unmatched = known(found, truth, unlisted)
     ap = detection_ap(truth, fitted, thresholds, ties, single)
     return DetectionScore(thresholds, ap, truth, unmatched=unmatched, unlisted=unlisted)
 
 
-def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
+def checked_thresholds(tiou: float | Sequence[float] | Doubles) -> Doubles:
     try:
         thresholds = np.atleast_1d(np.asarray(tiou, dtype=np.float64))
     except (TypeError, ValueError, OverflowError):
@@ -123,51 +123,66 @@ def checked_thresholds(tiou: float | Sequence[float] | Floats) -> Floats:
     return thresholds
 
 
-def detection_ap(truth: Table, found: Table, tiou: Floats, ties: str = "official", single: bool = False) -> Floats:
-    """AP (C, I) of the classes of `truth`; `found` has its labels, and its videos first (`known`).
+def detection_ap(truth: Table, found: Table, tiou: Doubles, ties: str = "official", single: bool = False) -> Doubles:
+    """AP (C, I) of the classes of `truth`. `found` has the same labels, and the same videos first (see `known`).
 
-    Equal scores and equal overlaps go as in numpy's default sort, reversed (`official`: the toolkit's code does the same, and
-    what that sort does with equals is left to numpy), or the earlier prediction and the later ground truth first (`stable`).
+    `ties="official"` orders equal scores and equal overlaps as numpy's default sort, reversed, does; so does the toolkit, and
+    numpy does not specify that order. `"stable"` takes the earlier prediction and the later ground truth first.
     """
     if ties not in TIES:
         raise InputError(f"ties is {ties!r}; expected one of {', '.join(TIES)}.")
-    order = np.argsort(found.label, kind="stable")
+    order = np.argsort(found.label, kind="stable")  # P predictions by class, then by descending score
     bounds = np.searchsorted(found.label[order], np.arange(len(truth.labels) + 1))
     for begin, end in itertools.pairwise(bounds):
         scores = found.scores[order[begin:end]]
         rank = np.argsort(scores)[::-1] if ties == "official" else np.argsort(-scores, kind="stable")
         order[begin:end] = order[begin:end][rank]
-    segments = found.segments[order]
 
-    group = truth.label * len(found.videos) + truth.video  # ground truths of one class in one video compete
+    group = truth.label * len(found.videos) + truth.video
     by_group = np.argsort(group, kind="stable")
-    truths = truth.segments[by_group]
-    wanted = (found.label * len(found.videos) + found.video)[order]
-    first, last = (np.searchsorted(group[by_group], wanted, side=side) for side in ("left", "right"))
+    own_group = (found.label * len(found.videos) + found.video)[order]
+    first, last = (np.searchsorted(group[by_group], own_group, side=side) for side in ("left", "right"))
 
-    offset, candidate, overlap, tied = candidates(segments, truths, first, last, tiou.min(), single)
+    pairs = Pairs(found.segments[order], truth.segments[by_group], first, last)
+    candidates = find_candidates(pairs, tiou.min(), single)
     if ties == "official":
-        _order_ties(np.flatnonzero(tied), segments, truths, first, last, offset, candidate, overlap, single)
-    hit = match(offset, candidate, overlap, tiou, len(truths))
+        _order_ties(candidates, pairs, single)
+    hit = match(candidates, tiou, len(truth))
     return average_precisions(hit, bounds, np.bincount(truth.label, minlength=len(truth.labels)))
+
+
+class Pairs(NamedTuple):
+    """Predictions, and the ground truths of the same class and video as each."""
+
+    segments: Doubles  # (P, 2)
+    truths: Doubles  # (G, 2)
+    first: Codes  # (P,) prediction p can match truths[first[p] : last[p]]
+    last: Codes  # (P,)
+
+
+class Candidates(NamedTuple):
+    """The ground truths that overlap each prediction enough, best overlap first."""
+
+    offset: Codes  # (P+1,) where the candidates of each prediction begin
+    truth: Codes  # (K,) their numbers
+    overlap: Doubles  # (K,)
+    tied: NDArray[np.bool_]  # (P,) whether two candidates have equal overlaps
 
 
 @inner
 def iou(start: float, end: float, other_start: float, other_end: float) -> float:
-    """Plain temporal IoU; of two empty segments nan."""
+    """Temporal IoU; nan if both segments are empty."""
     shared = max(0.0, min(end, other_end) - max(start, other_start))
     return shared / ((other_end - other_start) + (end - start) - shared)
 
 
 @compiled
-def candidates(
-    segments: Floats, truths: Floats, first: Codes, last: Codes, lowest: float, single: bool
-) -> tuple[Codes, Codes, Floats, NDArray[np.bool_]]:
-    """The ground truths that each prediction may take, best overlap first: (P+1,) where those of each begin, (K,) which,
-    (K,) their overlaps, (P,) whether two of them are equal; of equal overlaps the later ground truth comes first.
+def find_candidates(pairs: Pairs, lowest: float, single: bool) -> Candidates:
+    """Find the candidates with an overlap of at least `lowest`; on equal overlaps, the later ground truth is first.
 
-    nan, the overlap of two empty segments, is not below any threshold and so the best of all, as officially.
+    nan, the overlap of two empty segments, is not below any threshold and ranks first, as in the official code.
     """
+    segments, truths, first, last = pairs
     offset = np.zeros(len(segments) + 1, dtype=np.int64)
     tied = np.zeros(len(segments), dtype=np.bool_)
     room = 2 * len(segments) + 16
@@ -193,36 +208,28 @@ def candidates(
             overlap[place], candidate[place] = value, g
             end += 1
         offset[p + 1] = end
-    return offset, candidate[: offset[-1]], overlap[: offset[-1]], tied
+    return Candidates(offset, candidate[: offset[-1]], overlap[: offset[-1]], tied)
 
 
-def _order_ties(
-    rows: Codes,
-    segments: Floats,
-    truths: Floats,
-    first: Codes,
-    last: Codes,
-    offset: Codes,
-    candidate: Codes,
-    overlap: Floats,
-    single: bool,
-) -> None:
-    """Put the candidates of predictions with equal overlaps into the order of numpy's default sort, reversed."""
-    for p in rows:
-        group = truths[first[p] : last[p]]
-        start, end = segments[p]
+def _order_ties(candidates: Candidates, pairs: Pairs, single: bool) -> None:
+    """Reorder, in place, candidates with equal overlaps as numpy's default sort, reversed, does."""
+    for p in np.flatnonzero(candidates.tied):
+        group = pairs.truths[pairs.first[p] : pairs.last[p]]
+        start, end = pairs.segments[p]
         with np.errstate(all="ignore"):
             shared = np.maximum(0, np.minimum(end, group[:, 1]) - np.maximum(start, group[:, 0]))
             values = shared / ((group[:, 1] - group[:, 0]) + (end - start) - shared)
         values = values.astype(np.float32) if single else values
-        best = np.argsort(values)[::-1][: offset[p + 1] - offset[p]]
-        candidate[offset[p] : offset[p + 1]] = first[p] + best
-        overlap[offset[p] : offset[p + 1]] = values[best]
+        own = slice(candidates.offset[p], candidates.offset[p + 1])
+        best = np.argsort(values)[::-1][: own.stop - own.start]
+        candidates.truth[own] = pairs.first[p] + best
+        candidates.overlap[own] = values[best]
 
 
 @compiled
-def match(offset: Codes, candidate: Codes, overlap: Floats, tiou: Floats, num_truths: int) -> NDArray[np.bool_]:
-    """(P, I) whether a prediction takes a ground truth: the best that is free and overlaps enough."""
+def match(candidates: Candidates, tiou: Doubles, num_truths: int) -> NDArray[np.bool_]:
+    """(P, I) whether a prediction is a hit: it takes its best unmatched candidate with an overlap of at least the tIoU."""
+    offset, candidate, overlap, _ = candidates
     free = np.ones((len(tiou), num_truths), dtype=np.bool_)
     hit = np.zeros((len(offset) - 1, len(tiou)), dtype=np.bool_)
     for p in range(len(offset) - 1):
@@ -238,8 +245,8 @@ def match(offset: Codes, candidate: Codes, overlap: Floats, tiou: Floats, num_tr
 
 
 @compiled
-def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> Floats:
-    """(C, I) area under the monotone envelope of precision over recall (VOC 2011)."""
+def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> Doubles:
+    """(C, I) area under the monotone envelope of the precision-recall curve (VOC 2011)."""
     ap = np.zeros((len(count), hit.shape[1]))
     for c in range(len(count)):
         for i in range(hit.shape[1]):
@@ -255,8 +262,8 @@ def average_precisions(hit: NDArray[np.bool_], bounds: Codes, count: Codes) -> F
     return ap
 
 
-def averages(tiou: Floats, mean_ap: Floats) -> dict[str, float]:
-    """The averages that papers print, each under its range, as far as the thresholds cover it."""
+def averages(tiou: Doubles, mean_ap: Doubles) -> dict[str, float]:
+    """The average mAPs that papers print, by tIoU range, for the ranges that the thresholds cover."""
     chosen = {}
     for first, last, step in ((0.1, 0.5, 0.1), (0.1, 0.7, 0.1), (0.1, 0.9, 0.1), (0.3, 0.7, 0.1), (0.5, 0.95, 0.05)):
         wanted = np.arange(round((last - first) / step) + 1) * step + first
@@ -267,14 +274,14 @@ def averages(tiou: Floats, mean_ap: Floats) -> dict[str, float]:
 
 
 class ANETdetection:
-    """The familiar evaluator: two files (or their contents) in, mAP per tIoU and its average out."""
+    """ActivityNet's evaluator interface: two files (or their contents) in, mAP per tIoU and its average out."""
 
     def __init__(
         self,
         ground_truth_filename: Source,
         prediction_filename: Source,
         subset: str = "test",
-        tiou_thresholds: float | Sequence[float] | Floats = TIOU_THUMOS,
+        tiou_thresholds: float | Sequence[float] | Doubles = TIOU_THUMOS,
         verbose: bool = False,
         check_status: bool = False,
         ties: str = "official",
@@ -282,13 +289,13 @@ class ANETdetection:
         score_key: str = "score",
     ):
         if check_status:
-            warnings.warn("check_status: the list of blocked videos is not fetched; all are counted", stacklevel=2)
+            warnings.warn("check_status: the list of blocked videos is not fetched; all videos count", stacklevel=2)
         self.tiou_thresholds = checked_thresholds(tiou_thresholds)
         self.verbose, self.ties, self.unlisted = verbose, ties, unlisted
         self.ground_truth = read_ground_truth(ground_truth_filename, subset)
         self.prediction = read_predictions(prediction_filename, score_key)
 
-    def evaluate(self) -> tuple[Floats, float]:
+    def evaluate(self) -> tuple[Doubles, float]:
         score = detection_map(self.ground_truth, self.prediction, self.tiou_thresholds, ties=self.ties, unlisted=self.unlisted)
         self.ap = dict(zip(score.labels, score.ap, strict=True))
         self.mAP, self.average_mAP = score

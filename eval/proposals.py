@@ -1,4 +1,4 @@
-"""Average recall at an average number of proposals (AR@AN), as in ActivityNet's proposal task; labels play no part.
+"""Average recall at an average number of proposals (AR@AN), as in ActivityNet's proposal task; labels are ignored.
 
 Shapes: I tIoU thresholds, G ground truths, V annotated videos, P proposals by video and descending score.
 """
@@ -8,44 +8,44 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.compiled import compiled
-from eval.table import Codes, Floats, InputError, Table, video_places
+from eval.table import Codes, Doubles, InputError, Table, video_places
 
 TIOU = np.linspace(0.5, 0.95, 10)
-STEPS = 100  # at which average numbers of proposals recall is taken
+STEPS = 100  # average numbers of proposals at which recall is computed
 
 
 @dataclass(frozen=True)
 class ProposalScore:
-    """Recall as each video contributes more of its proposals."""
+    """Recall by average number of proposals per video."""
 
-    numbers: Floats  # (100,) average numbers of proposals a video, evenly up to the most
-    recall: Floats  # (I, 100)
+    numbers: Doubles  # (100,) average numbers of proposals per video, evenly spaced
+    recall: Doubles  # (I, 100)
 
     @property
-    def average_recall(self) -> Floats:
+    def average_recall(self) -> Doubles:
         return self.recall.mean(axis=0)
 
     @property
     def area(self) -> float:
-        """Area under the average recall from the first number to the last, as a share of the last."""
+        """Area under the average recall between the first and the last number, divided by the last."""
         height, width = self.average_recall, np.diff(self.numbers)
         return float(((height[1:] + height[:-1]) / 2 * width).sum() / self.numbers[-1])
 
     def at(self, number: float) -> float:
-        """Average recall at `number` proposals a video: linear in between, from 0 at none, the last value beyond the last."""
+        """Average recall at `number` proposals per video, interpolated linearly; 0 at none, constant beyond the last."""
         return float(np.interp(number, [0.0, *self.numbers], [0.0, *self.average_recall]))
 
 
-def average_recall(truth: Table, found: Table, tiou: Floats = TIOU, most: int = 100) -> ProposalScore:
-    """AR@AN of `found` in the videos that `truth` annotates; what it finds in others is ignored.
+def average_recall(truth: Table, found: Table, tiou: Doubles = TIOU, most: int = 100) -> ProposalScore:
+    """AR@AN of `found` in the videos that `truth` annotates; proposals in other videos are ignored.
 
-    If these V videos have more than `most` proposals on average, each keeps the same share of its own, the best, so that
-    `most` are left on average. Then at 1%, 2%, ..., 100% of `most`, each contributes the share of its best that makes this
-    number on average, rounded down, and at most all it kept; a ground truth is recalled if one of them overlaps it by the
-    tIoU or more. One proposal may recall several ground truths.
+    If these V videos have more than `most` proposals on average, each keeps the same share of its best ones, so that `most`
+    remain on average. Then at 1%, 2%, ..., 100% of `most`, each video contributes the share of its best proposals that makes
+    this average, rounded down, and at most all it kept. A ground truth is recalled if one of them overlaps it by at least
+    the tIoU. One proposal may recall several ground truths.
 
-    Ours: of equal scores the earlier proposal goes first; shares are rounded down in integers, where a product of floats may
-    come out one lower; two empty segments do not overlap.
+    Choices of this implementation: on equal scores the earlier proposal is first; shares are rounded down in integer
+    arithmetic, where a product of floats may be one lower; two empty segments do not overlap.
     """
     annotated, group = np.unique(truth.video, return_inverse=True)
     if not len(annotated):
@@ -61,17 +61,17 @@ def average_recall(truth: Table, found: Table, tiou: Floats = TIOU, most: int = 
     spans, proposals = np.ascontiguousarray(truth.segments), found.segments[order]
     needed = ranks(spans, group, proposals, first, kept, np.asarray(tiou, dtype=np.float64))
     available, wanted = kept[group][:, None], most * len(annotated)
-    step = -(-needed * STEPS * kept.sum() // np.maximum(available * wanted, 1))  # the least that recalls
+    step = -(-needed * STEPS * kept.sum() // np.maximum(available * wanted, 1))  # first step at which it is recalled
     step = np.where((needed > available) | (step > STEPS), STEPS + 1, step)
     recalled = np.stack([np.bincount(row, minlength=STEPS + 2)[: STEPS + 1].cumsum()[1:] for row in step.T])
     return ProposalScore(np.arange(1, STEPS + 1) * most / STEPS, recalled / len(truth))
 
 
 @compiled
-def ranks(spans: Floats, group: Codes, proposals: Floats, first: Codes, kept: Codes, tiou: Floats) -> Codes:
-    """(G, I) how many of the best proposals of its video a ground truth needs to be recalled; one too many if all fail.
+def ranks(spans: Doubles, group: Codes, proposals: Doubles, first: Codes, kept: Codes, tiou: Doubles) -> Codes:
+    """(G, I) rank of the first proposal of its video that recalls each ground truth; kept[v] + 1 if none does.
 
-    Shapes: spans (G, 2) in videos `group` (G,), proposals (P, 2); video v has kept[v] of them from first[v] on.
+    Shapes: spans (G, 2) in videos `group` (G,), proposals (P, 2); those of video v are first[v] to first[v] + kept[v] - 1.
     """
     needed = np.empty((len(spans), len(tiou)), dtype=np.int64)
     for g in range(len(spans)):
@@ -83,7 +83,7 @@ def ranks(spans: Floats, group: Codes, proposals: Floats, first: Codes, kept: Co
             other_start, other_end = proposals[begin + p, 0], proposals[begin + p, 1]
             shared = max(0.0, min(end, other_end) - max(start, other_start))
             overlap = shared / ((end - start) + (other_end - other_start) - shared)
-            if overlap > best:  # not of nan, two empty segments
+            if overlap > best:  # false for nan, two empty segments
                 best = overlap
                 for i in range(len(tiou)):
                     if overlap >= tiou[i] and needed[g, i] > number:

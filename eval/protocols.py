@@ -1,6 +1,6 @@
-"""The ground truths that go by the name of THUMOS'14, and scores against each (docs/evaluation.md).
+"""The ground truths that papers call THUMOS'14, and scores against each (docs/evaluation.md).
 
-So one file of detections is worth several numbers: a number is always printed with its protocol.
+One detections file has a different mAP under each protocol, so a number is always printed with its protocol.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import numpy as np
 
 from eval.eval_detection import DetectionScore, checked_thresholds, score_tables
 from eval.names import did_you_mean
-from eval.table import Floats, InputError, Table, digest, known, read_ground_truth, rows_of, size
+from eval.table import Doubles, InputError, Table, digest, known, read_ground_truth, rows_of, size
 from eval.thumos_kit import kit_ap, read_annotations
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a ground truth is made from the annotated test videos, and what comes out where that is the official annotation."""
+    """How a ground truth is made from the official annotations of the test videos."""
 
-    without: tuple[str, ...]  # video numbers left out
-    digest: str
-    on_grid: bool = False  # times rounded to 16-frame snippets at 25 frames per second
-    kit: bool = False  # scored by the kit of the challenge, which knows ambiguous segments
+    without: tuple[str, ...]  # numbers of excluded videos
+    digest: str  # of the ground truth
+    on_grid: bool = False  # times are rounded to 16-frame snippets at 25 frames per second
+    kit: bool = False  # scored by the challenge's kit, which ignores ambiguous segments
 
 
 PROTOCOLS = {
@@ -33,7 +33,7 @@ PROTOCOLS = {
     "thumos-kit": Protocol((), "3291eb549604", kit=True),
 }
 DEMO = {"539eb93b037b": "demo-v1", "65f6fb186894": "demo-activitynet-v1"}
-BY_SIZE = {  # classes, annotated videos, segments: the official files were not at hand to take a digest of
+BY_SIZE = {  # by number of classes, annotated videos and segments, since no digest of the official files is known
     (100, 2383, 3582): "activitynet1.2-validation",
     (200, 4926, 7654): "activitynet1.3-validation",
 }
@@ -43,14 +43,14 @@ _REMEDY = "name the folder of the official annotation files with --ground_truth.
 
 
 def name_of(truth: Table) -> str:
-    """The name under which a ground truth is known, found by its content."""
+    """The protocol name of a ground truth, identified by its content."""
     names = {protocol.digest: name for name, protocol in PROTOCOLS.items()} | DEMO
     return names.get(digest(truth)) or BY_SIZE.get((len(truth.labels), *size(truth)), "unnamed")
 
 
 @dataclass(frozen=True)
 class GroundTruths:
-    """What protocols are made from: a ground truth, and ambiguous segments where the official files gave them."""
+    """The source of protocols: a ground truth, and ambiguous segments if the source has them."""
 
     where: str
     truth: Table
@@ -58,7 +58,7 @@ class GroundTruths:
 
     @classmethod
     def read(cls, source: str | Path, subset: str | None = None, names: Sequence[str] = ()) -> "GroundTruths":
-        """From a gt.json, or from the folder of the official annotation files; `names`: see `read_ground_truth`."""
+        """Read a gt.json or the folder of the official annotation files; for `names` see `read_ground_truth`."""
         if Path(source).is_dir():
             return cls(str(source), *read_annotations(source))
         truth = read_ground_truth(source, subset, names)
@@ -69,10 +69,10 @@ class GroundTruths:
         return cls(str(source), rows_of(truth, ~is_ambiguous), ambiguous)
 
     def build(self, name: str) -> Table:
-        """The ground truth of a protocol; refused where the source lacks videos or segments of it."""
+        """The ground truth of a protocol; an InputError if the source does not have exactly its videos and segments."""
         if name not in PROTOCOLS:
             hint = did_you_mean(name, PROTOCOLS)
-            raise InputError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)} and all.{hint}")
+            raise InputError(f"no protocol is called {name!r}; expected one of {', '.join(PROTOCOLS)}, or all.{hint}")
         protocol = PROTOCOLS[name]
         if protocol.kit and self.ambiguous is None:
             raise InputError(f"{self.where}: has no Ambiguous segments, which {name} needs; {_REMEDY}")
@@ -85,13 +85,13 @@ class GroundTruths:
         return truth
 
     def score(
-        self, name: str, found: Table, tiou: Floats | Sequence[float], ties: str, unlisted: str = "count"
+        self, name: str, found: Table, tiou: Doubles | Sequence[float], ties: str, unlisted: str = "count"
     ) -> DetectionScore:
-        """`found` under the protocol `name`; by the name that the source itself has, against all of it."""
+        """Score `found` under the protocol `name`, or against the whole source if `name` is the source's own."""
         truth = self.truth if name not in PROTOCOLS and name == name_of(self.truth) else self.build(name)
         if name not in PROTOCOLS or not PROTOCOLS[name].kit:
             return score_tables(truth, found, tiou, ties, unlisted=unlisted)
-        assert self.ambiguous is not None  # `build` saw to it
+        assert self.ambiguous is not None  # `build` has checked it
         thresholds = checked_thresholds(tiou)
         everywhere = _more_videos(truth, self.ambiguous.videos)
         fitted, unmatched = known(found, everywhere, unlisted)
@@ -104,7 +104,7 @@ def _more_videos(truth: Table, names: list[str]) -> Table:
 
 
 def _without(truth: Table, endings: tuple[str, ...]) -> Table:
-    """Without the videos whose names end so: their segments go, and nobody knows them any more."""
+    """The ground truth without the videos whose names have these endings, and without their segments."""
     stays = [not video.endswith(endings) if endings else True for video in truth.videos]
     number = np.cumsum(stays) - 1
     kept = rows_of(truth, np.array(stays)[truth.video])

@@ -1,4 +1,4 @@
-"""Results as text: figures and averages of a record, AP by class, one row a protocol."""
+"""Results as text: figures and averages of a record, AP per class, one row per protocol."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 def averages_from(record: Mapping[str, Any], first: str) -> dict[str, float]:
-    """The averages of a record by tIoU range, `first` leading, or that over all thresholds where these do not cover it."""
+    """Average mAPs of a record by tIoU range. `first` leads, or that over all thresholds if `first` is not covered."""
     known, tious = record["averages"], list(record["mAP"])
     name = next((name for name in (first, f"{tious[0]}:{tious[-1]}") if name in known), "all")
     return {name: known.get(name, fmean(record["mAP"].values()))} | known
 
 
 def figures(record: Mapping[str, Any], first: str) -> dict[str, float]:
-    """What a report shows of a record, by the name of its column; `first` is the range of the average that leads."""
+    """The figures of a record that a report prints, by column name; `first` is the range of the leading average."""
     averages = {f"avg {name}": value for name, value in averages_from(record, first).items()}
     accuracies = {"video acc": record["test_acc"], "top-1": record["top1"], "cls mAP": record["classification_mAP"]}
     return record["mAP"] | averages | accuracies | record["average_recall"]
 
 
 def per_class(scores: Mapping[str, "DetectionScore"], found: Table) -> "pandas.DataFrame":
-    """AP of every class under every protocol, with how many ground truths and detections it has."""
-    import pandas  # takes half a second to import, so only once it is needed
+    """AP of every class under every protocol, with its numbers of ground truths and detections."""
+    import pandas  # imported here because the import takes half a second
 
     places = {name: number for number, name in enumerate(found.labels)}
     rows = []
@@ -42,14 +42,14 @@ def per_class(scores: Mapping[str, "DetectionScore"], found: Table) -> "pandas.D
 
 
 def per_class_text(frame: "pandas.DataFrame") -> str:
-    """The same as Markdown, AP in percent."""
+    """The table of `per_class` as Markdown, AP in percent."""
     names = [name for name in frame.columns if name.startswith("AP@") or name == "mean"]
     shown = frame.assign(**{name: (100 * frame[name]).map("{:.2f}".format) for name in names})
     return table(list(shown.columns), [[str(value) for value in row] for row in shown.itertuples(index=False)])
 
 
 def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
-    """One row a protocol: what it counts against, and mAP in percent."""
+    """A Markdown table of one row per protocol: its ground truth, and mAP in percent."""
     first = next(iter(scores.values()))
     header = ["protocol", "videos", "ground truths", "hash", *(f"{tiou:g}" for tiou in first.tiou)]
     header += [f"avg {name}" for name in first.averages]
@@ -62,7 +62,7 @@ def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
 
 
 def unmatched_text(scores: Mapping[str, "DetectionScore"], otherwise: Mapping[str, "DetectionScore"]) -> str:
-    """What became of detections that the ground truths do not fit, and mAP if those in unlisted videos went `otherwise`."""
+    """Notes about unmatched detections, and the scores with the other treatment of unlisted videos."""
     said: dict[str, list[str]] = {}
     for name, score in scores.items():
         for note in score.notes:
@@ -74,7 +74,7 @@ def unmatched_text(scores: Mapping[str, "DetectionScore"], otherwise: Mapping[st
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table that is aligned in a terminal too."""
+    """A Markdown table, aligned for the terminal."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "".join("| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) + " |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Ground truths and detections as columns, from files, dictionaries, data frames or arrays, every value checked.
+"""Reads ground truths and detections from files, dictionaries, data frames or arrays into columns; checks every value.
 
 Shapes: N rows (segments), V videos, C labels.
 """
@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 
 from eval.names import spellings
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Source = str | Path | Mapping[str, Any] | NDArray[Any] | Any  # Any: a pandas DataFrame, which is not imported here
 
 
 class InputError(ValueError):
-    """What was given is not what is scored; the message says where, what was expected and what to do."""
+    """Malformed input; the message says where it is, what was expected and what to do."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Segments in the order in which they were given."""
+    """Segments in the order of their source."""
 
-    videos: list[str]  # V names; of a ground truth also videos without segments
+    videos: list[str]  # V names; those of a ground truth include videos without segments
     labels: list[str]  # C names, sorted in a ground truth
-    video: Codes  # (N,) which of `videos`
-    label: Codes  # (N,) which of `labels`
-    segments: Floats  # (N, 2) seconds
-    scores: Floats  # (N,); of a ground truth empty
+    video: Codes  # (N,) index into `videos`
+    label: Codes  # (N,) index into `labels`
+    segments: Doubles  # (N, 2) seconds
+    scores: Doubles  # (N,); (0,) in a ground truth
 
     def __len__(self) -> int:
         return len(self.video)
@@ -45,21 +45,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """Numbers of detections whose video or label the ground truth does not have."""
+    """Numbers of detections whose video or label the ground truth lacks."""
 
-    videos: dict[str, int] = field(default_factory=dict)  # by unlisted video, those with unknown labels left aside
+    videos: dict[str, int] = field(default_factory=dict)  # by unlisted video, without detections of unknown labels
     labels: dict[str, int] = field(default_factory=dict)  # by unknown label
 
 
 SUBSETS = ("test", "testing", "validation", "val")
-UNLISTED = ("count", "ignore")  # detections in videos that the ground truth does not list: false positives, or left out
+UNLISTED = ("count", "ignore")  # detections in videos that the ground truth does not list are false positives, or ignored
 
 
 def read_ground_truth(source: Source, subset: str | None = None, names: Sequence[str] = ()) -> Table:
-    """An ActivityNet JSON file or its content, or a table of columns (`columns` says which).
+    """Read an ActivityNet JSON file, its content, or a table of columns (see `columns`).
 
-    `subset` None: the first of `names`, test, testing, validation and val, however capitalised, that has annotations; all
-    videos if none names a subset.
+    `subset` None selects the first of `names`, test, testing, validation and val, in any capitalisation, that has annotations;
+    all videos if no video names a subset.
     """
     if isinstance(source, Table):
         return source
@@ -69,15 +69,15 @@ def read_ground_truth(source: Source, subset: str | None = None, names: Sequence
     else:
         table = _annotations(content["database"], subset, where, (*names, *SUBSETS))
     if not len(table):
-        lacking = f"none of its {len(table.videos)} videos has an annotation" if table.videos else "it holds no video"
+        lacking = f"none of its {len(table.videos)} videos has an annotation" if table.videos else "it contains no video"
         raise InputError(f"{where}: {lacking}; expected segments to score against. Name an annotated file.")
     return table
 
 
 def read_predictions(source: Source, score_key: str = "score") -> Table:
-    """Detections: an ActivityNet JSON file or its content, or a table of columns with scores.
+    """Read detections: an ActivityNet JSON file, its content, or a table of columns with scores.
 
-    `score_key` is what the key or column of the scores is called; `version` and `external_data` are not needed.
+    `score_key` is the name of the score's key or column; `version` and `external_data` are optional.
     """
     if isinstance(source, Table):
         return source
@@ -86,7 +86,7 @@ def read_predictions(source: Source, score_key: str = "score") -> Table:
         return columns(content, where, scored=True, score_key=score_key)
     results = content["results"]
     if not isinstance(results, Mapping) or not all(isinstance(rows, list | tuple) for rows in results.values()):
-        raise InputError(f'{where}: "results" is no object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
+        raise InputError(f'{where}: "results" is not an object of lists; expected {{video: [{_ONE_DETECTION}, ...]}}.')
     rows = list(itertools.chain.from_iterable(results.values()))
     try:
         labels = [row["label"] for row in rows]
@@ -107,7 +107,7 @@ def read_predictions(source: Source, score_key: str = "score") -> Table:
     return Table(list(results), names, video, codes, times, numbers)
 
 
-_SCORE_KEY = "Say what the score is called with --score_key (from Python: score_key=)."
+_SCORE_KEY = "Name the key of the scores with --score_key (in Python: score_key=)."
 _ONE_DETECTION = '{"label": "HighJump", "score": 0.9, "segment": [18.6, 24.8]}'
 
 
@@ -115,7 +115,7 @@ PAIR = (list, tuple, np.ndarray)
 
 
 def _all_are(values: Iterable[Any], kinds: type | tuple[type, ...]) -> bool:
-    """Whether all are of `kinds`, and none is a truth value, which Python takes for a number."""
+    """True if all values are of `kinds` and none is a bool, which Python takes for a number."""
     return all(issubclass(kind, kinds) and kind is not bool for kind in set(map(type, values)))
 
 
@@ -126,7 +126,7 @@ def _pair(segment: Sequence[Any]) -> Sequence[Any]:
 
 
 def _time(value: Any) -> float:
-    """Seconds, as a number or as the text that THUMOS'14's gt.json has."""
+    """Seconds, from a number or from text, as in THUMOS'14's gt.json."""
     if (isinstance(value, str) and "_" not in value) or _all_are([value], Real):  # Python reads 1_0 as ten
         return float(value)
     raise ValueError
@@ -153,7 +153,7 @@ def _first_bad_detection(results: Mapping[str, Any], where: str, score_key: str)
 
 def _annotations(database: Any, subset: str | None, where: str, names: Sequence[str]) -> Table:
     if not isinstance(database, Mapping):
-        raise InputError(f'{where}: "database" is no object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
+        raise InputError(f'{where}: "database" is not an object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
     for name, video in database.items():
         if not isinstance(video, Mapping) or not isinstance(video.get("annotations", []), list | tuple):
             raise InputError(f'{where}: video {name} is {short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
@@ -186,16 +186,16 @@ def _annotations(database: Any, subset: str | None, where: str, names: Sequence[
     return _sorted_labels(list(database), np.array(videos, dtype=np.int64), labels, np.array(ends).reshape(-1, 2), np.zeros(0))
 
 
-_CHOOSE = "say which one is to be scored with --subset (from Python: subset=)."
+_CHOOSE = "say which one to score with --subset (in Python: subset=)."
 
 
 def _named(subsets: Iterable[str], names: Sequence[str]) -> str | None:
-    """The first of `names` among `subsets`, however capitalised."""
+    """The first of `names` that is among `subsets`, in any capitalisation."""
     return next((own for wanted in names for own in sorted(subsets) if own.lower() == wanted.lower()), None)
 
 
 def _lacking(subset: Any, videos_of: Mapping[str, int], annotated: set[str]) -> str:
-    """Why there is nothing to score in `subset`: its videos have no annotation, or there is no such subset."""
+    """Why `subset` cannot be scored: its videos have no annotation, or it does not exist."""
     if isinstance(subset, str) and subset in videos_of:
         bare = f"none of its {videos_of[subset]} videos of subset {subset!r} has an annotation"
         return f"{bare}; annotated subsets are {_some(annotated)}"
@@ -203,8 +203,10 @@ def _lacking(subset: Any, videos_of: Mapping[str, int], annotated: set[str]) -> 
 
 
 def columns(content: Any, where: str, scored: bool, score_key: str = "score") -> Table:
-    """A data frame or a dictionary of columns `video` (or `video-id`), `label`, `start` and `end` (or `t-start`, `t-end`),
-    `score` for detections; or an array with these columns in this order."""
+    """Read a data frame or a dictionary of columns, or an array with the columns in this order.
+
+    The columns are `video` (or `video-id`), `label`, `start`, `end` (or `t-start`, `t-end`) and, for detections, `score`.
+    """
     expected = "columns video, label, start, end" + (f", {score_key}" if scored else "")
     if isinstance(content, np.ndarray):
         if content.ndim != 2 or content.shape[1] != 4 + scored:
@@ -230,12 +232,12 @@ def columns(content: Any, where: str, scored: bool, score_key: str = "score") ->
                 found[name] = np.zeros((0, 0))
     if any(column.ndim != 1 for column in found.values()) or len(set(map(len, found.values()))) > 1:
         shapes = ", ".join(f"{name} {column.shape}" for name, column in found.items())
-        raise InputError(f"{where}: columns of shapes {shapes}; expected {expected}, one row a segment.")
+        raise InputError(f"{where}: columns of shapes {shapes}; expected {expected}, one row per segment.")
     try:
         times = np.stack([found["start"], found["end"]], axis=1).astype(np.float64)
         scores = found["score"].astype(np.float64) if scored else np.zeros(0)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}: start, end or score is no number; expected {expected}.") from None
+        raise InputError(f"{where}: start, end or score is not a number; expected {expected}.") from None
     for name, values in (("start or end", times), ("score", scores)):
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
@@ -244,20 +246,20 @@ def columns(content: Any, where: str, scored: bool, score_key: str = "score") ->
 
 
 def _codes(names: Sequence[str]) -> tuple[list[str], Codes]:
-    """Distinct names in order of appearance, and which of them each one is."""
+    """Distinct names in order of appearance, and the index of each name among them."""
     place = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return list(place), np.fromiter(map(place.__getitem__, names), dtype=np.int64, count=len(names))
 
 
 def _strings(column: NDArray[Any]) -> list[str]:
-    """Names as text; 1.0 is 1, for a column of numbers may be of either kind."""
+    """Names as text. 1.0 becomes "1", since numeric names may be read as floats."""
     names = column.tolist()
     if set(map(type, names)) <= {str}:
         return names
     return [str(int(name)) if isinstance(name, float) and name.is_integer() else str(name) for name in names]
 
 
-def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Floats, scores: Floats) -> Table:
+def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments: Doubles, scores: Doubles) -> Table:
     names, codes = _codes(labels)
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.argsort(order) if order else np.zeros(0, dtype=np.int64)
@@ -265,7 +267,7 @@ def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments:
 
 
 def _load(source: Source, what: str) -> tuple[Any, str]:
-    """The content of a JSON file, or `source` itself, and a name for messages."""
+    """The content of a JSON file, or `source` itself, and its name for messages."""
     if not isinstance(source, str | Path):
         return source, what
     text = read_text(source, f"{what} as JSON")
@@ -278,14 +280,14 @@ def _load(source: Source, what: str) -> tuple[Any, str]:
 
 
 def read_text(path: str | Path, expected: str) -> str:
-    """A text file of the user's (a byte-order mark is fine)."""
+    """Read a text file that the user supplied; a byte-order mark is accepted."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected {expected}. Check the path.") from None
     except (IsADirectoryError, NotADirectoryError):
         raise InputError(f"{path}: not a file; expected {expected}. Check the path.") from None
-    except (OSError, ValueError) as error:  # bytes that are no text, a name that no file can have
+    except (OSError, ValueError) as error:  # not UTF-8, or an invalid file name
         raise InputError(f"{str(path)[:300]}: not UTF-8 text ({error}); expected {expected}.") from None
 
 
@@ -294,34 +296,34 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{repeated!r} is there more than once in one object; expected every video and key once.")
+        raise InputError(f"{repeated!r} occurs more than once in one object; expected every video and key once.")
     return content
 
 
 def short(value: Any) -> str:
-    """A value for a message that stays a line long."""
+    """`repr` of a value, cut to 90 characters."""
     text = repr(value)
     return text if len(text) <= 90 else text[:87] + "..."
 
 
 def places(names: Sequence[str], among: Sequence[str]) -> Codes:
-    """Where each name is `among` others; -1: nowhere."""
+    """The index of each name in `among`, or -1."""
     place = {name: number for number, name in enumerate(among)}
     return np.array([place.get(name, -1) for name in names], dtype=np.int64)
 
 
 def video_places(names: Sequence[str], among: Sequence[str]) -> Codes:
-    """`places` of videos, whose names ActivityNet's annotations write without the `v_` of its feature files."""
+    """`places` for videos: names match with or without ActivityNet's prefix `v_`."""
     place = {name: number for number, name in enumerate(among)}
     numbers = [next((place[other] for other in spellings(name) if other in place), -1) for name in names]
     return np.array(numbers, dtype=np.int64)
 
 
 def known(found: Table, truth: Table, unlisted: str = "count") -> tuple[Table, Unmatched]:
-    """`found` with the videos and labels of `truth`, and how many detections those do not fit.
+    """`found` with the videos and labels of `truth`, and the numbers of unmatched detections.
 
-    Detections with an unknown label are left out. Unlisted videos follow those of `truth` (`count`), or their detections are
-    left out too (`ignore`).
+    Detections with an unknown label are removed. Unlisted videos are appended to those of `truth` (`count`), or their
+    detections are removed too (`ignore`).
     """
     if unlisted not in UNLISTED:
         raise InputError(f"unlisted is {unlisted!r}; expected one of {', '.join(UNLISTED)}.")
@@ -366,14 +368,14 @@ def _some(names: Iterable[str]) -> str:
 
 
 def rows_of(truth: Table, keep: NDArray[np.bool_]) -> Table:
-    """Some rows of a ground truth, with the labels that remain in use and all its videos."""
+    """The rows `keep` of a ground truth, with all its videos and the labels still in use."""
     labels, label = np.unique(truth.label[keep], return_inverse=True)
     names = [truth.labels[code] for code in labels]
     return Table(truth.videos, names, truth.video[keep], label, truth.segments[keep], np.zeros(0))
 
 
 def digest(*truths: Table) -> str:
-    """Twelve hexadecimal digits that change with any name or time of ground truths, not with the order of their rows."""
+    """Hash of ground truths in twelve hexadecimal digits; it does not depend on the order of rows."""
     lines = [
         f"{truth.videos[video]}\t{truth.labels[label]}\t{start!r}\t{end!r}\n"
         for truth in truths
@@ -383,5 +385,5 @@ def digest(*truths: Table) -> str:
 
 
 def size(truth: Table) -> tuple[int, int]:
-    """Annotated videos and segments."""
+    """Numbers of annotated videos and of segments."""
     return len(np.unique(truth.video)), len(truth)

@@ -1,20 +1,21 @@
-"""The official THUMOS'14 kit, TH14evalDet of 2015-09-30: its AP, its text format of detections, its annotation files.
+"""The official THUMOS'14 kit, TH14evalDet of 2015-09-30: AP, text format of detections, annotation files.
 
 Shapes: I tIoU thresholds, C classes, V videos, P detections and G ground truths by class and video, A ambiguous segments.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.compiled import compiled, inner
-from eval.table import Codes, Floats, InputError, Table, columns, places, read_text, short
+from eval.files import atomic_write
+from eval.table import Codes, Doubles, InputError, Table, columns, places, read_text, short
 
-CLASS_IDS = {  # numbers of the classes in UCF-101
+CLASS_IDS = {  # class numbers of UCF-101
     "BaseballPitch": 7,
     "BasketballDunk": 9,
     "Billiards": 12,
@@ -37,17 +38,17 @@ CLASS_IDS = {  # numbers of the classes in UCF-101
     "VolleyballSpiking": 97,
 }
 AMBIGUOUS = "Ambiguous"
-Row = tuple[str | float, ...]  # video, label, start, end and of a detection score
-HIT, MISS, DROPPED = 1, 0, -1  # what the kit makes of a detection
+Row = tuple[str | float, ...]  # video, label, start, end and, for a detection, score
+HIT, MISS, DROPPED = 1, 0, -1  # verdicts on a detection; a dropped one does not count
 
 
 # ------------------------------------------------------------------------------------------------------------- AP
 
 
-def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) -> Floats:
-    """AP (C, I) of the classes of `truth`; of a class without ground truths nan.
+def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Doubles) -> Doubles:
+    """AP (C, I) of the classes of `truth`; nan for a class without ground truths.
 
-    Detections with a label that `truth` lacks do not count; those in a video that it does not name are false positives.
+    Detections with a label that `truth` lacks are ignored; those in a video that it does not name are false positives.
     """
     videos = sorted({*truth.videos, *found.videos, *([] if ambiguous is None else ambiguous.videos)})
     label, video = places(found.labels, truth.labels)[found.label], places(found.videos, videos)[found.video]
@@ -64,22 +65,26 @@ def kit_ap(truth: Table, found: Table, ambiguous: Table | None, tiou: Floats) ->
         by_video = np.argsort(unclear_video, kind="stable")
         unclear, unclear_video = ambiguous.segments[by_video], unclear_video[by_video]
     verdict = judge(
-        found.segments[order],
-        np.searchsorted(group[order], groups),
-        truth.segments[by_group],
-        np.searchsorted(truth_group[by_group], groups),
-        unclear,
-        np.searchsorted(unclear_video, np.arange(len(videos) + 1)),
+        Grouped(found.segments[order], np.searchsorted(group[order], groups)),
+        Grouped(truth.segments[by_group], np.searchsorted(truth_group[by_group], groups)),
+        Grouped(unclear, np.searchsorted(unclear_video, np.arange(len(videos) + 1))),
         tiou,
     )
-    pooled = np.lexsort((-found.scores[order], label[order]))  # equal scores stay in the order of the videos' names
+    pooled = np.lexsort((-found.scores[order], label[order]))  # on equal scores, ordered by video name
     bounds = np.searchsorted(label[order], np.arange(len(truth.labels) + 1))
     return kit_precisions(verdict[pooled], bounds, np.bincount(truth.label, minlength=len(truth.labels)))
 
 
+class Grouped(NamedTuple):
+    """Segments sorted by group: a group is a class and video, or a video."""
+
+    segments: Doubles  # (P, 2), (G, 2) or (A, 2)
+    bounds: Codes  # (C*V+1,) or (V+1,) where each group begins
+
+
 @inner
-def overlaps(segments: Floats, others: Floats) -> Floats:
-    """Intersection over the span of both, each segment with each other."""
+def overlaps(segments: Doubles, others: Doubles) -> Doubles:
+    """(N, M) overlap of each segment with each other one: intersection divided by the span of both."""
     overlap = np.zeros((len(segments), len(others)))
     for i in range(len(segments)):
         for j in range(len(others)):
@@ -90,25 +95,17 @@ def overlaps(segments: Floats, others: Floats) -> Floats:
 
 
 @compiled
-def judge(
-    segments: Floats,
-    bounds: Codes,
-    truths: Floats,
-    truth_bounds: Codes,
-    ambiguous: Floats,
-    ambiguous_bounds: Codes,
-    tiou: Floats,
-) -> NDArray[np.int8]:
-    """(P, I) hit, miss or dropped; bounds (C*V+1,) say where the rows of a class and video begin, (V+1,) those of a video."""
+def judge(found: Grouped, truth: Grouped, ambiguous: Grouped, tiou: Doubles) -> NDArray[np.int8]:
+    """(P, I) HIT, MISS or DROPPED. `found` and `truth` are grouped by class and video, `ambiguous` by video."""
+    (segments, bounds), (truths, truth_bounds), (unclear, unclear_bounds) = found, truth, ambiguous
     verdict = np.full((len(segments), len(tiou)), MISS, dtype=np.int8)
     for group in range(len(bounds) - 1):
         begin, end = bounds[group], bounds[group + 1]
         if begin == end:
             continue
-        video = group % (len(ambiguous_bounds) - 1)
+        video = group % (len(unclear_bounds) - 1)
         overlap = overlaps(truths[truth_bounds[group] : truth_bounds[group + 1]], segments[begin:end])
-        unclear = overlaps(ambiguous[ambiguous_bounds[video] : ambiguous_bounds[video + 1]], segments[begin:end])
-        ambiguity = unclear.sum(axis=0)
+        ambiguity = overlaps(unclear[unclear_bounds[video] : unclear_bounds[video + 1]], segments[begin:end]).sum(axis=0)
         for i in range(len(tiou)):
             for g in range(len(overlap)):
                 best, highest = -1, -1.0
@@ -124,8 +121,8 @@ def judge(
 
 
 @compiled
-def kit_precisions(verdict: NDArray[np.int8], bounds: Codes, count: Codes) -> Floats:
-    """(C, I) sum of the precision at each hit, per ground truth."""
+def kit_precisions(verdict: NDArray[np.int8], bounds: Codes, count: Codes) -> Doubles:
+    """(C, I) sum of the precisions at all hits, divided by the number of ground truths."""
     ap = np.zeros((len(count), verdict.shape[1]))
     for c in range(len(count)):
         for i in range(verdict.shape[1]):
@@ -144,7 +141,7 @@ def kit_precisions(verdict: NDArray[np.int8], bounds: Codes, count: Codes) -> Fl
 
 
 def read_kit(path: str | Path) -> Table:
-    """Detections in the kit's text format: `video start end class_id score` a line."""
+    """Read detections in the kit's text format, lines of `video start end class_id score`."""
     expected = "video start end class_id score"
     label_of = {str(number): label for label, number in CLASS_IDS.items()}
     rows: list[Row] = []
@@ -156,38 +153,25 @@ def read_kit(path: str | Path) -> Table:
 
 
 def write_kit(path: str | Path, table: Table) -> None:
-    """Write detections so that `read_kit` gives the same rows; a file of this name is replaced whole or not at all."""
+    """Write detections so that `read_kit` returns the same rows; the file is replaced as a whole or not at all."""
     unknown = sorted({table.labels[code] for code in np.unique(table.label)} - set(CLASS_IDS))
     if unknown:
         raise InputError(f"{path}: the kit has no class {unknown[0]!r}; expected labels of {', '.join(CLASS_IDS)}.")
     spaced = [name for name in table.videos if name.split() != [name]]
     if spaced:
-        raise InputError(f"{path}: the video name {spaced[0]!r} is empty or has spaces; the kit's lines are cut at spaces.")
+        raise InputError(f"{path}: the video name {spaced[0]!r} is empty or has spaces; the kit splits lines at spaces.")
     if len(table.scores) != len(table) or not (np.isfinite(table.scores).all() and np.isfinite(table.segments).all()):
         raise InputError(f"{path}: scores are missing, or a score or time is not finite; expected detections, all finite.")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.part")  # so that `path` is whole or not there
-    try:
-        with open(half, "w", encoding="utf-8") as stream:
-            for v, c, (start, end), score in zip(
-                table.video.tolist(), table.label.tolist(), table.segments.tolist(), table.scores.tolist(), strict=True
-            ):
-                stream.write(f"{table.videos[v]} {start!r} {end!r} {CLASS_IDS[table.labels[c]]} {score!r}\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        half.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # that of a full disk has none
-        raise
-    finally:
-        half.unlink(missing_ok=True)
+    values = (table.video.tolist(), table.label.tolist(), table.segments.tolist(), table.scores.tolist())
+    with atomic_write(path) as stream:
+        for v, c, (start, end), score in zip(*values, strict=True):
+            stream.write(f"{table.videos[v]} {start!r} {end!r} {CLASS_IDS[table.labels[c]]} {score!r}\n")
 
 
 def read_annotations(folder: str | Path) -> tuple[Table, Table]:
-    """The 20 classes and the ambiguous segments of official text files, `<Class>_test.txt` or `<Class>_val.txt`.
+    """Read the official text files `<Class>_test.txt` or `<Class>_val.txt`: the 20 classes, and the ambiguous segments.
 
-    `folder` holds them, or holds the folder temporal_annotations_test.
+    `folder` contains them, or contains the folder temporal_annotations_test.
     """
     folder = Path(folder)
     if (folder / "temporal_annotations_test").is_dir():
@@ -215,7 +199,7 @@ def _annotated(path: Path, label: str) -> list[Row]:
 
 
 def _lines(path: str | Path, expected: str) -> Iterator[tuple[str, list[str]]]:
-    """Each line that is not blank: where it is, and as many words as are `expected`."""
+    """Yield the location and the words of each line that is not blank; checks the number of words."""
     text = read_text(path, f"lines of {expected}")
     for number, line in enumerate(text.split("\n"), 1):
         words = line.split()

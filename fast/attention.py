@@ -1,10 +1,10 @@
-"""Attention inside boxes and between them, computed where there are boxes and nowhere else (docs/asm_loc.md, section 3).
+"""Attention inside boxes and between boxes, computed only at times that lie in a box (docs/asm_loc.md, section 3).
 
-The boxes that a time lies in all hold it, so the times it attends to are one interval, from the earliest start of those boxes
-to the latest end.
+All boxes of a time contain it, so the times it attends to form one interval, from the earliest start of these boxes to the
+latest end.
 
-Shapes: B batch, T time, D channels; M times of the batch that lie in a box, G runs of them of at most S times, N boxes of the
-batch, P pairs of a box and a time in it.
+Shapes: B batch, T times, D channels; M times of the batch that lie in a box, G runs of them of at most S times, N boxes of
+the batch, P pairs of a box and a time in it.
 """
 
 from collections.abc import Sequence
@@ -23,37 +23,37 @@ from utils import UserError
 Indices = NDArray[np.int64]
 
 HEADS = 8
-LONGER = 2.0  # runs of times attend together that differ in length by this factor at most
+LONGER = 2.0  # largest ratio of lengths between runs that attend in one group
 
 
-class Run(NamedTuple):
-    """Overlapping boxes and the times in them, several such runs together."""
+class RunGroup(NamedTuple):
+    """A group of runs of similar length. A run is the times of overlapping boxes; shorter runs are padded."""
 
-    place_gs: Tensor  # among the M times; the first one's again where a run is shorter
-    attends_gss: Tensor
+    place_gs: Tensor  # index among the M times; padding repeats the first
+    attends_gss: Tensor  # True where a time attends to another
 
 
 class Places(NamedTuple):
-    """Where the boxes of a batch are."""
+    """Index tensors of the boxes of a batch."""
 
-    time_m: Tensor  # numbers of the times that lie in a box, among all B*T
-    runs: list[Run]
-    from_runs_m: Tensor  # place of each of these times in the runs, laid end to end
-    time_of_pair: Tensor  # (P,) among the M times, box by box
-    first_of_box: Tensor  # (N,) pair
-    box_of_pair: Tensor  # (P,) time by time
-    first_of_time: Tensor  # (M,) pair
-    box_bn: Tensor  # (videos with boxes, most boxes of one); the first one's again where a video has fewer
-    there_bn: Tensor
-    from_videos_n: Tensor  # place of each box in that
+    time_m: Tensor  # index among all B*T times
+    runs: list[RunGroup]
+    from_runs_m: Tensor  # index of each of the M times in the concatenated groups
+    time_of_pair: Tensor  # (P,) index among the M times, pairs sorted by box
+    first_of_box: Tensor  # (N,) first pair of each box in that order
+    box_of_pair: Tensor  # (P,) pairs sorted by time
+    first_of_time: Tensor  # (M,) first pair of each time in that order
+    box_bn: Tensor  # (videos with boxes, most boxes of a video) padded with box 0
+    there_bn: Tensor  # False at padding
+    from_videos_n: Tensor  # index of each box in the flat `box_bn`
 
     def to(self, device: torch.device) -> "Places":
         moved = {name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)}
-        return self._replace(**moved, runs=[Run(*(value.to(device) for value in run)) for run in self.runs])
+        return self._replace(**moved, runs=[RunGroup(*(value.to(device) for value in run)) for run in self.runs])
 
 
 def find_places(boxes: Sequence[Indices], times: int) -> Places:
-    """Where the boxes (n, 2) of each video are, when all have so many times; one whose first is past its last is empty."""
+    """Index the boxes (n, 2) of each video of length `times`; a box whose first time is after its last is empty."""
     video_n = np.repeat(np.arange(len(boxes)), [len(own) for own in boxes])
     box_n2 = np.concatenate([*boxes, NO_BOXES]) + times * video_n[:, None]
     filled = np.flatnonzero(box_n2[:, 0] <= box_n2[:, 1])
@@ -72,7 +72,7 @@ def find_places(boxes: Sequence[Indices], times: int) -> Places:
     length_g = run_end - run_start + 1
     offset_g = np.cumsum(length_g) - length_g
     runs, from_runs_m, filled_so_far = [], np.zeros(len(time_m), dtype=np.int64), 0
-    for group in alike(length_g):
+    for group in similar(length_g):
         count, longest = len(group), int(length_g[group].max())
         step_s = np.arange(longest)
         inside_gs = step_s < length_g[group, None]
@@ -80,7 +80,7 @@ def find_places(boxes: Sequence[Indices], times: int) -> Places:
         start_g1 = run_start[group, None]
         low_gs, high_gs = from_m[place_gs] - start_g1, to_m[place_gs] - start_g1
         attends = (low_gs[:, :, None] <= step_s) & (step_s <= high_gs[:, :, None])
-        runs.append(Run(torch.from_numpy(place_gs), torch.from_numpy(attends)))
+        runs.append(RunGroup(torch.from_numpy(place_gs), torch.from_numpy(attends)))
         laid = filled_so_far + np.arange(count * longest).reshape(count, longest)
         from_runs_m[place_gs[inside_gs]] = laid[inside_gs]
         filled_so_far += count * longest
@@ -111,13 +111,13 @@ def find_places(boxes: Sequence[Indices], times: int) -> Places:
 
 
 def ragged(first: Indices, length: Indices) -> Indices:
-    """first[0], first[0] + 1, .. of so many numbers, then those from first[1] on, and so on."""
+    """Concatenation of the ranges first[i], ..., first[i] + length[i] - 1."""
     before = np.cumsum(length) - length
     return np.arange(length.sum()) + np.repeat(first - before, length)
 
 
-def alike(length_g: Indices) -> list[NDArray[np.intp]]:
-    """Runs of similar length together, so that little is computed for nothing where one is shorter than another."""
+def similar(length_g: Indices) -> list[NDArray[np.intp]]:
+    """Group runs of similar length, so that little is computed for padding."""
     order = np.argsort(length_g, kind="stable")
     groups: list[list[int]] = []
     for run in order.tolist():
@@ -129,44 +129,42 @@ def alike(length_g: Indices) -> list[NDArray[np.intp]]:
 
 
 class Attention(nn.Module):
-    """Multi-head attention among what is there, and a batch norm over all B*T times, to be added to what comes in.
+    """Residual multi-head attention at the times in boxes, with a batch norm over all B*T times.
 
-    Like nn.MultiheadAttention it is one layer: its convolutions and its batch norm hold weights and cannot be replaced singly.
-    `dtype` is that of the products.
+    Like nn.MultiheadAttention it is one layer: its convolutions and its batch norm only hold weights; do not replace them
+    singly. Products are computed in `dtype`.
     """
 
     def __init__(self, width: int, dtype: torch.dtype = torch.float32):
         super().__init__()
         if width % HEADS:
-            raise UserError(
-                f"--hidden {width} cannot be shared by the {HEADS} heads of attention; expected a multiple of them."
-            )
+            raise UserError(f"--hidden {width} cannot be split into {HEADS} attention heads; expected a multiple of {HEADS}.")
         self.conv_query, self.conv_key, self.conv_value, self.conv_out = (Conv1d(width, width, 1) for _ in range(4))
         self.bn = nn.BatchNorm1d(width)
         nn.init.zeros_(self.bn.weight)
         self.dtype = dtype
 
     def queries_keys_values(self, x_nd: Tensor) -> list[Tensor]:
-        """(N, D) each."""
+        """Queries, keys and values, (N, D) each."""
         x_1dn = x_nd.to(self.dtype).t()[None]
         return [layer(x_1dn)[0].t() for layer in (self.conv_query, self.conv_key, self.conv_value)]
 
     def attended(self, three: list[Tensor], attends: Tensor) -> Tensor:
-        """(G*S, D) from queries, keys and values (G, S, D); `attends` (G, 1 or S, S) says of which."""
+        """Attention (G*S, D) of queries, keys and values (G, S, D); `attends` (G, 1 or S, S) is the mask."""
         query, key, value = (values.unflatten(2, (HEADS, -1)).transpose(1, 2) for values in three)
         found = F.scaled_dot_product_attention(query, key, value, attends[:, None])
         return found.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def out(self, x_nd: Tensor) -> Tensor:
-        """In single precision, the bias left out."""
+        """Output projection (N, D) in single precision, without the bias."""
         return linear(x_nd, self.conv_out.weight.squeeze(2).to(x_nd.dtype)).float()
 
     def added(self, x_td: Tensor, more_md: Tensor, time_m: Tensor) -> Tensor:
-        """`x_td` (B*T, D) plus the batch norm of the output: its bias, and at the times `time_m` `more_md` more than that."""
+        """`x_td` (B*T, D) plus the batch norm of the output, which is the bias, plus `more_md` at the times `time_m`."""
         bn, bias_d, count, there = self.bn, self.conv_out.bias, len(x_td), len(more_md)
         running_mean, running_var = bn.running_mean, bn.running_var
         assert bias_d is not None and running_mean is not None and running_var is not None
-        mean_d, variance_d = running_mean - bias_d, running_var  # means, too, as what they are more than the bias
+        mean_d, variance_d = running_mean - bias_d, running_var  # means are relative to the bias, like `more_md`
         if self.training:
             variance_there_d, mean_there_d = torch.zeros_like(bias_d), 0 * bias_d
             if there:
@@ -179,24 +177,24 @@ class Attention(nn.Module):
                 running_var.lerp_(variance_d * (count / (count - 1)), bn.momentum or 0)
                 if bn.num_batches_tracked is not None:
                     bn.num_batches_tracked += 1
-            mean_d = mean_d + 0 * bias_d  # decays, as a parameter whose gradient is zero
+            mean_d = mean_d + 0 * bias_d  # a zero gradient, so that weight decay applies to the bias
         scale_d = bn.weight * (variance_d + bn.eps).rsqrt()
         return (x_td + (bn.bias - mean_d * scale_d)).index_add_(0, time_m, more_md * scale_d)
 
 
 class Inside(Attention):
-    """Times attend to the times with which they share a box: (B, D, T) -> (B, D, T)."""
+    """Each time attends to the times with which it shares a box: (B, D, T) -> (B, D, T)."""
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         x_td = x.transpose(1, 2).flatten(0, 1)
         three = self.queries_keys_values(x_td[places.time_m])
         found = [self.attended([values[run.place_gs] for values in three], run.attends_gss) for run in places.runs]
-        found_md = torch.cat(found)[places.from_runs_m] if found else three[0] + three[1] + three[2]  # of no rows
+        found_md = torch.cat(found)[places.from_runs_m] if found else three[0] + three[1] + three[2]  # (0, D)
         return self.added(x_td, self.out(found_md), places.time_m).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 class Between(Attention):
-    """Boxes of a video, each the mean of its times, attend to one another; a time gets the mean of its boxes."""
+    """The boxes of a video, each the mean of its times, attend to one another; each time gets the mean of its boxes."""
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         x_td = x.transpose(1, 2).flatten(0, 1)
@@ -205,13 +203,13 @@ class Between(Attention):
             found = self.attended([values[places.box_bn] for values in three], places.there_bn[:, None])
             found_nd = found[places.from_videos_n]
         else:
-            found_nd = three[0] + three[1] + three[2]  # of no rows
+            found_nd = three[0] + three[1] + three[2]  # (0, D)
         more_md = means(self.out(found_nd), places.box_of_pair, places.first_of_time)
         return self.added(x_td, more_md, places.time_m).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 def means(table: Tensor, numbers: Tensor, first: Tensor) -> Tensor:
-    """The mean of each bag of rows of a table, zero of an empty one; `first` says where among the `numbers` each begins."""
+    """The mean of each bag of rows of a table, zero for an empty bag; bag i begins at numbers[first[i]]."""
     if len(numbers):
         return F.embedding_bag(numbers, table, first, mode="mean")
     return table.new_zeros(len(first), table.shape[1]) + 0 * table.sum()

@@ -1,7 +1,7 @@
-"""nn.Conv1d as matrix products, of whose inputs each snippet is multiplied once (docs/performance.md, section 1).
+"""nn.Conv1d as matrix products in which each distinct snippet is multiplied once (docs/performance.md, section 1).
 
-Shapes: B videos, T times, N snippets, I input channels, O output channels, K taps. Tensors are (B, C, T) as torch's are; in
-memory, the channels of a time lie together, as products want them.
+Shapes: B videos, T times, N snippets, I input channels, O output channels, K taps. Tensors have torch's shape (B, C, T); in
+memory, the channels of a time are contiguous, which suits matrix products.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from torch.autograd.function import once_differentiable
 from fast.products import added, left_of_several, library, product
 from fast.snippets import Snippets
 
-COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # paddings by kernel
+COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # supported paddings by kernel size
 
 
 class Conv1d(nn.Conv1d):
-    """nn.Conv1d of (B, I, T) or `Snippets` to (B, O, T), for kernel 1 and for kernel 3 with padding 1.
+    """nn.Conv1d from (B, I, T) or `Snippets` to (B, O, T), for kernel 1 and for kernel 3 with padding 1.
 
-    It computes in the precision of its input; under autocast, as nn.Conv1d does. Weights have the values that nn.Conv1d draws,
-    in another order in memory. There is no second derivative.
+    It computes in the precision of its input; under autocast, as nn.Conv1d does. Weights have nn.Conv1d's initial values, in
+    another memory order. It has no second derivative.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -29,8 +29,8 @@ class Conv1d(nn.Conv1d):
         plain = (self.stride, self.dilation, self.groups, self.padding_mode) == ((1,), (1,), 1, "zeros")
         if not plain or self.padding not in COMPUTED.get(self.kernel_size[0], ()):
             raise NotImplementedError(
-                f"{self}: fast.conv.Conv1d computes kernel 1 without padding and kernel 3 with padding 1, without stride, "
-                "dilation and groups. Use torch.nn.Conv1d for others; in half precision, give it x.float()."
+                f"{self}: fast.conv.Conv1d supports kernel 1 without padding and kernel 3 with padding 1, without stride, "
+                "dilation or groups. Use torch.nn.Conv1d for others; in half precision, pass it x.float()."
             )
         weight_koi = self.weight.detach().permute(2, 0, 1).contiguous()
         self.weight.data = weight_koi.permute(1, 2, 0)
@@ -53,13 +53,13 @@ class Conv1d(nn.Conv1d):
         return out_bto.transpose(1, 2)
 
     def _is_torchs(self, x: Tensor | Snippets) -> bool:
-        """Under autocast, and where torch takes a single video (I, T) or refuses the input."""
+        """True under autocast, and for inputs of another shape or type, which torch computes or rejects."""
         batched = x.dtype.is_floating_point and len(x.shape) == 3 and x.shape[1] == self.in_channels
         return not batched or torch.is_autocast_enabled(x.device.type)
 
 
 def _of_snippets(x: Snippets, layer: Conv1d, weight_koi: Tensor, bias_o: Tensor | None) -> Tensor:
-    """conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): what differs in the weights w alone shares the products W_j x."""
+    """conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): batches that differ only in the weights w share the products W_j x."""
     taps, size_o, _ = weight_koi.shape
     state = (id(layer.weight), layer.weight._version, layer.weight.requires_grad, torch.is_grad_enabled())
     state_before, products_nko = (x.shared or {}).get(layer, (None, None))
@@ -73,17 +73,17 @@ def _of_snippets(x: Snippets, layer: Conv1d, weight_koi: Tensor, bias_o: Tensor 
 
 
 def linear(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
-    """F.linear by the library of fast/products.py."""
+    """F.linear with the library that fast/products.py chooses."""
     return _Product.apply(x_ni, weight_oi, bias_o)
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Half precision becomes single; what is more exact stays so."""
+    """Convert half precision to single; other precisions are unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Product(torch.autograd.Function):
-    """Rows (N, I) by a matrix (O, I): (N, O)."""
+    """Product of (N, I) and the transpose of (O, I): (N, O)."""
 
     @staticmethod
     def forward(ctx: Any, x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
@@ -100,12 +100,12 @@ class _Product(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """Kernel 3 as three products, each of the same padded rows moved on by one; so is the gradient of what comes in."""
+    """Kernel 3 as three products of the same padded rows, shifted by one per tap; the input's gradient likewise."""
 
     @staticmethod
     def forward(ctx: Any, x_bti: Tensor, weight_3oi: Tensor, bias_o: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_bti, weight_3oi)  # which others keep too, and not the padded copy of it
-        return _moved_on(padded(x_bti).flatten(0, 1), [weight_oi.t() for weight_oi in weight_3oi], bias_o, x_bti.shape[1])
+        ctx.save_for_backward(x_bti, weight_3oi)  # not the padded copy: other layers keep x_bti anyway
+        return _shifted(padded(x_bti).flatten(0, 1), [weight_oi.t() for weight_oi in weight_3oi], bias_o, x_bti.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -120,31 +120,31 @@ class _Convolution(torch.autograd.Function):
             for tap in range(3):
                 product(grad_on, x[tap : tap + count], out=grad_weight[tap])
         if ctx.needs_input_grad[0]:
-            grad_x = _moved_on(grad, [weight_3oi[2], weight_3oi[1], weight_3oi[0]], None, grad_bto.shape[1])
+            grad_x = _shifted(grad, [weight_3oi[2], weight_3oi[1], weight_3oi[0]], None, grad_bto.shape[1])
         return grad_x, grad_weight, grad_bto.sum((0, 1)) if ctx.needs_input_grad[2] else None
 
 
 def padded(x_bti: Tensor) -> Tensor:
-    """(B, T+2, I) with a row of zeros before and after each video; F.pad would fill all of it first."""
+    """(B, T+2, I) with zeros before and after each video; F.pad would fill the whole tensor with zeros first."""
     size_b, size_t, size_i = x_bti.shape
     wider = x_bti.new_empty(size_b, size_t + 2, size_i)
     wider[:, 0], wider[:, 1:-1], wider[:, -1] = 0, x_bti, 0
     return wider
 
 
-def _moved_on(rows: Tensor, taps_io: list[Tensor], bias_o: Tensor | None, size_t: int) -> Tensor:
-    """(B, T, O); the sums that reach from one video into the next are computed and left out."""
+def _shifted(rows: Tensor, taps_io: list[Tensor], bias_o: Tensor | None, size_t: int) -> Tensor:
+    """(B, T, O) sum of each tap's product with the shifted rows; sums across two videos are computed and skipped."""
     count = len(rows) - 2
     out = product(rows[:count], taps_io[0], bias_o)
     for tap in (1, 2):
         out = added(out, rows[tap : tap + count], taps_io[tap])
     size_o, between = out.shape[1], size_t + 2
     found = out.as_strided((len(rows) // between, size_t, size_o), (between * size_o, size_o, 1))
-    return found.data  # no view to autograd, which lets no view out of a Function be changed in place
+    return found.data  # autograd forbids in-place changes of a view that a Function returns
 
 
 class _Sums(torch.autograd.Function):
-    """Sums of a snippet's products as embedding bags: of K products a time, and backwards of all the times of a snippet."""
+    """Sums of snippet products as embedding bags: forward over the K taps of a time, backward over the times of a snippet."""
 
     @staticmethod
     def forward(ctx: Any, products_nko: Tensor, weight_bt: Tensor | None, bias_o: Tensor | None, index_bt: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class _Sums(torch.autograd.Function):
         grad_products = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_products = torch.empty_like(products_nko)
-            for tap in range(taps):  # what a tap sees, the opposite one is seen by
+            for tap in range(taps):  # the gradient of a tap comes from the opposite offset
                 place, share = (values_btk[:, :, taps - 1 - tap].flatten() for values_btk in (place_btk, share_btk))
                 grad_products[:, tap] = _bags(grad_no, place, share, first_n)
         if ctx.needs_input_grad[1]:
@@ -192,5 +192,5 @@ def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = N
 
 
 def _neighbours(values_bt: Tensor, taps: int) -> Tensor:
-    """(B, T, K): values at the times that the taps see, zero past the ends."""
+    """(B, T, K) values at the input times of each tap, zero beyond the ends."""
     return F.pad(values_bt, (taps // 2, taps // 2)).unfold(1, taps, 1)

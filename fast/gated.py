@@ -1,9 +1,10 @@
-"""Convolutions whose terms are gated by how much neighbouring times are alike, as matrix products (docs/backtal.md, section 2).
+"""Convolutions gated by the similarity of neighbouring times, as matrix products (docs/backtal.md, section 2).
 
-A term is the product of one tap and some of the input channels; which gate it has is the layout. The plain way to compute it
-unfolds the input to three times its channels and tiles the gates alike; here no tensor is wider than what goes in or comes out.
+A term is the product of one tap and some of the input channels; the layout defines its gate. The plain computation unfolds
+the input to three times its channels and tiles the gates; here no tensor is wider than the input or the output.
 
-Shapes: K branches, B videos, T times, I input channels, O output channels; gates are those of the times before, at and after.
+Shapes: K branches, B videos, T times, I input channels, O output channels, E embedding channels. The three gates of a time
+belong to the time before, the time itself and the time after.
 """
 
 from collections.abc import Sequence
@@ -27,10 +28,10 @@ class Term(NamedTuple):
 
 
 def terms(channels: int, layout: Layout) -> list[Term]:
-    """What a convolution of three taps is the sum of.
+    """The terms whose sum is a convolution of three taps.
 
-    The paper gates a tap by the neighbour that it looks at. The official code numbers (channel c, tap j) as 3c + j and gives
-    each third of these numbers a gate, so that in effect each third of the channels has one.
+    In the paper, the gate of a tap is that of its input time. The official code numbers (channel c, tap j) as 3c + j and gives
+    one gate to each third of these numbers, that is, to each third of the channels.
     """
     if layout == "paper":
         return [Term(tap, tap, slice(0, channels)) for tap in range(3)]
@@ -39,25 +40,25 @@ def terms(channels: int, layout: Layout) -> list[Term]:
 
 
 def affinities(embedding_bte: Tensor) -> Tensor:
-    """(B, T, 3): cosine of each time's unit vector with those before, at and after; zero past the ends."""
+    """(B, T, 3) cosine similarity of each time to the time before, itself and the time after; zero beyond the ends."""
     beside_bt = (embedding_bte[:, 1:] * embedding_bte[:, :-1]).sum(2)
-    own_bt = embedding_bte.detach().square().sum(2)  # 1, or 0 of a zero vector: a gradient would be rounding errors alone
+    own_bt = embedding_bte.detach().square().sum(2)  # 1, or 0 for a zero vector; its gradient would be rounding error
     return torch.stack([F.pad(beside_bt, (1, 0)), own_bt, F.pad(beside_bt, (0, 1))], dim=2)
 
 
 class GatedConv1d(Conv1d):
-    """Conv1d of kernel 3 whose terms are gated: (B, I, T) and gates (B, T, 3) to (B, O, T)."""
+    """Gated Conv1d of kernel 3: x (B, I, T) and gates (B, T, 3) -> (B, O, T)."""
 
     def __init__(self, *args: Any, layout: Layout = "official", **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.kernel_size != (3,):
-            raise NotImplementedError(f"{self}: gates are those of a kernel of 3.")
+            raise NotImplementedError(f"{self}: gates require kernel 3.")
         self.layout, self.terms = layout, terms(self.in_channels, layout)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, gates_bt3: Tensor, weight_kbt: Tensor | None = None
     ) -> Tensor:
-        """With weights, (K, B, O, T) of x times each of them; the products of x are shared."""
+        """With weights (K, B, T), returns (K, B, O, T) for x times each of them; the branches share the products of x."""
         weight_3oi = self.weight.to(x.dtype).permute(2, 0, 1)
         inputs = [x.transpose(1, 2), gates_bt3, weight_3oi, self.terms]
         if weight_kbt is None:
@@ -75,7 +76,7 @@ def _meeting(tap: int) -> tuple[slice, slice]:
 
 
 class _GatedBranches(torch.autograd.Function):
-    """Every term's product once; a branch weighs and gates it. Kept for the gradients of weights and gates."""
+    """Computes each term's product once; branches weight and gate it. Saves it for the gradients of weights and gates."""
 
     @staticmethod
     def forward(
@@ -118,7 +119,7 @@ class _GatedBranches(torch.autograd.Function):
 
 
 class _GatedConvolution(torch.autograd.Function):
-    """One product a tap, of the input gated for it; the gated input is made again for the gradients, not kept."""
+    """One product per tap with the gated input. The backward pass recomputes the gated input instead of saving it."""
 
     @staticmethod
     def forward(ctx: Any, x_bti: Tensor, gates_bt3: Tensor, kernel_3oi: Tensor, parts: Sequence[Term]) -> Tensor:
@@ -152,7 +153,7 @@ class _GatedConvolution(torch.autograd.Function):
 
 
 def _gated(wider: Tensor, gates_bt3: Tensor, parts: Sequence[Term], tap: int, out: Tensor) -> Tensor:
-    """(B * T, I) of what a tap looks at, every channel times its gate."""
+    """(B*T, I) input of a tap, each channel times its gate; written to `out`."""
     size_t = gates_bt3.shape[1]
     for part in parts:
         if part.tap == tap:

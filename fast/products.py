@@ -1,13 +1,13 @@
-"""The matrix products of the fast layers, by the library that is quickest on this processor.
+"""The matrix products of the fast layers, computed by the fastest library on this processor.
 
-torch.mm is MKL on most x86 builds. On some processors MKL takes twice as long as oneDNN, which torch's convolutions use; on
-others it is the quicker one. So both are timed once per processor, and the environment variable BASNET_PRODUCTS overrules:
+torch.mm uses MKL in most x86 builds. On some processors MKL takes twice as long as oneDNN, which torch's convolutions use; on
+others it is faster. So both are timed once per processor. The environment variable BASNET_PRODUCTS overrides the choice:
 
     mm      torch.mm
-    onednn  oneDNN's inner product, by an operator of torch that is private; used only where it is there and computes the same
-    conv    torch's conv1d in place of layers of kernel 3, as the layers of torch.nn do; torch.mm for the rest
+    onednn  oneDNN's inner product, by a private operator of torch; used only if it exists and computes the same as torch.mm
+    conv    torch's conv1d for layers of kernel 3, as torch.nn has it; torch.mm for the rest
 
-Small products, double precision, and half precision on a CPU (which torch.mm hands to oneDNN) are torch.mm's.
+torch.mm always computes small products, double precision, and half precision on a CPU (where it calls oneDNN itself).
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from utils import UserError, atomic_write
 
 NAMES = {"mm": "torch.mm", "onednn": "oneDNN", "conv": "torch's conv1d"}
 VARIABLE = "BASNET_PRODUCTS"
-SMALL = 2**27  # multiply-adds; oneDNN takes half a millisecond to prepare for each new shape
-SHARED = 1.25  # by how much torch's conv1d has to be quicker: branches and repeated snippets share no products there
+SMALL = 2**27  # multiply-adds; below it, oneDNN's half millisecond of preparation per new shape does not pay
+SHARED = 1.25  # how much faster torch's conv1d must be: with it, branches and repeated snippets share no products
 PROBED = (torch.float32, torch.bfloat16, torch.float16)
 
-_chosen: dict[tuple[str, torch.dtype], str] = {}  # by type of device
+_chosen: dict[tuple[str, torch.dtype], str] = {}  # by device type and dtype
 
 
 def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """The library of this process, a key of NAMES: forced, or remembered from an earlier probe, or probed now."""
+    """The library for this process, a key of NAMES: forced, else cached from an earlier probe, else probed now."""
     key = (device.type, dtype)
     if key not in _chosen:
         _chosen[key] = _forced(device) or _quickest(device, dtype)
@@ -43,7 +43,7 @@ def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
 
 @contextlib.contextmanager
 def only(name: str) -> Iterator[None]:
-    """Inside, single precision is multiplied by this library, whatever the choice."""
+    """Inside, this library computes products in single precision."""
     before = dict(_chosen)
     _chosen.update({(device, torch.float32): name for device in ("cpu", "cuda")})
     try:
@@ -54,12 +54,12 @@ def only(name: str) -> Iterator[None]:
 
 
 def library(x: Tensor) -> str:
-    """What multiplies tensors like `x`."""
+    """The library for products of tensors like `x`."""
     return choose(x.device, x.dtype)
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """left @ right + bias, in `out` if there is one."""
+    """left @ right + bias; written to `out` if given."""
     if _by_onednn(left, right):
         found = _inner_product(_regular(left), _dense(right), bias, None)
         return found if out is None else out.copy_(found)
@@ -79,7 +79,7 @@ def added(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _inner_product(left: Tensor, right: Tensor, bias: Tensor | None, total: Tensor | None) -> Tensor:
-    """left @ right, plus a bias or a matrix, by oneDNN."""
+    """left @ right, plus a bias or the matrix `total`, by oneDNN."""
     multiply = torch.ops.mkldnn._linear_pointwise
     if total is None:
         return multiply(left, right.t(), bias, "none", [], "")
@@ -91,12 +91,12 @@ def _by_onednn(left: Tensor, right: Tensor) -> bool:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """Rows or columns without gaps in memory; with gaps on the right side, oneDNN is a thousand times slower."""
+    """`matrix` without gaps in memory: with gaps in the right operand, oneDNN is a thousand times slower."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def _regular(matrix: Tensor) -> Tensor:
-    """Rows or columns that follow one another in memory, if need be with gaps."""
+    """`matrix` with contiguous rows or columns, possibly with gaps between them."""
     (rows, columns), (down, across) = matrix.shape, matrix.stride()
     return matrix if (across == 1 and down >= columns) or (down == 1 and across >= rows) else matrix.contiguous()
 
@@ -109,45 +109,45 @@ def _forced(device: torch.device) -> str | None:
     if not name:
         return None
     if name not in NAMES:
-        raise UserError(f"{VARIABLE}={name}: is no library for products; expected one of {', '.join(NAMES)}.")
+        raise UserError(f"{VARIABLE}={name}: unknown library; expected one of {', '.join(NAMES)}.")
     if name == "onednn" and device.type == "cpu" and not has_onednn():
         raise UserError(f"{VARIABLE}=onednn: torch {torch.__version__} cannot use it here; expected mm or conv.")
     return name if device.type == "cpu" or name != "onednn" else "mm"
 
 
 def has_onednn() -> bool:
-    """Whether the private operator is there and computes what torch.mm does."""
+    """True if torch's private operator exists and computes the same as torch.mm."""
     try:
-        left, right, bias = (_numbers(*shape) for shape in ((5, 7), (7, 3), (3,)))
+        left, right, bias = (_random(*shape) for shape in ((5, 7), (7, 3), (3,)))
         found = _inner_product(left, right, None, _inner_product(left, right, bias, None))
         return torch.allclose(found, 2 * (left @ right) + bias, rtol=1e-4)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
 
-def _numbers(*shape: int) -> Tensor:
-    """Random, but not by torch's own generator, on which runs depend."""
+def _random(*shape: int) -> Tensor:
+    """Random numbers that leave torch's global generator, on which runs depend, unchanged."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
 
 
 def _quickest(device: torch.device, dtype: torch.dtype) -> str:
     if dtype not in PROBED or (device.type == "cpu" and dtype != torch.float32):
         return "mm"
-    remembered = _remembered()
-    machine = f"{_processor_of(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {dtype}{_told()}"
-    chosen = remembered.get(machine)
+    cached = _cached()
+    machine = f"{_processor_of(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {dtype}{_settings()}"
+    chosen = cached.get(machine)
     if not isinstance(chosen, str) or chosen not in NAMES or (chosen == "onednn" and not has_onednn()):
-        remembered[machine] = chosen = _probe(device, dtype)
-        with contextlib.suppress(OSError, RuntimeError), atomic_write(_file()) as stream:  # RuntimeError: no home
-            json.dump(remembered, stream, indent=1)
+        cached[machine] = chosen = _probe(device, dtype)
+        with contextlib.suppress(OSError, RuntimeError), atomic_write(_file()) as stream:  # RuntimeError: no home folder
+            json.dump(cached, stream, indent=1)
     return chosen
 
 
-def _told() -> str:
-    """Settings that change what the libraries do."""
+def _settings() -> str:
+    """Settings that affect the libraries' speed."""
     precision = torch.get_float32_matmul_precision()
-    told = [f", {name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if name in os.environ]
-    return "".join([f", precision {precision}"] * (precision != "highest") + told)
+    settings = [f", {name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if name in os.environ]
+    return "".join([f", precision {precision}"] * (precision != "highest") + settings)
 
 
 def _file() -> Path:
@@ -155,10 +155,10 @@ def _file() -> Path:
     return Path(cache) / "basnet" / "products.json"
 
 
-def _remembered() -> dict[str, str]:
+def _cached() -> dict[str, str]:
     try:
         found = json.loads(_file().read_text())
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -166,10 +166,10 @@ def _remembered() -> dict[str, str]:
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _probe(device: torch.device, dtype: torch.dtype) -> str:
-    """Time a convolution of kernel 3 and its two gradients by each library; takes a fifth of a second."""
+    """Time a convolution of kernel 3 and its two gradients with each library; takes 0.2 seconds."""
     times, width = 256, 512
     shapes = ((times, width), (3 * width, width), (times, 3 * width))
-    x, weight, grad = (_numbers(*shape).to(device, dtype) for shape in shapes)  # the weight is that of three taps
+    x, weight, grad = (_random(*shape).to(device, dtype) for shape in shapes)  # `weight` has three taps
 
     def by_mm() -> None:
         torch.mm(x, weight.t())
@@ -194,7 +194,7 @@ def _probe(device: torch.device, dtype: torch.dtype) -> str:
     for turn in range(5):
         for name, work in works.items():
             seconds = _timed(work, device)
-            best[name] = min(best[name], seconds) if turn else best[name]  # the first turn prepares
+            best[name] = min(best[name], seconds) if turn else best[name]  # the first turn is a warm-up
     best["conv"] *= SHARED
     return min(best, key=best.__getitem__)
 
@@ -212,7 +212,7 @@ def _processor_of(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """Name, family and model of the processor, and its widest instructions: names alone are shared by unlike processors."""
+    """Name, family and model of the processor, and its vector extensions: the name alone is not unique."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

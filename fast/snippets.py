@@ -1,8 +1,7 @@
-"""The snippets of a batch, each once, and which of them is shown at each time.
+"""The distinct snippets of a batch, and the index of the snippet at each time.
 
-A video with fewer snippets than times shows snippets more than once, and BaS-Net's two branches show the same snippets with
-different weights. The fast layers multiply each snippet once (fast/conv.py). To everything else a batch is the tensor (B, F, T)
-that it stands for.
+A video with fewer snippets than times repeats snippets, and BaS-Net's two branches use the same snippets with different
+weights. The fast layers multiply each snippet once (fast/conv.py). All other functions take a batch as a tensor (B, F, T).
 
 Shapes: B videos, T times, N snippets of all videos, F features, K taps, O output channels.
 """
@@ -22,27 +21,27 @@ MULTIPLICATIONS = (torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tens
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Snippets:
-    """At time t, video b shows snippet `index_bt[b, t]` of all `parts` laid end to end, times `weight_bt`."""
+    """Video b at time t is snippet `index_bt[b, t]` of the concatenated `parts`, times `weight_bt[b, t]`."""
 
-    parts: tuple[Tensor, ...]  # (n, F) each, N snippets in all; any kind of float
-    index_bt: Tensor  # never less than at the time before, the video before included
+    parts: tuple[Tensor, ...]  # (n, F) each, N snippets in all, of any float type
+    index_bt: Tensor  # never decreases, over all videos in order
     weight_bt: Tensor | None = None
-    boxes: tuple[NDArray[np.int64], ...] = ()  # (n, 2) of each video, first and last times between which it is to attend
+    boxes: tuple[NDArray[np.int64], ...] = ()  # (n, 2) first and last times of each video's attention boxes
     dtype: torch.dtype = torch.float32  # in which layers compute
-    shared: dict[nn.Module, tuple[Any, Tensor]] | None = None  # of which state of a layer, and products with it (N, K, O)
+    shared: dict[nn.Module, tuple[Any, Tensor]] | None = None  # by layer, its state and its products (N, K, O)
 
     @classmethod
     def of(cls, x: "Tensor | Snippets", dtype: torch.dtype = torch.float32) -> "Snippets":
-        """The batch `x`, or the batch that shows a tensor (B, T, F); its weightings share products from here on."""
+        """Batch of a tensor (B, T, F) or of `Snippets`; weighted copies of the result share products."""
         if isinstance(x, Tensor):
             size_b, size_t, _ = x.shape
             x = cls((x.flatten(0, 1),), torch.arange(size_b * size_t, device=x.device).view(size_b, size_t))
         if x.index_bt.device.type == "cpu" and (x.index_bt.flatten().diff() < 0).any():
-            raise ValueError("Snippets.index_bt falls somewhere; gradients take it that it never does")
+            raise ValueError("Snippets.index_bt decreases; gradients require that it never does")
         return replace(x, parts=(x.table(),), dtype=dtype, shared={})
 
     def to(self, device: Any, *others: Any, **settings: Any) -> Any:
-        """The batch on another device; of a type, or with more arguments, the tensor, as torch has it."""
+        """The batch on another device. With a dtype or more arguments, Tensor.to of the dense tensor."""
         if others or settings or isinstance(device, (torch.dtype, Tensor)):
             return self.dense().to(device, *others, **settings)
         device = torch.device(device)
@@ -52,13 +51,13 @@ class Snippets:
         return replace(self, parts=parts, index_bt=self.index_bt.to(device))
 
     def table(self) -> Tensor:
-        """(N, F), without weights."""
+        """The snippets (N, F), without weights."""
         return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
 
     def dense(self) -> Tensor:
-        """(B, F, T)."""
+        """The batch as a tensor (B, F, T)."""
         table = self.table().to(self.dtype)
-        # not on a GPU, which would have to be waited for
+        # not on a GPU, where the comparison would synchronize
         if table.device.type == "cpu" and torch.equal(self.index_bt.flatten(), torch.arange(len(table))):
             shown_btf = table.view(*self.index_bt.shape, -1)
         else:
@@ -76,12 +75,12 @@ class Snippets:
         return torch.Size((self.index_bt.shape[0], self.parts[0].shape[1], self.index_bt.shape[1]))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in self.__dataclass_fields__:  # copying and pickling ask for what is not there
+        if name.startswith("__") or name in self.__dataclass_fields__:  # copy and pickle look up missing names
             raise AttributeError(name)
         return getattr(self.dense(), name)
 
     def weighted(self, weight: Any) -> Any:
-        """Weights (B, 1, T) give weighted snippets; anything else multiplies the tensor."""
+        """Multiply: weights (B, 1, T) give weighted `Snippets`, anything else a product of the dense tensor."""
         size_b, _, size_t = self.shape
         if not isinstance(weight, Tensor) or weight.shape != (size_b, 1, size_t):
             return self.dense() * _as_tensor(weight)
@@ -111,5 +110,5 @@ for _name in OPERATORS:
 def _as_tensor(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_as_tensor, value))
-    # a copy, or a function that works in place would change the features of the run
+    # a copy, so that in-place functions do not change the run's features
     return value.dense().clone() if isinstance(value, Snippets) else value

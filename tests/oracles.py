@@ -25,12 +25,12 @@ def sample_rows(num_seg, rows, choice):
 
 def per_item_batch(videos, config, iteration):
     """One batch as a data loader of one process makes it: each item reads its files and draws row by row."""
-    from dataset.draws import ROWS, batch_videos, random_state
+    from dataset.draws import SNIPPETS, batch_videos, random_state
 
     items = []
     for v in batch_videos(len(videos), config.batch_size, iteration, 0, "B6" not in config.repaired):
         streams = [np.load(path).astype(np.float32) for path in videos[v].files]
-        choice = random_state(ROWS, 0, iteration, v).choice
+        choice = random_state(SNIPPETS, 0, iteration, v).choice
         rows = sample_rows(videos[v].num_seg, config.num_segments, choice)
         items.append(np.concatenate([stream[rows] for stream in streams], axis=1))
     return np.stack(items)

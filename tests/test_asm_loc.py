@@ -38,7 +38,7 @@ from methods.asm_loc.segments import Plan, at_random, stretched, uniform
 from methods.base import build_method
 from options import make_config, parse_args
 from test import compute_activations, score
-from thumos_features import Batch, Video, load_data, rows_shown, training_batch
+from thumos_features import Batch, Video, gather_input, load_data, training_batch
 from train import Loss, make_optimizer, train_step
 from utils import Stopped, UserError
 
@@ -282,7 +282,7 @@ def test_segments_are_those_of_plain_steps(video, setting):
     np.testing.assert_allclose(plan.warp, cumsum, atol=1e-9)
     assert plan.warp[-1] == pytest.approx(round(plan.warp[-1]), abs=1e-9), "stretched runs last whole rows"
     ordered = [row[1:] for own in by_class for row in sorted(own, key=lambda row: -row[0])]
-    times = len(plan.shown(None).rows_tk)
+    times = len(plan.shown(None).snippets_tk)
     assert times == min(30, round(plan.warp[-1]))
     for count in (times, 30):
         expected = oracle.boxes(ordered, rows, plan.warp, count, float(delta))
@@ -298,7 +298,7 @@ def test_a_short_action_is_stretched_to_gamma_widened_rows():
     weight_l = np.diff(plan.warp)  # 5 rows, widened to 11, last 12; those of the worse detection last as before
     np.testing.assert_allclose(weight_l, [1] * 18 + [12 / 11] * 11 + [1] * 31, atol=1e-9)
     mixture = plan.shown(np.random.RandomState(0))
-    assert mixture.rows_tk.shape == (30, 4) and mixture.boxes is not None and len(mixture.boxes) == 2
+    assert mixture.snippets_tk.shape == (30, 4) and mixture.boxes is not None and len(mixture.boxes) == 2
 
 
 # ---------------------------------------------------------------------------------------------------- the whole chain
@@ -363,7 +363,7 @@ def assert_items(method, videos, given, random):
     for video in videos:
         own = {key.removeprefix(f"{video.name}/"): value for key, value in given.items() if key.startswith(f"{video.name}/")}
         shown = method.shown(video, random)
-        mixed = (video.read()[shown.rows_tk] * shown.shares_tk[:, :, None]).sum(axis=1)
+        mixed = (video.read()[shown.snippets_tk] * shown.shares_tk[:, :, None]).sum(axis=1)
         np.testing.assert_allclose(mixed[:, :4], own["feat[:,:4]"], atol=2e-6)
         np.testing.assert_array_equal(shown.boxes, own["bbox"])
         expected = own["pseudo_label_nz"]
@@ -418,7 +418,7 @@ def assert_log(method, videos, activations, detections, expected):
     method.network.eval()
     terms = []
     for video in videos:
-        rows = rows_shown([video], Files(1), [method.shown(video, None)])
+        rows = gather_input([video], Files(1), [method.shown(video, None)])
         with torch.no_grad():
             terms.append(values(method.loss(Batch(rows, torch.from_numpy(video.label_c)[None], [video]))))
     np.testing.assert_allclose(np.mean(terms, axis=0), expected[:5], atol=2e-4)
@@ -679,7 +679,7 @@ def test_q11_a_video_of_one_row_is_trained_on():
     assert at_random(1, 30, np.random.RandomState(0))[0].max() == 0
     plan, _ = plan_for([(0, 0.6, 0.0, 0.64)], 1, [0], True)
     shown = plan.shown(np.random.RandomState(0))
-    assert plan.warp is None and set(shown.rows_tk.ravel().tolist()) == {0}
+    assert plan.warp is None and set(shown.snippets_tk.ravel().tolist()) == {0}
     np.testing.assert_allclose(shown.shares_tk.sum(axis=1), 1)
 
 

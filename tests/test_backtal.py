@@ -388,10 +388,10 @@ def test_input_is_resized_as_activations_are(num_seg, times):
     """Rows and shares give what the localization core's resizing gives, row by row."""
     rows = np.random.default_rng(num_seg).random(num_seg, dtype=np.float32)
     mixture = interpolated(num_seg, times)
-    assert mixture.rows_tk.max() < num_seg and mixture.rows_tk.min() >= 0
-    np.testing.assert_allclose((rows[mixture.rows_tk] * mixture.shares_tk).sum(1), resize(rows, times), atol=1e-5)
+    assert mixture.snippets_tk.max() < num_seg and mixture.snippets_tk.min() >= 0
+    np.testing.assert_allclose((rows[mixture.snippets_tk] * mixture.shares_tk).sum(1), resize(rows, times), atol=1e-5)
     if num_seg == times:
-        np.testing.assert_array_equal((rows[mixture.rows_tk] * mixture.shares_tk).sum(1), rows)
+        np.testing.assert_array_equal((rows[mixture.snippets_tk] * mixture.shares_tk).sum(1), rows)
 
 
 def localization(dataset, *flags, **changes):

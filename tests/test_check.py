@@ -55,7 +55,7 @@ CASES = {
     "inverted instance": (annotation(segment=["3", "1"]), False, "video_train_0"),
     "instance of no length": (annotation(segment=["3", "3"]), False, "video_train_0"),
     "instance before the start": (annotation(segment=["-3", "3"]), False, "video_train_0"),
-    "rows per second": (rows_of_quarter_stride, True, "9 videos"),
+    "snippets per second": (rows_of_quarter_stride, True, "9 videos"),
     "label without training video": (
         lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(label="Diving")), False, "Diving",
     ),
@@ -97,9 +97,9 @@ def test_an_unknown_label_is_one_finding_among_others(tiny):
 def test_stretched_features_need_durations(tiny):
     for path in tiny.rglob("*.npy"):
         np.save(path, np.resize(np.load(path), (20, WIDTH)))
-    assert "rows per second" not in [row[1] for row in findings(tiny, quick=True)]
+    assert "snippets per second" not in [row[1] for row in findings(tiny, quick=True)]
     edit_gt(tiny, lambda db: [video.update(duration=10.0 + n) for n, video in enumerate(db.values())])
-    assert [row[:2] for row in findings(tiny, quick=True)] == [(True, "rows per second")]
+    assert [row[:2] for row in findings(tiny, quick=True)] == [(True, "snippets per second")]
 
 
 def test_durations_that_are_missing_are_reported(tmp_path):
@@ -133,7 +133,7 @@ def test_durations_that_differ_by_more_than_a_row_are_reported(npz, tiny, tmp_pa
     npz("video_train_2", 77.0)
     first, second = findings(folder, quick=True)
     annotated = rows(tiny, "video_train_2") * 0.64
-    text = f"77.00 s in its feature file, {annotated:.2f} s in the annotations; the feature file's goes first"
+    text = f"77.00 s in its feature file, {annotated:.2f} s in the annotations; the former is used"
     assert first == (False, "durations differ", "video_train_2", text)
     assert second[2] == "video_test_1" and second[3].startswith(f"{(count - 1.1) * 0.64:.2f} s in its feature file, ")
     config = make_config(parse_args([f"--data_path={folder}", *TINY]))
@@ -144,7 +144,7 @@ def test_durations_that_differ_by_more_than_a_row_are_reported(npz, tiny, tmp_pa
 def test_annotation_times_are_held_against_the_duration_of_the_feature_file(npz, tmp_path):
     npz("video_test_1", 3.0)
     ((*_, text),) = [row for row in findings(tmp_path / "npz", quick=True) if row[1] == "annotation past the end"]
-    assert text == "Billiards 1.5 to 4.5 s, of 3.0 s"
+    assert text == "Billiards 1.5 to 4.5 s, but the video lasts 3.0 s"
 
 
 def test_integers_are_reported(tiny):
@@ -163,7 +163,7 @@ def test_some_names_with_v_are_reported(tiny):
 def test_the_stride_is_guessed_from_durations(tiny):
     edit_gt(tiny, lambda db: [video.update(duration=rows(tiny, name) / 7.5) for name, video in db.items()])
     (found,) = findings(tiny, quick=True)
-    assert found[3].startswith("7.5 rows per second: features of stride 4 at 30 fps; expected 1.56")
+    assert found[3].startswith("7.5 snippets per second: features of stride 4 at 30 fps; expected 1.56")
 
 
 def rows(folder, name):
@@ -180,7 +180,7 @@ def test_a_run_says_warnings_and_refuses_errors(tiny):
     config = make_config(parse_args([f"--data_path={tiny}", *TINY]))
     assert "annotation past the end" in [finding.kind for finding in quick_check(load_data(config), config)]
     rows_of_quarter_stride(tiny)
-    with pytest.raises(UserError, match=r"rows per second: .* dataset\.check"):
+    with pytest.raises(UserError, match=r"snippets per second: .* dataset\.check"):
         quick_check(load_data(config), config)
 
 

@@ -142,7 +142,7 @@ def test_clicks_inside_actions_are_counted(tiny):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("video,second\nvideo_train_9,1\n", "line 2: video 'video_train_9' is not among the annotated ones"),
+        ("video,second\nvideo_train_9,1\n", "line 2: video 'video_train_9' is not annotated"),
         ("video,second\nvideo_train_0,99\n", "line 2: second 99 of video_train_0, which lasts"),
         ("video,second\nvideo_train_0,1\nvideo_train_0,-1\n", "line 3: second -1"),
         ("video,second\nvideo_train_0,nan\n", "second nan"),
@@ -196,14 +196,15 @@ def test_a_list_beside_stretched_features_needs_durations(stretched):
         with np.load(path) as file:
             content = {key: value for key, value in file.items() if key != "duration"}
         np.savez(path, **content)
-    with pytest.raises(UserError, match="nothing says how long video_train_0 is"):
+    with pytest.raises(UserError, match="the duration of video_train_0 is unknown"):
         load(stretched, "--clicks=human")
     edit_gt(stretched, lambda db: [video.update(duration=10.0) for video in db.values()])
     assert load(stretched, "--clicks=human").train[0].clicks == (0.5,)
 
 
 @pytest.mark.parametrize(
-    ("label", "message"), [(np.full(3, -100), "(3,)"), (np.full(99, 4), "4 besides"), (None, "no readable point_label")]
+    ("label", "message"),
+    [(np.full(3, -100), "(3,)"), (np.full(99, 4), "unexpected values 4"), (None, "no readable point_label")],
 )
 def test_bad_labels_in_feature_files_are_refused(stretched, label, message):
     path = stretched / "val" / "video_train_1.npz"

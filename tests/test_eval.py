@@ -160,8 +160,8 @@ GOOD = {"label": "x", "score": 0.5, "segment": [0, 1]}
         ("{", "not JSON"),
         ("[1, 2]", "expected ActivityNet's JSON"),
         ("{}", "expected ActivityNet's JSON"),
-        ('{"results": []}', "no object of lists"),
-        ('{"results": {"a": {"label": "x"}}}', "no object of lists"),
+        ('{"results": []}', "not an object of lists"),
+        ('{"results": {"a": {"label": "x"}}}', "not an object of lists"),
         ('{"results": {"a": [], "a": []}}', "more than once"),
         *((json.dumps({"results": {"a": [GOOD, GOOD | bad]}}), "detection 1 of video a") for bad in (
             {"segment": [0, "x"]}, {"segment": ["0", 1]}, {"segment": [0]}, {"segment": [0, 1, 2]}, {"segment": "01"},
@@ -213,7 +213,7 @@ def test_other_bad_input_is_named(tmp_path):
             detection_map(GROUND_TRUTH, {"results": {"a": rows}})
     columns = {"video": ["a"], "label": ["x"], "start": [0], "end": [1], "score": [1]}
     for bad in ({"end": [10**400]}, {"start": [[0]]}, {"start": 0}, {"end": [1, 2]}, {"score": [[1], [1, 2]]}):
-        with pytest.raises(InputError, match=r"shapes|is no number"):
+        with pytest.raises(InputError, match=r"shapes|is not a number"):
             detection_map(GROUND_TRUTH, columns | bad)
     for bad in ([True, 5], ["1_0", 20], {"0": 1, "5": 2}, {1, 2}):
         with pytest.raises(InputError, match="video a has the annotation"):
@@ -251,7 +251,7 @@ def test_a_subset_without_annotations_is_told_from_one_that_is_not_there(subset,
     del database["c"]
     with pytest.raises(InputError, match="none of its 2 videos has an annotation"):
         detection_map({"database": database}, {"results": {}}, subset=subset)
-    with pytest.raises(InputError, match="it holds no video"):
+    with pytest.raises(InputError, match="it contains no video"):
         detection_map({"database": {}}, {"results": {}}, subset=subset)
 
 

@@ -59,7 +59,7 @@ def test_a_description_is_known_by_its_place_however_spelt(tmp_path, monkeypatch
     ("content", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "holds a list"),
+        ("[]", "contains a list"),
         ({"clases": ["a"]}, "unknown key clases"),
         ({"classes": ["a", "a"]}, "list of different names"),
         ({"classes": [1]}, "list of different names"),

@@ -54,7 +54,7 @@ ARROWS = {
     "localize": {"eval", "utils"},
     "model": {"fast"},
     "fast": {"utils"},
-    "utils": set(),
+    "utils": {"eval"},
     "eval": set(),
 }
 

@@ -53,12 +53,12 @@ def test_every_layout_gives_the_same_videos(layout, laid_out, tiny):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_conversion_that_was_interrupted_goes_on(layout, laid_out, capsys):
     folder = laid_out(layout)
-    assert "9 videos written, 0 were there" in capsys.readouterr().out
+    assert "9 videos written, 0 existed" in capsys.readouterr().out
     removed = sorted(path for path in folder.rglob(f"*{LAYOUTS[layout].suffix}"))[-1]
     before = removed.read_bytes()
     removed.unlink()
     laid_out(layout)
-    assert "1 videos written, 8 were there" in capsys.readouterr().out
+    assert "1 videos written, 8 existed" in capsys.readouterr().out
     assert layout == "backtal" or removed.read_bytes() == before
 
 
@@ -227,7 +227,7 @@ def test_half_of_the_split_files_is_a_mistake(tiny):
 BAD_NPZ = {
     "no features": (lambda a: a.pop("feat_tem"), "has no feat_tem"),
     "wrong width": (lambda a: a.update(feat_spa=np.ones((5, 9))), r"\(5, 9\); expected \(6, L\)"),
-    "other length": (lambda a: a.update(feat_spa=np.ones((6, 3))), "rows"),
+    "other length": (lambda a: a.update(feat_spa=np.ones((6, 3))), "snippets"),
     "NaN": (lambda a: a.update(feat_spa=a["feat_spa"] * np.nan), "nan at row 0"),
     "duration": (lambda a: a.update(duration=np.array(-3.0)), "duration is -3"),
     "text": (lambda a: a.update(feat_spa=a["feat_spa"].astype(str)), "real numbers"),

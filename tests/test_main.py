@@ -152,8 +152,8 @@ def test_two_runs_cannot_write_into_one_folder(tiny, places, cli, tmp_path):
     ) as process:
         try:
             next(line for line in process.stdout if line.startswith("iteration"))
-            assert "another run is writing there" in cli("main.py", *RUN, expect=2).stderr
-            assert "another run is writing there" in cli("main.py", *RUN, elsewhere, expect=2).stderr
+            assert "another run is writing to it" in cli("main.py", *RUN, expect=2).stderr
+            assert "another run is writing to it" in cli("main.py", *RUN, elsewhere, expect=2).stderr
         finally:
             process.kill()
 
@@ -260,7 +260,7 @@ def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.clear(), "holds no video"),
+        (lambda c: c.clear(), "contains no video"),
         (lambda c: c.pop("video_test_0/cas"), "video_test_0/cas is only score, num_seg"),
         (lambda c: c.update({"video_test_0/cas": np.zeros((16, 9), np.float32)}), r"(16, 9)"),
         (lambda c: c.update({"video_test_0/score": np.full(21, np.nan, np.float32)}), "not finite"),

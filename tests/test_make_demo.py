@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset.facts import KNOWN
-from dataset.make_demo import KINDS, SECONDS_PER_ROW, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
+from dataset.make_demo import KINDS, SECONDS_PER_SNIPPET, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
 from options import make_config, parse_args
 from thumos_features import load_data
 
@@ -54,9 +54,9 @@ def test_videos_are_untrimmed_and_instances_short(demo, videos):
     covered = []
     for name, video in database.items():
         segments = [tuple(map(float, row["segment"])) for row in video["annotations"]]
-        assert all(0 <= start < end <= rows[name] * SECONDS_PER_ROW + 0.01 for start, end in segments)
+        assert all(0 <= start < end <= rows[name] * SECONDS_PER_SNIPPET + 0.01 for start, end in segments)
         assert max(end - start for start, end in segments) < 30
-        covered.append(sum(end - start for start, end in segments) / (rows[name] * SECONDS_PER_ROW))
+        covered.append(sum(end - start for start, end in segments) / (rows[name] * SECONDS_PER_SNIPPET))
     assert 0.1 < np.mean(covered) < 0.5
     assert np.mean([len(video["annotations"]) for video in database.values()]) > 3
 

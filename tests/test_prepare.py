@@ -43,7 +43,7 @@ def test_durations_are_attached(official, thumos_gt, tmp_path, capsys):
     half, whole = tmp_path / "half.json", tmp_path / "gt.json"
     lists = [f"--durations={official}/{subset}_durations.txt" for subset in ("test", "validation")]
     main(["durations", f"--annotations={thumos_gt}", f"--output={half}", lists[0]])
-    assert "210 of 410 videos have a duration now" in capsys.readouterr().out
+    assert "210 of 410 videos have a duration" in capsys.readouterr().out
     main(["durations", f"--annotations={half}", f"--output={whole}", lists[1]])
     database = json.loads(whole.read_text())["database"]
     assert all(video["duration"] > 0 for video in database.values())
@@ -87,7 +87,7 @@ def test_nothing_that_is_there_is_changed(tiny, official, tmp_path):
         ["durations", f"--annotations={tiny}/gt.json", f"--output={tiny}/gt.json", f"--durations={tmp_path}/durations.txt"],
     ):
         (tmp_path / "durations.txt").write_text("video_test_0.mp4 3")
-        with pytest.raises(UserError, match=r"gt\.json.*there already"):
+        with pytest.raises(UserError, match=r"gt\.json.*exists already"):
             main(command)
     assert before == {path: path.read_bytes() for path in tiny.rglob("*") if path.is_file()}
 
@@ -102,7 +102,7 @@ def test_a_conversion_takes_nothing_for_done_that_is_not(tiny, tmp_path, capsys)
         np.save(path, np.load(path) + 1)
     capsys.readouterr()
     main(flags)
-    assert "3 videos written, 6 were there" in capsys.readouterr().out
+    assert "3 videos written, 6 existed" in capsys.readouterr().out
     rgb = np.load(tiny / "features" / "train" / "rgb" / "video_train_2.npy")
     assert (np.load(tmp_path / "out" / "train" / "video_train_2.npy")[:, : rgb.shape[1]] == rgb).all()
 

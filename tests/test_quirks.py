@@ -9,7 +9,7 @@ from conftest import make_tiny
 from test_localize import detections, golden_activations
 
 from config import parse_schedule
-from dataset.draws import ROWS, SHUFFLE, batch_videos, random_state
+from dataset.draws import SHUFFLE, SNIPPETS, batch_videos, random_state
 from dataset.facts import KNOWN
 from fast.snippets import Snippets
 from localize import upsample
@@ -144,7 +144,7 @@ def test_b6_after_the_first_pass_batches_are_independent_draws():
 
 
 def test_b7_every_video_and_iteration_draws_from_its_own_stream():
-    keys = [(ROWS, 0, iteration, video) for iteration in range(20) for video in range(20)]
+    keys = [(SNIPPETS, 0, iteration, video) for iteration in range(20) for video in range(20)]
     keys += [(SHUFFLE, 0, iteration) for iteration in range(20)]
     assert len({tuple(random_state(*key).randint(0, 2**31, 4)) for key in keys}) == len(keys)
 

@@ -124,12 +124,12 @@ def test_a_signal_during_an_evaluation_saves_the_state_before_it(cli, tiny, plac
     """The evaluation is given up, and made again when the run is resumed."""
     code = (
         "import os, signal, sys, main, test\n"
-        "real, calls = test.rows_shown, []\n"
+        "real, calls = test.gather_input, []\n"
         "def evaluated(*args):\n"
         "    calls.append(args)\n"
         "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(*args)\n"
-        "test.rows_shown = evaluated\n"
+        "test.gather_input = evaluated\n"
         "sys.argv = sys.argv[1:]\n"
         "main.main()\n"
     )

@@ -74,7 +74,7 @@ def test_features_have_a_gradient_if_asked_for():
 
 def test_rows_that_turn_back_are_refused():
     rows = shown([5, 9], 8, 4)
-    with pytest.raises(ValueError, match="index_bt falls"):
+    with pytest.raises(ValueError, match="index_bt decreases"):
         BaS_Net(4, 3, 8, hidden=8)(replace(rows, index_bt=rows.index_bt.flip(1)))
 
 

@@ -67,7 +67,7 @@ def test_the_packed_copy_is_read_instead_of_the_files(opened, tiny, monkeypatch)
 
     monkeypatch.setattr("thumos_features.read_features", never)
     _, _, again, said = opened()
-    assert len(said) == 1 and (again.rows_nf == first.rows_nf).all()
+    assert len(said) == 1 and (again.snippets_nf == first.snippets_nf).all()
 
 
 def touch(path):
@@ -85,7 +85,7 @@ def test_a_packed_copy_of_other_files_is_replaced(opened, tiny, change):
         change(tiny / "features" / "train" / stream / "video_train_2.npy")
     _, data, matrix, said = opened()
     assert len(said) == 2
-    np.testing.assert_array_equal(matrix.rows([data.train[2]], [np.arange(3)]).dense()[0].T, data.train[2].read()[:3])
+    np.testing.assert_array_equal(matrix.gather([data.train[2]], [np.arange(3)]).dense()[0].T, data.train[2].read()[:3])
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"", lambda b: b"x" + b[1:], lambda b: b + b"x"])
@@ -95,13 +95,13 @@ def test_a_damaged_packed_copy_is_replaced(opened, tiny, damage):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     _, _, again, said = opened()
-    assert len(said) == 2 and (again.rows_nf == first.rows_nf).all() and path.read_bytes() == whole
+    assert len(said) == 2 and (again.snippets_nf == first.snippets_nf).all() and path.read_bytes() == whole
 
 
 def test_a_place_that_takes_no_copy_is_no_obstacle(opened, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     _, _, matrix, said = opened(f"--cache_path={tmp_path}/file/folder")
-    assert "no packed copy" in said[1] and len(matrix.rows_nf)
+    assert "no packed copy" in said[1] and len(matrix.snippets_nf)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     assert "little space" in opened(f"--cache_path={tmp_path}/other")[3][1]
 
@@ -109,7 +109,7 @@ def test_a_place_that_takes_no_copy_is_no_obstacle(opened, tmp_path, monkeypatch
 def test_half_precision_rounds_and_nothing_else(opened):
     config, data, whole, _ = opened()
     _, half_data, half, _ = opened("--cache_dtype=float16")
-    assert half.rows_nf.dtype == torch.float16
+    assert half.snippets_nf.dtype == torch.float16
     for a, b in zip(batches(config, data, whole), batches(config, half_data, half), strict=True):
         assert b.dtype == torch.float32 and (a.half().float() == b).all()
 

@@ -162,7 +162,7 @@ BAD = {
         lambda d: edit_gt(d, lambda db: [video.update(annotations=[]) for video in db.values()]),
         ["gt.json: none of its 9 videos has an annotation", "--ground_truth"],
     ),
-    "no video at all": (lambda d: edit_gt(d, lambda db: db.clear()), ["gt.json: it holds no video", "--ground_truth"]),
+    "no video at all": (lambda d: edit_gt(d, lambda db: db.clear()), ["gt.json: it contains no video", "--ground_truth"]),
     "no test video": (
         lambda d: edit_gt(d, lambda db: [db.pop(name) for name in list(db) if "test" in name]),
         ["gt.json: no annotated video of subset test or testing; its subsets are train."],
@@ -194,7 +194,7 @@ BAD = {
     "one axis": (lambda d: np.save(feature_file(d), np.ones(6)), ["video_train_1.npy", "(6,)"]),
     "streams of different length": (
         lambda d: np.save(feature_file(d), np.ones((9, 6))),
-        ["video_train_1", "rgb", "flow", "9", "rows"],
+        ["video_train_1", "rgb", "flow", "9", "snippets"],
     ),
     "NaN": (
         lambda d: np.save(feature_file(d), spoilt(d, np.nan)),

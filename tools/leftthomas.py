@@ -1,7 +1,7 @@
 """The command line of UM's second implementation: `python train.py FLAGS` and `python test.py FLAGS` (docs/um.md).
 
-Its flags become those of main.py, which does the work; what main.py alone has (--resume, --variant, --device, ...) is passed
-on. Files under its names lie in --save_path, all others in a folder of the run there.
+Its flags are translated to those of main.py, which does the work; other flags of main.py (--resume, --variant, --device, ...)
+are passed on. Files with its names are written to --save_path, all others to a folder of the run in it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from main_eval import evaluate_now
 from options import edited_defaults, make_config, parse_args
 from utils import UserError, run_command, say_now, write_json
 
-SAME = {  # its flag: ours, and its default
+SAME = {  # flag of the second implementation: flag of main.py, and default of the former
     "alpha": ("alpha", "0.0005"),
     "beta": ("beta", "1.0"),
     "magnitude": ("margin", "100"),
@@ -40,8 +40,8 @@ SAME = {  # its flag: ours, and its default
     "data_path": ("data_path", "/data"),
     "num_segments": ("num_segments", "750"),
     "scale": ("scale", "24"),
-    "fps": ("snippet_frames", "16"),  # what it calls so are the frames of a snippet,
-    "sampling_frames": ("fps", "25"),  # and this the frames a second
+    "fps": ("snippet_frames", "16"),  # the frames of a snippet, despite its name
+    "sampling_frames": ("fps", "25"),  # the frames per second
     "lr": ("lr", "0.0001"),
     "decay": ("weight_decay", "0.0005"),
     "num_iter": ("num_iters", "10000"),
@@ -57,7 +57,7 @@ OWN_WORDS |= {"bash run.sh": "python train.py", "main.py": "train.py", "main_eva
 
 
 def read_flags(argv: Sequence[str] | None = None) -> Namespace:
-    """The arguments of main.py that do what the second implementation does with its own."""
+    """Parse the flags of the second implementation to the equivalent arguments of main.py."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, usage="train.py or test.py [FLAGS]")
     for name, (ours, default) in (SAME | THRESHOLDS).items():
         parser.add_argument(f"--{name}", default=default, help=f"--{ours} of main.py (default: {default})")
@@ -76,20 +76,20 @@ def read_flags(argv: Sequence[str] | None = None) -> Namespace:
     for ours, value in edited_defaults("um").items():
         if ours in ours_of:
             say_now(
-                f"warning: options.py was edited: {ours} is {value}, and not used: --{ours_of[ours]} has a default of its own"
+                f"warning: options.py was edited: {ours} is {value}, but is ignored: --{ours_of[ours]} has a default of its own"
             )
     args = parsed(["--method=um", "--variant=leftthomas-fixed", "--timing=rows", *flags, *others])
     there = args.dataset in DEMOS or find_layout(Path(args.data_path), dataset_facts(args.dataset)).folders
     if args.layout == "auto" and not there:
-        args.layout = "um"  # the error names the places in which the second implementation has its files
+        args.layout = "um"  # so that the error names the folders of the second implementation
     for name in ("seeds", "result", "protocols", "per_class", "save_kit"):
         if getattr(args, name):
-            raise UserError(f"--{name} is a flag of main.py and main_eval.py alone.")
+            raise UserError(f"--{name} is a flag of main.py and main_eval.py only.")
     return args
 
 
 def parsed(flags: list[str]) -> Namespace:
-    """What main.py's parser makes of `flags`; its complaint about one names the flag of this command line."""
+    """Parse `flags` with main.py's parser; error messages name the flags of this command line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -99,12 +99,12 @@ def parsed(flags: list[str]) -> Namespace:
 
 
 def own_words(text: str) -> str:
-    """A message of main.py with the flags and commands of this command line."""
+    """Translate the flags and commands in a message of main.py to those of this command line."""
     return re.sub(r"bash run\.sh|\bmain(_eval)?\.py|--\w+", lambda found: OWN_WORDS.get(found[0], found[0]), text)
 
 
 def in_own_words(work: Callable[..., None], *arguments: Any) -> None:
-    """Run `work`; the user's mistakes are told in the words of this command line."""
+    """Run `work`; the message of a UserError is translated by `own_words`."""
     try:
         work(*arguments)
     except UserError as error:
@@ -112,13 +112,13 @@ def in_own_words(work: Callable[..., None], *arguments: Any) -> None:
 
 
 def threshold_list(flag: str, text: str) -> str:
-    """numpy's arange or linspace, or a list, as main.py writes thresholds; nothing is executed."""
+    """Translate numpy's arange or linspace, or a list, to main.py's format of thresholds, without evaluating code."""
     call = re.fullmatch(r"\s*(?:np|numpy)\.(arange|linspace)\(([^()]*)\)\s*", text)
     if call is None:
         return text.strip("[]() ")
     numbers = call[2].split(",")
     if len(numbers) != 3:
-        raise UserError(f"--{flag} {text!r}: expected three numbers, such as np.arange(0.0, 0.25, 0.025).")
+        raise UserError(f"--{flag} {text!r}: expected three numbers, as in np.arange(0.0, 0.25, 0.025).")
     if call[1] == "arange":
         return ":".join(numbers)
     try:
@@ -135,12 +135,12 @@ def own_file(config: Config, kind: str) -> Path:
 
 
 def known_name(dataset: str) -> str:
-    """What files are named after; `activitynet1.2` has no suffix to lose."""
+    """The data set's part of file names: the stem of a dataset.json, else the whole name, which may contain a dot."""
     return Path(dataset).stem if dataset.endswith(".json") else dataset
 
 
 class LeftThomasFiles(RunFiles):
-    """A run's files, those that the second implementation has under its names."""
+    """A run's files; those that the second implementation has too have its names."""
 
     def __init__(self, config: Config, quiet: bool):
         super().__init__(config, quiet)
@@ -167,7 +167,7 @@ class LeftThomasFiles(RunFiles):
 
 
 def metric(record: dict[str, Any], config: Config) -> dict[str, float]:
-    """A record in its form: percent to one decimal, of the thresholds that choose."""
+    """A record in the second implementation's format: percent to one decimal, at the thresholds of model selection."""
     chosen = {f"mAP@{float(tiou):.2f}": value for tiou, value in config.chosen(record["mAP"]).items()}
     values = {"Test ACC": record["test_acc"], "mAP@AVG": record["choice"], **chosen}
     return {name: round(100 * value, 1) for name, value in values.items()}
@@ -178,7 +178,7 @@ def test(args: Namespace) -> None:
     ensure_demo(args.dataset, args.data_path)
     config = make_config(args, training=False)
     if config.model_file is None:
-        raise UserError(f"name a checkpoint with --model_file, such as result/{config.dataset}_model.pth.")
+        raise UserError(f"name a checkpoint with --model_file, for example result/{config.dataset}_model.pth.")
     device = choose_device(config.device)
     config = replace(config, precision=choose_precision(config.precision, device))
     with locked(config.model_path):

@@ -1,6 +1,6 @@
-"""A picture of one video: activations of both branches, foreground weights, detections and truth.
+"""Plot one video: activations of both branches, foreground weights, detections and ground truth.
 
-`python -m tools.plot --dataset demo --model_file FILE --video NAME --figure FILE.png` and the flags of main_eval.py.
+`python -m tools.plot --dataset demo --model_file FILE --video NAME --figure FILE.png`, and flags of main_eval.py.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from localize import Arrays, Detections, localize
 from methods.base import Method, build_method
 from options import make_config, parse_args
 from test import compute_activations, take_steps
-from thumos_features import Video, load_data, rows_shown
+from thumos_features import Video, gather_input, load_data
 from utils import UserError, atomic_write, run_command
 
-SHOWN = 60  # best detections of a class
+MOST_SHOWN = 60  # detections of a class, best first
 
 
 def main() -> None:
@@ -45,9 +45,9 @@ def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) ->
     load_network(method.network, config.model_file, config)
     method.network.eval()
     take_steps(method, [video], Files(1), torch.device("cpu"))
-    rows = rows_shown([video], Files(1), [method.shown(video, None)])
+    snippets = gather_input([video], Files(1), [method.shown(video, None)])
     arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
-    sequences = {key: array[0] for key, array in method.sequences(rows).items()}
+    sequences = {key: array[0] for key, array in method.sequences(snippets).items()}
     figure = draw(config, method, video, arrays, sequences, video.annotations)
     with atomic_write(figure_file, "wb") as stream:
         figure.savefig(stream, dpi=110, format=figure_file.suffix.lstrip(".") or "png")
@@ -55,7 +55,7 @@ def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) ->
 
 
 def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences: Arrays, truth: list) -> Figure:
-    """One panel a sequence, then the time lines of detections and truth of every class localized or annotated."""
+    """One panel per sequence, then the time lines of detections and ground truth, by class."""
     detections = localize(method.curves(arrays))
     classes = sorted({*detections.classes.tolist(), *(config.classes.index(row["label"]) for row in truth)})
     colours = {number: f"C{place}" for place, number in enumerate(classes)}
@@ -83,7 +83,7 @@ def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences
 
 def draw_time_lines(panel: Axes, config: Config, detections: Detections, truth: list, colours: dict[int, str]) -> None:
     for place, (number, colour) in enumerate(colours.items()):
-        mine = np.flatnonzero(detections.classes == number)[:SHOWN][::-1]
+        mine = np.flatnonzero(detections.classes == number)[:MOST_SHOWN][::-1]
         best = detections.scores[mine].max(initial=1e-9)
         for index in mine:
             start, end = detections.segments[index]
