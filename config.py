@@ -126,8 +126,13 @@ class Config:
 
     @property
     def described(self) -> str:
-        """Which form of the method, for reports."""
-        return "published"
+        """The form of the method for reports, if it has several."""
+        return ""
+
+    @property
+    def title(self) -> str:
+        """What was run, for reports."""
+        return f"{self.method}{f' ({self.described})' if self.described else ''} on {self.dataset}"
 
     @property
     def first_batch_again(self) -> bool:

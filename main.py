@@ -15,7 +15,7 @@ from dataset.store import open_store
 from engine.checkpoint import TrainingState, load_file, load_network
 from engine.device import DTYPES, choose_device, choose_precision
 from engine.files import RunFiles, locked
-from engine.recorder import Recorder
+from engine.recorder import NoRecorder, Recorder
 from engine.seeds import train_seeds
 from engine.team import Team
 from fast import products
@@ -23,7 +23,7 @@ from methods.base import build_method
 from options import make_config, parse_args, tell_settings
 from test import Judge
 from thumos_features import Data, fingerprint, load_data
-from train import fit, make_optimizer
+from train import Training, make_optimizer
 from utils import UserError, cores, run_command
 
 
@@ -81,13 +81,13 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     if team.leads:
         team.agreed(None)
     files.say(describe(config, data, device, state.seed, team.size))
-    recorder = None
+    recorder: Recorder | NoRecorder = NoRecorder()
     if team.leads:
         files.start(state, resumed=saved is not None)
         workers = eval_workers(config, device)
         judge = Judge(config, {video.name: video.label_c for video in data.test}, data.truth, threads=1 if workers else None)
         recorder = Recorder(state, files, config, judge, workers, len(data.train))
-    fit(method, state, data, store, recorder, config, device, team)
+    Training(method, state, data, store, recorder, device, team).fit()
 
 
 def eval_workers(config: Config, device: torch.device) -> int:
@@ -101,7 +101,7 @@ def describe(config: Config, data: Data, device: torch.device, seed: int, proces
     library = products.NAMES[products.choose(device, DTYPES[config.precision])]
     videos = f"{len(data.train)} training and {len(data.test)} test videos"
     return (
-        f"{config.method} ({config.described}) on {config.dataset}: {videos}, "
+        f"{config.title}: {videos}, "
         f"{config.num_iters} iterations of {config.batch_size}, {device}, {config.precision}, seed {seed}, "
         f"products by {library}" + (f", {processes} processes" if processes > 1 else "")
     )

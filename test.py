@@ -93,7 +93,7 @@ def compute_activations(
     """Compute the activations of the batches in `share`; calls `between` after each batch."""
     method.network.eval()
     activations: Activations = {}
-    for part, shown in test_batches(videos, method.shown, EVAL_BATCH)[share]:
+    for part, shown in test_batches(videos, method.sample, EVAL_BATCH)[share]:
         batch = method.activations(gather_input(part, store, shown).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(

@@ -40,8 +40,8 @@ class Mixture(NamedTuple):
     warp: NDArray[np.floating] | None = None  # (L+1,) start of each snippet on this time axis, if uneven (see Curves.warp)
 
 
-Shown = Indices | Mixture  # a sample of a video: the number of the snippet at each time (T,), or mixtures of snippets
-Show = Callable[[Video, np.random.RandomState | None], Shown]  # samples a video, in training with a random generator
+Sample = Indices | Mixture  # a sample of a video: the number of the snippet at each time (T,), or mixtures of snippets
+Sampler = Callable[[Video, np.random.RandomState | None], Sample]  # samples a video, in training with a random generator
 
 
 class Batch(NamedTuple):
@@ -88,11 +88,11 @@ def interpolated(num_seg: int, times: int) -> Mixture:
     return Mixture(snippets_tk, np.stack([1 - share_t, share_t], axis=1))
 
 
-def gather_input(videos: list[Video], store: Store, shown: list[Shown]) -> Snippets:
+def gather_input(videos: list[Video], store: Store, samples: list[Sample]) -> Snippets:
     """Network input (B, F, T) for videos of equal length T."""
-    if not isinstance(shown[0], Mixture):
-        return store.gather(videos, [index for index in shown if not isinstance(index, Mixture)])
-    mixtures = [mixture for mixture in shown if isinstance(mixture, Mixture)]
+    if not isinstance(samples[0], Mixture):
+        return store.gather(videos, [index for index in samples if not isinstance(index, Mixture)])
+    mixtures = [mixture for mixture in samples if isinstance(mixture, Mixture)]
     size_b, (size_t, size_k) = len(videos), mixtures[0].snippets_tk.shape
     snippets = store.gather(videos, [mixture.snippets_tk.ravel() for mixture in mixtures])
     table = snippets.table().float()
@@ -106,7 +106,7 @@ def training_batch(
     videos: list[Video],
     store: Store,
     draws: Draws,
-    show: Show,
+    sampler: Sampler,
     iteration: int,
     share: Callable[[int], slice] = slice,
 ) -> Batch:
@@ -117,20 +117,20 @@ def training_batch(
     if not counted:  # a process without videos takes part with one video of weight 0
         first, end = 0, 1
     numbers = whole[first:end]
-    shown = [show(videos[v], draws.sampler(iteration, v)) for v in numbers]
+    samples = [sampler(videos[v], draws.sampler(iteration, v)) for v in numbers]
     chosen = [videos[v] for v in numbers]
     label_bc = torch.from_numpy(np.stack([video.label_c for video in chosen]))
-    return Batch(gather_input(chosen, store, shown), label_bc, chosen, counted, [videos[v] for v in whole], first)
+    return Batch(gather_input(chosen, store, samples), label_bc, chosen, counted, [videos[v] for v in whole], first)
 
 
-def test_batches(videos: list[Video], show: Show, size: int) -> list[tuple[list[Video], list[Shown]]]:
+def test_batches(videos: list[Video], sampler: Sampler, size: int) -> list[tuple[list[Video], list[Sample]]]:
     """Test videos and their samples, in batches of at most `size` videos of equal length T."""
-    shown = [show(video, None) for video in videos]
-    times = [len(sample.snippets_tk if isinstance(sample, Mixture) else sample) for sample in shown]
+    samples = [sampler(video, None) for video in videos]
+    times = [len(sample.snippets_tk if isinstance(sample, Mixture) else sample) for sample in samples]
     order = sorted(range(len(videos)), key=times.__getitem__)
     alike = [list(group) for _, group in groupby(order, key=times.__getitem__)]
     parts = [group[start : start + size] for group in alike for start in range(0, len(group), size)]
-    return [([videos[v] for v in part], [shown[v] for v in part]) for part in parts]
+    return [([videos[v] for v in part], [samples[v] for v in part]) for part in parts]
 
 
 # ----------------------------------------------------------------------------------------------------- reading

@@ -7,7 +7,8 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from config import Config
 from engine.checkpoint import TrainingState
-from engine.recorder import Recorder, due
+from engine.recorder import NoRecorder, Recorder, due
 from engine.team import Team
 from fast.adam import Adam
 from fast.dropout import part_of_batch
@@ -58,79 +59,71 @@ def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, t
     return dict(zip(terms, values, strict=True))
 
 
-def fit(
-    method: Method,
-    state: TrainingState,
-    data: Data,
-    store: Store,
-    recorder: Recorder | None,
-    config: Config,
-    device: torch.device,
-    team: Team,
-) -> None:
-    """Train from where `state` stands to the end, evaluating as it goes; number 0 of the team has the recorder."""
-    interval = config.eval_interval(len(data.train))
-    stepwise = method if isinstance(method, Stepwise) else None
-    loss = team.training_together(Loss(method), in_parts=stepwise is not None)
+@dataclass(frozen=True)
+class Training:
+    """What a run trains with, and the loop. All processes of a team run it; rank 0 has the Recorder."""
 
-    def begin_step(step: int) -> None:
-        """Every process works on what number 0 has made of what all of them found."""
-        assert stepwise
-        # apart, as an evaluation of the test videos alone computes them
-        found = found_by_all(data.test) | found_by_all(data.train)
-        known = stepwise.refine(found, data.train) if found else {}
-        state.known, state.step = team.agreed(known), step
-        stepwise.begin_step(step, state.known)
+    method: Method
+    state: TrainingState
+    data: Data
+    store: Store
+    recorder: Recorder | NoRecorder
+    device: torch.device
+    team: Team
 
-    def found_by_all(videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
-        """Activations of `videos`, in that order, for number 0; nothing for the others."""
-        team.share_buffers(method.network)  # each has seen its share of the batches
-        own = compute_activations(method, videos, store, device, between, team.every())
-        found = {name: arrays for part in team.gathered(own) for name, arrays in part.items()}
+    def fit(self) -> None:
+        """Train from the iteration of `state` to the last one, with evaluations on schedule."""
+        config, state, recorder = self.method.config, self.state, self.recorder
+        interval = config.eval_interval(len(self.data.train))
+        stepwise = self.method if isinstance(self.method, Stepwise) else None
+        loss = self.team.training_together(Loss(self.method), in_parts=stepwise is not None)
+        if stepwise:
+            stepwise.begin_step(state.step, state.known)
+        with (
+            StopSignal(lambda: recorder.say_how_to_resume("stopped at once")) as stop,
+            recorder,
+            tqdm(total=config.num_iters, initial=state.iteration, disable=recorder.quiet or not sys.stderr.isatty()) as bar,
+        ):
+            while True:
+                at_end = state.iteration == config.num_iters
+                if at_end:
+                    recorder.save()
+                if due(state.iteration, interval, config.num_iters):
+                    between = partial(self.stop_if_asked, stop) if self.team.size == 1 else lambda: None
+                    recorder.evaluate(self.activations(self.data.test, between))
+                if at_end:
+                    break
+                if stepwise and state.step != stepwise.step_of(state.iteration):
+                    self.begin_step(stepwise, stepwise.step_of(state.iteration))
+                sampler, share = self.method.sample, self.team.share
+                batch = training_batch(self.data.train, self.store, state.draws, sampler, state.iteration, share)
+                rate = config.learning_rates[state.iteration]
+                recorder.stepped(train_step(loss, state, batch.to(self.device), rate, self.team))
+                bar.update()
+                self.stop_if_asked(stop)
+            recorder.finish()
+
+    def activations(self, videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
+        """Activations of `videos`, in that order, on rank 0; none on the others. `between` is called after each batch."""
+        self.team.share_buffers(self.method.network)  # each process has seen its share of the batches
+        own = compute_activations(self.method, videos, self.store, self.device, between, self.team.every())
+        found = {name: arrays for part in self.team.gathered(own) for name, arrays in part.items()}
         return {video.name: found[video.name] for video in videos if found}
 
-    if stepwise:
-        stepwise.begin_step(state.step, state.known)
+    def begin_step(self, stepwise: Stepwise, step: int) -> None:
+        """Begin a step of a method that trains in several; all processes use what rank 0 makes of all activations."""
+        # test and training videos apart, as an evaluation computes the test videos alone
+        found = self.activations(self.data.test) | self.activations(self.data.train)
+        known = stepwise.refine(found, self.data.train) if found else {}
+        self.state.known, self.state.step = self.team.agreed(known), step
+        stepwise.begin_step(step, self.state.known)
 
-    def say_how_to_resume(what: str) -> None:
-        if recorder:
-            recorder.files.say_how_to_resume(what)
-
-    def stop_if_asked() -> None:
-        if team.any(stop.received is not None):
-            if recorder:
-                recorder.save()
-            say_how_to_resume(f"stopped after iteration {state.iteration}")
+    def stop_if_asked(self, stop: StopSignal) -> None:
+        """After a signal to any process: save, and stop all of them."""
+        if self.team.any(stop.received is not None):
+            self.recorder.save()
+            self.recorder.say_how_to_resume(f"stopped after iteration {self.state.iteration}")
             raise Stopped(stop.received or signal.SIGTERM)
-
-    quiet = recorder is None or recorder.files.quiet or not sys.stderr.isatty()
-    with (
-        StopSignal(lambda: say_how_to_resume("stopped at once")) as stop,
-        recorder or nullcontext(),
-        tqdm(total=config.num_iters, initial=state.iteration, disable=quiet) as bar,
-    ):
-        while True:
-            at_end = state.iteration == config.num_iters
-            if at_end and recorder:
-                recorder.save()
-            if due(state.iteration, interval, config.num_iters):
-                between = stop_if_asked if team.size == 1 else lambda: None
-                found = found_by_all(data.test, between)
-                if recorder:
-                    recorder.evaluate(found)
-            if at_end:
-                break
-            if stepwise and state.step != stepwise.step_of(state.iteration):
-                begin_step(stepwise.step_of(state.iteration))
-            batch = training_batch(data.train, store, state.draws, method.shown, state.iteration, team.share)
-            rate = config.learning_rates[state.iteration]
-            terms = train_step(loss, state, batch.to(device), rate, team)
-            if recorder:
-                recorder.stepped(terms)
-            bar.update()
-            stop_if_asked()
-        if recorder:
-            recorder.finish()
 
 
 if __name__ == "__main__":  # `python train.py` is the command of UM's second implementation, in tools/leftthomas.py

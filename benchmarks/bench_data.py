@@ -97,7 +97,7 @@ def measure(name: str, config: Config, plain: float) -> None:
     data = load_data(config)
     store = open_store([*data.train, *data.test], config, device, lambda _: None)
     with torch.device("meta"):
-        show = build_method(config).shown
+        show = build_method(config).sample
     ready = time.perf_counter() - begun
     draws = Draws(config, 0)
     os.sync()  # wait until the packed copy is on disk

@@ -58,7 +58,7 @@ def main() -> None:
 def bench(config: Config, device: torch.device, args: argparse.Namespace) -> None:
     data = load_data(config)
     store = open_store([*data.train, *data.test], config, device, lambda _: None)
-    batch = training_batch(data.train, store, Draws(config, 0), build_method(config).shown, 0).to(device)
+    batch = training_batch(data.train, store, Draws(config, 0), build_method(config).sample, 0).to(device)
     step = bench_step("videos of THUMOS'14's lengths", config, batch, device, args.turns)
     times = Snippets.of(torch.rand(config.batch_size, config.num_segments, config.len_feature, device=device))
     bench_step("all snippets distinct", config, batch._replace(snippets=times), device, args.turns)

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -107,7 +107,7 @@ class TrainingState:
                 f"{path}: is of a run with other settings: {'; '.join(differ)}. Resume with its settings, or start anew "
                 "without --resume (what is there will be kept)."
             )
-        load_weights(self.network, content["network"], path)
+        load_weights(self.network, content["network"], path, config.MUST_AGREE)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.draws.restore(content["draws"])
@@ -152,7 +152,7 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
 def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     """Load the weights in a checkpoint of either kind; one that knows its own settings has to agree with this run's."""
     if Path(path).is_dir():
-        return load_weights(network, weights_in_folder(network, Path(path)), path)
+        return load_weights(network, weights_in_folder(network, Path(path)), path, config.MUST_AGREE)
     content = load_file(path)
     trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else settings_beside(Path(path))
     differ = [
@@ -168,7 +168,7 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     if trained.get("repaired", list(config.repaired)) != list(config.repaired):
         there, here = (", ".join(ids) or "none" for ids in (trained["repaired"], config.repaired))
         say_now(f"warning: {path}: was trained with quirks repaired: {there}; this run repairs: {here} (--compat, --fix).")
-    load_weights(network, network_weights(content), path)
+    load_weights(network, network_weights(content), path, config.MUST_AGREE)
 
 
 def settings_beside(path: Path) -> Mapping[str, Any]:
@@ -201,22 +201,22 @@ class ManyFiles(Protocol):
     def weights_in(self, folder: Path) -> dict[str, Any]: ...
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
-    """Load a state dict, or say in a sentence how it and the network differ."""
-    own = network.state_dict()
+def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path, flags: Sequence[str]) -> None:
+    """Load a state dict; the error says how it differs from the network, and which `flags` may be the reason."""
+    own, named = network.state_dict(), ", ".join(f"--{flag}" for flag in flags)
     missing, foreign = [k for k in own if k not in weights], [k for k in weights if k not in own]
     if missing or foreign:
         raise UserError(
-            f"{path}: is of another method than this run, or of other settings of it: it lacks {listing(missing) or 'nothing'} "
-            f"and has {listing(foreign) or 'nothing'} besides. Evaluate it with the settings that it was trained with."
+            f"{path}: is of another network than this run's ({named}): it lacks {listing(missing) or 'nothing'} and has "
+            f"{listing(foreign) or 'nothing'} besides. Evaluate it with the settings that it was trained with."
         )
     wrong = {k: weights[k] for k in own if not isinstance(weights[k], Tensor) or weights[k].shape != own[k].shape}
     if wrong:
-        raise UserError(f"{path}: does not fit this run. {_misfit(own, wrong)}")
+        raise UserError(f"{path}: does not fit this run. {_misfit(own, wrong, named)}")
     network.load_state_dict(weights)
 
 
-def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any]) -> str:
+def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any], named: str) -> str:
     key = next(iter(wrong))
     found, expected = tuple(getattr(wrong[key], "shape", ())), tuple(own[key].shape)
     if len(found) == 3 and key.endswith(("conv_1.0.weight", "conv.0.weight")) and found[1] != expected[1]:
@@ -226,5 +226,5 @@ def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any]) -> str:
         return f"{widths}: another --dataset or --len_feature. Use what it was trained with."
     return (
         f"{key} has shape {found}, expected {expected}: another width (--hidden), another number of classes "
-        "(--dataset) or other settings of the method. Use those of its training (config.json beside its outputs)."
+        f"(--dataset) or another network ({named}). Use those of its training (config.json beside its outputs)."
     )

@@ -40,6 +40,22 @@ class Moment:
     weights: dict[str, Tensor]
 
 
+class NoRecorder:
+    """The recorder of ranks other than 0: it records nothing."""
+
+    quiet = True
+
+    def __enter__(self) -> "NoRecorder":
+        return self
+
+    def __exit__(self, *error: Any) -> None: ...
+    def stepped(self, terms: dict[str, Tensor]) -> None: ...
+    def evaluate(self, activations: Activations) -> None: ...
+    def save(self) -> None: ...
+    def finish(self) -> None: ...
+    def say_how_to_resume(self, what: str) -> None: ...
+
+
 class Recorder:
     def __init__(self, state: TrainingState, files: RunFiles, config: Config, judge: Judge, workers: int, num_videos: int):
         self.state, self.files, self.config = state, files, config
@@ -63,6 +79,13 @@ class Recorder:
 
     def __exit__(self, *error: Any) -> None:
         self.stack.__exit__(*error)
+
+    @property
+    def quiet(self) -> bool:
+        return self.files.quiet
+
+    def say_how_to_resume(self, what: str) -> None:
+        self.files.say_how_to_resume(what)
 
     def stepped(self, terms: dict[str, Tensor]) -> None:
         """Record the losses of a training step."""

@@ -22,7 +22,7 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: C
             cells = [f"{100 * value:.2f}" for value in found]
             rows.append([f"{name} *", str(record["iteration"]), *cells, *[""] * (len(values) - len(cells))])
     notes = [
-        f"{config.method} ({config.described}) on {config.dataset}, streams {'+'.join(config.streams)}, seed {seed}, "
+        f"{config.title}, streams {'+'.join(config.streams)}, seed {seed}, "
         f"precision {config.precision}. "
         f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
         f"quirks repaired: {', '.join(config.repaired) or 'none'}."

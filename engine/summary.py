@@ -122,7 +122,7 @@ def long_table(tables: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
     return whole.rename_axis(index=["model", "row"], columns="metric").stack().rename("value").reset_index()
 
 
-def shown(run: Run) -> list[str]:
+def columns_of(run: Run) -> list[str]:
     """The figures that fit a page: mAP and its averages."""
 
     return [*run.last["mAP"], *(f"avg {name}" for name in averages_from(run.last, run.paper_average))]
@@ -130,7 +130,7 @@ def shown(run: Run) -> list[str]:
 
 def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -> str:
 
-    config, first, columns = runs[0].config, runs[0].last, shown(runs[0])
+    config, first, columns = runs[0].config, runs[0].last, columns_of(runs[0])
     rows = [
         [model, statistic, *("" if value != value else f"{100 * value:.2f}" for value in values)]
         for model, own in tables.items()
@@ -146,12 +146,13 @@ def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -
         for run in runs
         for model, chosen in (("last", run.last), ("best", run.best))
     ]
+    described = f" ({config['described']})" if config.get("described") else ""
     count = seeds_text([run.seed for run in runs]) + (f" ({len(runs)} of {asked} are finished)" if len(runs) < asked else "")
     return "\n".join(
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']} ({config.get('described', 'published')}) on {config['dataset']}, --modal {config['modal']}, "
+            f"{config['method']}{described} on {config['dataset']}, --modal {config['modal']}, "
             f"{count}. mAP in % "
             f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
@@ -167,7 +168,7 @@ def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -
 
 def latex(runs: list[Run], tables: dict[str, pandas.DataFrame]) -> str:
     """Rows to paste into a table of one's own."""
-    columns = shown(runs[0])
+    columns = columns_of(runs[0])
     lines = [f"% mAP in %, mean $\\pm$ standard deviation of {len(runs)} seeds: model & {' & '.join(columns)}"]
     for model in ("last", "best"):
         own = statistics_of(tables[model][columns])

@@ -359,7 +359,7 @@ class BackTAL:
         )
         self.criterion = BackTALLoss(config)
 
-    def shown(self, video: Video, random: np.random.RandomState | None) -> Mixture:
+    def sample(self, video: Video, random: np.random.RandomState | None) -> Mixture:
         return interpolated(video.num_seg, self.config.num_segments)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """What a method offers, and the registry of methods: each is one file and one line here (docs/new-method.md).
 
 A method holds its `config` and `network` and offers
-  shown(video, random) -> the snippets of a video that the network is shown: drawn by `random` in training, without it in tests;
+  sample(video, random) -> the T snippets of a video that make the input: drawn by `random` in training, without it in tests;
   loss(batch) -> dict of named scalar terms, `loss_total` among them;
   activations(snippets) -> dict of arrays (B, ...), all that localization needs;
   activation_shapes() -> dict of their shapes for one video, None where any length will do;
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # flags are read without torch
 
     from fast.snippets import Snippets
     from localize import Arrays, Curves
-    from thumos_features import Batch, Shown, Video
+    from thumos_features import Batch, Sample, Video
 
 
 class Method(Protocol):
@@ -45,7 +45,7 @@ class Method(Protocol):
     def config(self) -> Config: ...
     @property
     def network(self) -> nn.Module: ...
-    def shown(self, video: Video, random: np.random.RandomState | None) -> Shown: ...
+    def sample(self, video: Video, random: np.random.RandomState | None) -> Sample: ...
     def loss(self, batch: Batch) -> dict[str, Tensor]: ...
     def activations(self, snippets: Snippets) -> Arrays: ...
     def activation_shapes(self) -> dict[str, tuple[int | None, ...]]: ...

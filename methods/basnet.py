@@ -101,7 +101,7 @@ class BaSNet:
             self.network.cas_module.drop_out.draw = as_torch
         self.criterion = BaS_Net_loss(config.alpha, config.bce_reduction)
 
-    def shown(self, video: Video, random: np.random.RandomState | None) -> Indices:
+    def sample(self, video: Video, random: np.random.RandomState | None) -> Indices:
         times = self.config.num_segments
         return random_indices(video.num_seg, times, random) if random else uniform_indices(video.num_seg, times)
 

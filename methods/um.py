@@ -194,7 +194,7 @@ class UM:
         self.config = config
         self.network = UMNetwork(config)
 
-    def shown(self, video: Video, random: np.random.RandomState | None) -> Indices:
+    def sample(self, video: Video, random: np.random.RandomState | None) -> Indices:
         times = self.config.num_segments
         if random:
             return random_indices(video.num_seg, times, random)

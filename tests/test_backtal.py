@@ -369,9 +369,9 @@ def test_shares_of_a_batch_add_up_to_the_whole():
     clicks = [(0.1, 0.5, 0.9), (), (0.3,), (0.2, 0.7), ()]
     videos = [video_of("v" * (n + 1), clicks[n], label[n]) for n in range(5)]
     draws = Draws(replace(config, batch_size=5), 0)
-    whole = training_batch(videos, Files(1), draws, method.shown, 0)
+    whole = training_batch(videos, Files(1), draws, method.sample, 0)
     parts = [
-        training_batch(videos, Files(1), draws, method.shown, 0, lambda _, s=s: s)
+        training_batch(videos, Files(1), draws, method.sample, 0, lambda _, s=s: s)
         for s in (slice(0, 2), slice(2, 5), slice(5, 5))
     ]
     assert [part.share for part in parts] == [0.4, 0.6, 0.0]

@@ -34,13 +34,13 @@ def test_names_and_shapes_are_the_official_ones():
 def test_a_plain_state_dict_of_the_official_code_loads(tmp_path):
     theirs, ours = small(), small()
     torch.save(OrderedDict(theirs.state_dict()), tmp_path / "BaSNet_model_best.pkl")
-    load_weights(ours, network_weights(load_file(tmp_path / "BaSNet_model_best.pkl")), "")
+    load_weights(ours, network_weights(load_file(tmp_path / "BaSNet_model_best.pkl")), "", ())
     assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters(), strict=True))
 
 
 def test_weights_saved_by_data_parallel_load(tmp_path):
     theirs, ours = small(), small()
-    load_weights(ours, network_weights({f"module.{key}": value for key, value in theirs.state_dict().items()}), "")
+    load_weights(ours, network_weights({f"module.{key}": value for key, value in theirs.state_dict().items()}), "", ())
     assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters(), strict=True))
 
 
@@ -63,7 +63,7 @@ def test_our_best_model_is_such_a_file(cli, tmp_path):
 )
 def test_another_network_is_refused_with_the_difference(other, expected):
     with pytest.raises(UserError) as error:
-        load_weights(small(), small(**other).state_dict(), "some.pkl")
+        load_weights(small(), small(**other).state_dict(), "some.pkl", ["ablation"])
     assert [part for part in ["some.pkl", *expected] if part not in str(error.value)] == []
 
 
@@ -88,8 +88,8 @@ def test_bad_files(tmp_path, capsys):
     with pytest.raises(UserError):
         load_file(tmp_path)
     for content in ({"network": 5}, {"network": torch.ones(3)}, {}):
-        with pytest.raises(UserError, match="another method"):
-            load_weights(small(), network_weights(content), path)
-    with pytest.raises(UserError, match="another method"):
-        load_weights(small(), {"fc.weight": torch.ones(1)}, path)
+        with pytest.raises(UserError, match="another network"):
+            load_weights(small(), network_weights(content), path, [])
+    with pytest.raises(UserError, match="another network"):
+        load_weights(small(), {"fc.weight": torch.ones(1)}, path, [])
     assert "executed" not in capsys.readouterr().out

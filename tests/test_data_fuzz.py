@@ -125,7 +125,7 @@ def work(folder, cache):
     data = load_data(config)
     quick_check(data, config)
     store = open_store([*data.train, *data.test], config, torch.device("cpu"), lambda _: None)
-    batch = training_batch(data.train, store, Draws(config, 0), build_method(config).shown, 0)
+    batch = training_batch(data.train, store, Draws(config, 0), build_method(config).sample, 0)
     shown = store.gather(data.test, [uniform_indices(video.num_seg, config.num_segments) for video in data.test])
     assert torch.isfinite(batch.snippets.dense()).all() and torch.isfinite(shown.dense()).all()
     assert batch.snippets.shape[1:] == shown.shape[1:] == (12, 16)

@@ -20,7 +20,7 @@ FILES = {
     "basnet": "model.py",
     "um": "methods/um.py",
     "backtal": "methods/backtal.py",
-    "asm_loc": "methods/asm_network.py",
+    "asm_loc": "methods/asm_loc/network.py",
 }
 LEAKY, LEAKY_ATTRIBUTE = "nn.LeakyReLU()", "self.lrelu = nn.LeakyReLU()"
 BACKTAL_SECOND = "self.conv_2(first.flatten(0, 1), gates"

@@ -34,7 +34,7 @@ def opened(tiny):
 
 def batches(config, data, opened_store):
     return [
-        training_batch(data.train, opened_store, Draws(config, 0), build_method(config).shown, iteration)
+        training_batch(data.train, opened_store, Draws(config, 0), build_method(config).sample, iteration)
         .snippets.dense()
         .transpose(1, 2)
         for iteration in range(4)

@@ -62,7 +62,7 @@ def test_streams_stand_side_by_side(load, tiny):
 
 def test_a_batch_depends_on_seed_and_iteration_only(load):
     videos, config = load(), make_config(parse_args([*TINY, "--batch_size", "3"]))
-    show = build_method(config).shown
+    show = build_method(config).sample
     first, again = (training_batch(videos, Files(1), Draws(config, 7), show, 4) for _ in range(2))
     other = training_batch(videos, Files(1), Draws(config, 8), show, 4)
     assert first.snippets.shape == (3, 2 * WIDTH, 16) and first.label_bc.shape == (3, 20)

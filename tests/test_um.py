@@ -338,9 +338,9 @@ def test_official_sampling(golden_um, times):
     method = post(config_of(f"--num_segments={times}"))
     for num_seg in (7, 49, 50, 51, 300, 750, 1213):
         video = Namespace(num_seg=num_seg)
-        drawn = method.shown(video, np.random.RandomState(0))
+        drawn = method.sample(video, np.random.RandomState(0))
         np.testing.assert_array_equal(drawn, golden_um[f"sample/T{times}_L{num_seg}_random_seed0"])
-        np.testing.assert_array_equal(method.shown(video, None), golden_um[f"sample/T{times}_L{num_seg}_uniform"])
+        np.testing.assert_array_equal(method.sample(video, None), golden_um[f"sample/T{times}_L{num_seg}_uniform"])
 
 
 # ------------------------------------------------------------------------------------------------------ scoring

@@ -45,7 +45,7 @@ def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) ->
     load_network(method.network, config.model_file, config)
     method.network.eval()
     take_steps(method, [video], Files(1), torch.device("cpu"))
-    snippets = gather_input([video], Files(1), [method.shown(video, None)])
+    snippets = gather_input([video], Files(1), [method.sample(video, None)])
     arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
     sequences = {key: array[0] for key, array in method.sequences(snippets).items()}
     figure = draw(config, method, video, arrays, sequences, video.annotations)

@@ -19,7 +19,7 @@ from localize import Arrays, Curves, Detections, Sweep, localize_all
 from methods.asm_loc.network import ASMNet, Output
 from methods.asm_loc.segments import Plan, at_random, uniform
 from methods.asm_loc.settings import ASMLocConfig
-from thumos_features import Batch, Mixture, Shown, Video
+from thumos_features import Batch, Mixture, Sample, Video
 
 
 class Chain(nn.Module):
@@ -112,9 +112,9 @@ class ASM_Loc:
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def shown(self, video: Video, random: np.random.RandomState | None) -> Shown:
+    def sample(self, video: Video, random: np.random.RandomState | None) -> Sample:
         if self.network.at:
-            return self.plan(video).shown(random)
+            return self.plan(video).sample(random)
         if random is None:
             return uniform(video.num_seg, self.config.num_segments)
         rows, shares = at_random(video.num_seg, self.config.num_segments, random)

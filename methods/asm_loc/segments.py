@@ -156,7 +156,7 @@ class Plan:
     def stretched(self) -> Mixed:
         return whole(np.zeros(2, dtype=np.int64)) if self.warp is None else stretched(self.warp)
 
-    def shown(self, random: np.random.RandomState | None) -> Mixture:
+    def sample(self, random: np.random.RandomState | None) -> Mixture:
         if random is None:
             return self.shown_at_test
         mixed = of(self.stretched, at_random(len(self.stretched[0]), self.config.num_segments, random))
