@@ -98,7 +98,14 @@ def longer(path):
     np.save(path, np.load(path)[[0, *range(len(np.load(path)))]])
 
 
-@pytest.mark.parametrize("change", [touch, longer])
+def others_of_the_same_size(path):
+    """And of a time that is written with as many digits."""
+    time = path.stat().st_mtime_ns
+    np.save(path, np.load(path) + 1)
+    os.utime(path, ns=(time, time - 10**9))
+
+
+@pytest.mark.parametrize("change", [touch, longer, others_of_the_same_size])
 def test_a_packed_copy_of_other_files_is_replaced(opened, tiny, change):
     opened()
     for stream in ("rgb", "flow"):
