@@ -1,6 +1,7 @@
 """A run that is killed or interrupted and resumed ends with the very bytes of one that was not."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from conftest import ROOT, command, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
 from config import make_config
 from engine.files import RunFiles
 from options import parse_args
@@ -133,6 +135,23 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tiny, places, tmp_path):
     assert "stopped at once; saved in" in message and "--resume" in message and "stopped after" not in message
     saved = torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt")
     assert saved["iteration"] == 2, "the one that the evaluation left"
+
+
+def test_a_signal_stops_after_the_step_in_which_it_comes(cli, tmp_path, monkeypatch):
+    """And not with the next evaluation, which is far."""
+    real = train.train_step
+
+    def signalled(loss, state, *rest):
+        if state.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(loss, state, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train_step", signalled)
+        cli("main.py", "--seed", "0", "--lr", "[0.01]*40", "--eval_every", "30", expect=143)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt")["iteration"] == 4
 
 
 @pytest.mark.whole
