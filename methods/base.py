@@ -15,7 +15,8 @@ A method that trains in steps, each taught by what the one before found in all v
   step_of(iteration) -> the step in which an iteration is trained;
   refine(activations, trained_on) -> what the next step needs, in tensors and plain values, for checkpoints too;
   begin_step(step, known) -> None, begins a step with what `refine` returned at the end of the one before;
-  last_step -> the step of the weights that its network has.
+  last_step -> the step of the weights that its network has;
+  known_rule(videos) -> optional: the rule (engine/schema.py) for what a checkpoint has of `refine`, for videos of these names.
 """
 
 from __future__ import annotations
