@@ -128,15 +128,15 @@ def listed(rule: Rule, length: int | None = None) -> Rule:
     return check
 
 
-def mapped(rule: Rule, keys: type = str) -> Rule:
-    """A dict of any keys of one type, and a rule for all values."""
+def mapped(rule: Rule, empty: bool = True) -> Rule:
+    """A dict of any keys of text, and a rule for all values; `empty` says whether it may have none."""
 
     def check(value: Any) -> None:
-        if not isinstance(value, Mapping):
-            raise Misfit(shown(value), "a dict")
+        if not isinstance(value, Mapping) or not (value or empty):
+            raise Misfit(shown(value), "a dict" if empty else "a dict with keys")
         for key, part in value.items():
-            if not isinstance(key, keys) or isinstance(key, bool):
-                raise Misfit(f"{shown(value)} with the key {shown(key)}", f"keys of type {keys.__name__}")
+            if not isinstance(key, str):
+                raise Misfit(f"{shown(value)} with the key {shown(key)}", "keys of text")
             _inside(key, rule, part)
 
     return check
@@ -234,6 +234,17 @@ def record_rule(tious: Iterable[str]) -> Rule:
     whether = {"best": true_or_false}
     needed = dict.fromkeys(shares, SHARE) | scores | counts | others | whether | {"loss_total": number()}
     return fields(needed, {"step": whole()}, number())
+
+
+LOGGED = fields(  # what a summary reads of a line of log.jsonl, of earlier versions too
+    {
+        **dict.fromkeys(("test_acc", "classification_mAP", "top1", "average_mAP"), SHARE),
+        **{"iteration": whole(), "mAP": mapped(SHARE, empty=False), "averages": mapped(SHARE), "average_recall": mapped(SHARE)},
+        **{"protocol": text, "ground_truth": text},
+    },
+    {"best": true_or_false, "choice": SHARE, "lost": mapped(whole())},
+    anything,
+)
 
 
 def in_order(records: Rule, done: int) -> Rule:
