@@ -4,6 +4,7 @@ import io
 import json
 import re
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,6 +223,7 @@ def save_file(path: Path, content: Any) -> None:
 def load_file(path: str | Path) -> Mapping[str, Any]:
     """A checkpoint, ours or official, with tensors on the CPU; nothing in it is executed."""
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -232,6 +234,14 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected a state dict.")
     return content
+
+
+def _check_sums(path: str | Path) -> None:
+    """Raise an exception if the file is damaged: torch does not compare checksums, and takes what it finds for numbers."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged[:100]} is wrong")
 
 
 def load_network(network: nn.Module, path: str | Path, config: Config) -> None:

@@ -22,7 +22,7 @@ class Misfit(Exception):
     """A value that breaks a rule; `place` is where it is in the value that was checked, as in optimizer.state.0.step."""
 
     def __init__(self, found: str, expected: str, place: str = ""):
-        super().__init__(f"{place} is {found}; expected {expected}")
+        super().__init__(f"{place or 'the content'} is {found}; expected {expected}")
         self.found, self.expected, self.place = found, expected, place
 
 
@@ -155,7 +155,7 @@ def fields(rules: Mapping[Any, Rule], optional: Mapping[Any, Rule] | None = None
             found = f"without {shown(lacking[0])}" if lacking else f"with the unknown key {shown(foreign[0])}"
             raise Misfit(f"{shown(value)} {found}", f"the keys {', '.join(map(str, known)) or 'of none'}"[:200])
         for key, part in value.items():
-            if not isinstance(key, str | int):
+            if not isinstance(key, str) and key not in known:
                 raise Misfit(f"{shown(value)} with the key {shown(key)}", "keys of text")
             _inside(key, known.get(key) or others or anything, part)
 
@@ -347,10 +347,13 @@ def draws_rule(official: bool, videos: int) -> Rule:
 
     def generators(value: Any) -> None:
         listed(array(torch.uint8, (None,)))(value)
+        generator = torch.Generator()
         try:
-            torch.Generator().set_state(value[0])
+            generator.set_state(value[0])
         except (IndexError, RuntimeError, TypeError) as error:
             raise Misfit(f"no state of a generator ({str(error)[:80]})", "one of torch's") from None
+        if not torch.equal(generator.get_state(), value[0]):
+            raise Misfit("a state that no generator has", "one of torch's")
 
     def order(value: Any) -> None:
         array(torch.int64, (None,))(value)

@@ -21,7 +21,7 @@ from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, min_max
-from methods.losses import cross_entropy
+from methods.losses import cross_entropy, uniform_cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from utils import UserError
 
@@ -121,6 +121,10 @@ class UMConfig(Config):
             maps = {tiou: maps[tiou] for tiou in seven}
         heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
         return heading + average_and_maps(self.record_average(record), maps)
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return {"loss_cls": uniform_cross_entropy(self.num_classes, self.bce_reduction)}
 
     def check(self) -> None:
         super().check()
