@@ -347,10 +347,12 @@ def draws_rule(official: bool, videos: int) -> Rule:
 
     def generators(value: Any) -> None:
         listed(array(torch.uint8, (None,)))(value)
+        if not 1 <= len(value) <= 2:
+            raise Misfit(shown(value), "the states of the CPU's generator and, of a run on a GPU, of the GPU's")
         generator = torch.Generator()
         try:
             generator.set_state(value[0])
-        except (IndexError, RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError) as error:
             raise Misfit(f"no state of a generator ({str(error)[:80]})", "one of torch's") from None
         if not torch.equal(generator.get_state(), value[0]):
             raise Misfit("a state that no generator has", "one of torch's")
