@@ -102,8 +102,7 @@ def one_of(values: Iterable[Any]) -> Rule:
 def setting(value: Any) -> None:
     """What a Config has: a text, a number, True, False, None, or a list of these."""
     for part in _listed(value):
-        big = isinstance(part, int) and abs(part) > MOST
-        if big or not (part is None or isinstance(part, str | int | float)):
+        if type(part) not in (str, int, float, bool, type(None)) or (isinstance(part, int) and abs(part) > MOST):
             raise Misfit(shown(part), "text, numbers, True, False or None, or a list of them")
 
 
