@@ -428,7 +428,7 @@ def assert_log(method, videos, activations, detections, expected):
     tiou = (np.arange(0.1, 0.8, 0.1) if method.config.steps > 1 else np.arange(0.5, 1.0, 0.05)).tolist()
     config = replace(method.config, tiou_thresholds=tuple(tiou))
     found = {name: as_detections(rows) for name, rows in detections.items()}
-    evaluation = score(method, activations, found, labels, truth, config)
+    evaluation = score(method, activations, found, labels, truth)
     scores = np.stack([activations[video.name]["score"][:-1] for video in videos])
     assert np.abs(scores - method.config.class_th).min() > TOLERANCE, "no class hangs on a last bit"
     # the official accuracy knows no best class where none is above
