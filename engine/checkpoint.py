@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from config import Config
 from dataset.draws import Draws
+from dataset.store import Checksums
 from utils import UserError, atomic_write, listing, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
@@ -23,7 +24,7 @@ MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "ca
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # numbers change by rounding; device, compile: and dropout's draws
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
-FORMAT = 4  # of the checkpoints that resume: changes with what is in them
+FORMAT = 5  # of the checkpoints that resume: changes with what is in them
 OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
 
 
@@ -51,10 +52,11 @@ class TrainingState:
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
     step: int = 0  # of a method that trains in several
+    contents: Checksums = field(default_factory=dict)  # of the features used so far; the store completes it
     known: dict[str, Any] = field(default_factory=dict)  # what the step before found (methods.Stepwise)
     best_model: Best | None = None
 
-    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known")
+    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known", "contents")
 
     def is_best(self, record: dict[str, Any], config: Config) -> bool:
         """True if the selection mAP beats the best so far, or the best of its step where each step has its own best."""
