@@ -70,7 +70,7 @@ def test_another_network_is_refused_with_the_difference(other, expected):
 
 def test_a_network_of_more_modules_is_refused_too():
     with pytest.raises(UserError, match=r"some\.pkl: .* lacks nothing and has filter_module\.conv_1\.0\.weight, .* besides"):
-        load_weights(small(ablation="base"), small().state_dict(), "some.pkl")
+        load_weights(small(ablation="base"), small().state_dict(), "some.pkl", ["ablation"])
 
 
 def test_bad_files(tmp_path):
