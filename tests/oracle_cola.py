@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from methods.cola import CoLAConfig, Selection
+from methods.cola import CoLA, CoLAConfig, Selection
+from thumos_features import Batch
 
 
 def windows(action_t: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,3 +77,14 @@ def loss(network: PlainCoLA, x_btf: Tensor, label_bc: Tensor, config: CoLAConfig
     selection = Selection(*(torch.from_numpy(np.stack(kind)) for kind in kinds))
     loss_snico = sum(contrast(embeddings_bth, selection, config.temperature), loss_cls.new_zeros(()))
     return {"loss_cls": loss_cls, "loss_snico": loss_snico, "loss_total": loss_cls + config.snico_weight * loss_snico}
+
+
+class PlainMethod(CoLA):
+    """The method with this network and loss."""
+
+    def __init__(self, config: CoLAConfig):
+        super().__init__(config)
+        self.network = PlainCoLA(self.network)  # type: ignore[assignment]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return loss(self.network, batch.snippets.dense().transpose(1, 2), batch.label_bc, self.config, masked=True)  # type: ignore[arg-type]
