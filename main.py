@@ -77,7 +77,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     else:
         team.agreed(None)  # that number 0 has made the packed copy
     products.choose(device, DTYPES[config.precision])  # the others will find it remembered
-    store = open_store(videos, config, device, files.say)
+    store = open_store(videos, config, device, files.say, state.contents)
     if team.leads:
         team.agreed(None)
     files.say(describe(config, data, device, state.seed, team.size))

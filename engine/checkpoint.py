@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from config import Config
 from dataset.draws import Draws
+from dataset.store import Checksums
 from dataset.video import Video
 from engine.schema import (
     SCALER,
@@ -50,7 +51,7 @@ MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "ca
 MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # numbers change by rounding; device, compile: and dropout's draws
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
 
-FORMAT = 4  # of the checkpoints that resume: changes with what is in them
+FORMAT = 5  # of the checkpoints that resume: changes with what is in them
 OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
 
 
@@ -78,10 +79,11 @@ class TrainingState:
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
     step: int = 0  # of a method that trains in several
+    contents: Checksums = field(default_factory=dict)  # of the features used so far; the store completes it
     known: dict[str, Any] = field(default_factory=dict)  # what the step before found (methods.Stepwise)
     best_model: Best | None = None
 
-    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known")
+    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known", "contents")
 
     def is_best(self, record: dict[str, Any], config: Config) -> bool:
         """True if the selection mAP beats the best so far, or the best of its step where each step has its own best."""
@@ -183,6 +185,7 @@ class TrainingState:
             "losses": fields({"loss_total": number()} if done else {}, others=number()),
             "records": in_order(listed(record), done),
             "known": known,
+            "contents": fields({}, {video.name: whole(0, 2**32 - 1) for video in (*train, *test)}),
             "network": mapped(anything),
             "optimizer": optimizer_rule(self.optimizer, done),
             "scaler": SCALER,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, command, one_thread
@@ -195,6 +196,21 @@ def test_resume_on_other_data_is_refused(cli, tiny):
     cli("main.py", *RUN)
     (tiny / "split_train.txt").write_text("video_train_0\nvideo_train_1\n")
     assert "other videos" in cli("main.py", *RUN, "--resume", expect=2).stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["--cache=off"], ["--cache_dtype=float16"]])
+def test_resume_on_other_features_is_refused_wherever_they_are(cli, tiny, flags):
+    """Of the same length, under the same names. With --cache off, the first batch notices."""
+    cli("main.py", *RUN, "--num_iters=4", *flags)
+    files = {path: np.load(path) for path in (tiny / "features").rglob("*.npy")}
+    for path, features in files.items():
+        np.save(path, 3 * features[::-1])
+    for cache in ([], ["--cache=off"]):
+        told = cli("main.py", *RUN, "--resume", *flags, *cache, expect=2).stderr
+        assert "the features of video_" in told and "are not those with which this run began" in told
+    for path, features in files.items():
+        np.save(path, features)
+    assert "iteration 6/6" in cli("main.py", *RUN, "--resume", *flags, "--cache=ram").stdout
 
 
 def test_resume_moves_what_another_run_has_written_meanwhile(cli, tmp_path):

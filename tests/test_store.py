@@ -1,6 +1,7 @@
 """Wherever features are kept, batches are the same; the packed copy is used when it is of these files, and only then."""
 
 import contextlib
+import json
 import os
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, WIDTH
 
 from dataset import store
 from dataset.draws import Draws
@@ -43,9 +44,9 @@ def batches(config, data, opened_store):
 
 
 def features(data, opened_store):
-    """All that a store gives: the rows of all videos."""
+    """All features that a store gives."""
     videos = [*data.train, *data.test]
-    return torch.cat([opened_store.rows([video], [np.arange(video.num_seg)]).dense()[0].T for video in videos])
+    return torch.cat([opened_store.gather([video], [np.arange(video.num_seg)]).dense()[0].T for video in videos])
 
 
 MEMORY, READ = "in memory", "read from their files at each use"
@@ -114,14 +115,82 @@ def test_a_packed_copy_of_other_files_is_replaced(opened, tiny, change):
     np.testing.assert_array_equal(matrix.gather([data.train[2]], [np.arange(3)]).dense()[0].T, data.train[2].read()[:3])
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b"", lambda b: b"x" + b[1:], lambda b: b + b"x"])
-def test_a_damaged_packed_copy_is_replaced(opened, tiny, damage):
-    _, data, first, _ = opened()
-    path = tiny / "packed" / "thumos14_rgb_flow_float32.bin"
+def zeros_inside(whole: bytes) -> bytes:
+    return whole[:-300] + bytes(200) + whole[-100:]
+
+
+def other_numbers_inside(whole: bytes) -> bytes:
+    return whole[:-500] + whole[-480:-460] + whole[-480:]
+
+
+def swapped(whole: bytes) -> bytes:
+    """Two snippets of the last video in each other's place."""
+    size = 4 * 2 * WIDTH
+    return whole[: -2 * size] + whole[-size:] + whole[-2 * size : -size]
+
+
+def other_checksums(whole: bytes) -> bytes:
+    header, _, values = whole.split(b"\n", 2)
+    return header + b"\n" + json.dumps([1] * 9).encode() + b"\n" + values
+
+
+@pytest.mark.parametrize(
+    "damage, videos",
+    [
+        (lambda whole: b"", 0),
+        (lambda whole: b"x" + whole[1:], 0),
+        (lambda whole: whole[: whole.index(b"\n") + 1], 0),
+        (lambda whole: whole.replace(b"\n[", b"\n[[[", 1), 0),
+        (lambda whole: whole[:-5], 1),
+        (zeros_inside, 1),
+        (other_numbers_inside, 1),
+        (swapped, 1),
+        (other_checksums, 9),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--cache_dtype=float16"]])
+def test_a_damaged_packed_copy_is_mended_from_the_files(opened, tiny, damage, videos, flags):
+    _, data, first, _ = opened(*flags)
+    (path,) = (tiny / "packed").glob("*.bin")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    _, again_data, again, said = opened()
-    assert len(said) == 2 and torch.equal(features(again_data, again), features(data, first)) and path.read_bytes() == whole
+    _, again_data, again, said = opened(*flags)
+    assert torch.equal(features(again_data, again), features(data, first)) and path.read_bytes() == whole
+    damaged = [line for line in said if "were damaged" in line]
+    assert len(damaged) == (videos > 0) and all(f"{videos} videos of the packed copy" in line for line in damaged)
+    assert "a packed copy of the features is kept" in said[-1] and len(opened(*flags)[3]) == 1
+
+
+def other_features(path):
+    np.save(path, 3 * np.load(path)[::-1])
+
+
+def one_snippet(path):
+    np.save(path, np.load(path)[:1])
+
+
+@pytest.mark.parametrize("change", [other_features, one_snippet, longer, lambda path: path.unlink()])
+@pytest.mark.parametrize("cache", ["ram", "off"])
+def test_a_file_that_changes_after_the_check_is_refused(tiny, change, cache):
+    """Other features are known by the first ones that were read; with --cache ram nothing is read again."""
+    config = make_config(parse_args([f"--data_path={tiny}", *TINY, f"--cache={cache}", "--cache_path=none"]))
+    data, known = load_data(config), {}
+    videos = [*data.train, *data.test]
+    if change is other_features:
+        features(data, open_store(videos, config, CPU, lambda _: None, known))
+        assert len(known) == len(videos)
+    for stream in ("rgb", "flow"):
+        change(tiny / "features" / "train" / stream / "video_train_2.npy")
+    with pytest.raises(UserError, match=r"video_train_2.*(began|cannot be read)"):
+        features(data, open_store(videos, config, CPU, lambda _: None, known))
+
+
+def test_a_file_that_is_gone_before_it_is_packed_is_named(tiny):
+    config = make_config(parse_args([f"--data_path={tiny}", *TINY]))
+    data = load_data(config)
+    (tiny / "features" / "test" / "flow" / "video_test_1.npy").unlink()
+    with pytest.raises(UserError, match=r"video_test_1\.npy: was there when the run began and is gone"):
+        open_store([*data.train, *data.test], config, CPU, lambda _: None)
 
 
 def test_a_place_that_takes_no_copy_is_no_obstacle(opened, tmp_path, monkeypatch):
@@ -137,9 +206,9 @@ def test_a_place_that_takes_no_copy_is_no_obstacle(opened, tmp_path, monkeypatch
 def test_half_precision_rounds_and_nothing_else(opened, tiny):
     config, data, whole, _ = opened()
     _, half_data, half, _ = opened("--cache_dtype=float16")
-    single, halves = ((tiny / "packed" / f"thumos14_rgb_flow_float{bits}.bin").stat().st_size for bits in (32, 16))
+    sizes = [len(path.read_bytes().split(b"\n", 2)[2]) for path in sorted((tiny / "packed").glob("*.bin"))]
     numbers = sum(video.num_seg for video in (*data.train, *data.test)) * config.len_feature
-    assert single - halves == 2 * numbers, "and it takes half the room"
+    assert sizes == [2 * numbers, 4 * numbers], "and it takes half the room"
     for a, b in zip(batches(config, data, whole), batches(config, half_data, half), strict=True):
         assert b.dtype == torch.float32 and (a.half().float() == b).all()
 

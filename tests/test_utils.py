@@ -71,7 +71,7 @@ def test_the_first_signal_waits_and_a_second_ctrl_c_does_not():
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(0.5)
                 process.send_signal(second)
-                said = process.communicate(timeout=10)[1]
+                said = process.communicate(timeout=5)[1]
             finally:
                 process.kill()
         assert process.returncode == 130 and said.count("stopping after this step") == 1 and said.endswith("last words\n")
