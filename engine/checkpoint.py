@@ -254,7 +254,7 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     content = load_file(path)
     trained = trained_with(content, Path(path), config)
     differ = [
-        f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
+        f"--{name} {str(trained[name])[:60]} there, {getattr(config, name, None)} here"
         for name in config.MUST_AGREE
         if name in trained and trained[name] != getattr(config, name, None)
     ]
@@ -262,9 +262,11 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
     for name in config.SHOULD_AGREE:
         if name in trained and trained[name] != getattr(config, name, None):
-            say_now(f"warning: {path}: was trained with --{name} {trained[name]}; this run has {getattr(config, name, None)}.")
+            say_now(
+                f"warning: {path}: was trained with --{name} {str(trained[name])[:60]}; this run has {getattr(config, name, None)}."
+            )
     if trained.get("repaired", list(config.repaired)) != list(config.repaired):
-        there, here = (", ".join(ids) or "none" for ids in (trained["repaired"], config.repaired))
+        there, here = (", ".join(ids)[:200] or "none" for ids in (trained["repaired"], config.repaired))
         say_now(f"warning: {path}: was trained with quirks repaired: {there}; this run repairs: {here} (--compat, --fix).")
     load_weights(network, network_weights(content), path, config.MUST_AGREE)
 

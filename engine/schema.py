@@ -55,9 +55,19 @@ def anything(value: Any) -> None:
     pass
 
 
-def text(value: Any) -> None:
+def name(value: Any) -> None:
+    """Any string, also of bytes in a file's name that are no characters."""
     if not isinstance(value, str):
         raise Misfit(shown(value), "text")
+
+
+def text(value: Any) -> None:
+    """What can be written to a file."""
+    name(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Misfit(shown(value), "text of valid characters") from None
 
 
 def true_or_false(value: Any) -> None:
@@ -102,6 +112,8 @@ def one_of(values: Iterable[Any]) -> Rule:
 def setting(value: Any) -> None:
     """What a Config has: a text, a number, True, False, None, or a list of these."""
     for part in _listed(value):
+        if isinstance(part, str):
+            text(part)
         if type(part) not in (str, int, float, bool, type(None)) or (isinstance(part, int) and abs(part) > MOST):
             raise Misfit(shown(part), "text, numbers, True, False or None, or a list of them")
 
@@ -109,11 +121,11 @@ def setting(value: Any) -> None:
 # --------------------------------------------------------------------------------------------------------- containers
 
 
-def _inside(name: Any, rule: Rule, value: Any) -> None:
+def _inside(place: Any, rule: Rule, value: Any) -> None:
     try:
         rule(value)
     except Misfit as misfit:
-        own = name if isinstance(name, str) and len(name) <= 60 and name.isprintable() else shown(name)
+        own = place if isinstance(place, str) and len(place) <= 60 and place.isprintable() else shown(place)
         raise Misfit(misfit.found, misfit.expected, f"{own}.{misfit.place}".rstrip(".")) from None
 
 
@@ -127,15 +139,14 @@ def listed(rule: Rule, length: int | None = None) -> Rule:
     return check
 
 
-def mapped(rule: Rule, empty: bool = True) -> Rule:
-    """A dict of any keys of text, and a rule for all values; `empty` says whether it may have none."""
+def mapped(rule: Rule, empty: bool = True, keys: Rule = text) -> Rule:
+    """A dict with a rule for all values and one for all keys; `empty` says whether it may have none."""
 
     def check(value: Any) -> None:
         if not isinstance(value, Mapping) or not (value or empty):
             raise Misfit(shown(value), "a dict" if empty else "a dict with keys")
         for key, part in value.items():
-            if not isinstance(key, str):
-                raise Misfit(f"{shown(value)} with the key {shown(key)}", "keys of text")
+            _inside("a key", keys, key)
             _inside(key, rule, part)
 
     return check
@@ -154,8 +165,8 @@ def fields(rules: Mapping[Any, Rule], optional: Mapping[Any, Rule] | None = None
             found = f"without {shown(lacking[0])}" if lacking else f"with the unknown key {shown(foreign[0])}"
             raise Misfit(f"{shown(value)} {found}", f"the keys {', '.join(map(str, known)) or 'of none'}"[:200])
         for key, part in value.items():
-            if not isinstance(key, str) and key not in known:
-                raise Misfit(f"{shown(value)} with the key {shown(key)}", "keys of text")
+            if key not in known:
+                _inside("a key", text, key)
             _inside(key, known.get(key) or others or anything, part)
 
     return check
@@ -191,7 +202,7 @@ def array(
     limits = f" of at least {least:g}" * (least > -math.inf) + f" up to {most:g}" * (most < math.inf)
 
     def check(value: Any) -> None:
-        fits = is_plain(value) and value.dtype == dtype and value.dim() == len(shape)
+        fits = is_plain(value) and not value.requires_grad and value.dtype == dtype and value.dim() == len(shape)
         if not fits or any(n not in (m, None) for m, n in zip(value.shape, shape, strict=True)):
             raise Misfit(shown(value), wanted)
         good = (value >= least) & (value <= most)  # False for NaN
@@ -273,7 +284,7 @@ def best_of(rule: Rule, records: Any) -> Rule:
 
 def detections_rule(classes: Sequence[str]) -> Rule:
     """Detections in ActivityNet's format."""
-    found = mapped(listed(fields({"label": one_of(classes), **DETECTION})))
+    found = mapped(listed(fields({"label": one_of(classes), **DETECTION})), keys=name)
     return fields({"version": text, "results": found, "external_data": fields({"used": true_or_false, "details": text})})
 
 

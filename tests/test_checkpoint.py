@@ -231,6 +231,7 @@ DAMAGE: dict[str, list[tuple[list, list]]] = {  # places, and what they cannot h
         (["network", "step"], [torch.tensor(-1), torch.tensor(0.5), FOUR, None]),
         (["known"], [None, {}, {"videos": []}]),
         (["known", "videos"], [None, ["x"], []]),
+        (["known", "scores"], [torch.nn.Parameter(torch.zeros(0, dtype=torch.float64))]),
         (["known", "counts"], [None, FOUR, torch.full((9,), -1), torch.full((9,), 10**6)]),
         (["known", "classes"], [None, FOUR, torch.tensor([20]), torch.tensor([-1])]),
         (["known", "segments"], [None, FOUR, torch.full((2, 2), NAN, dtype=torch.float64)]),

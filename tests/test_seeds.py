@@ -152,6 +152,12 @@ def test_unfinished_seeds_are_left_out_and_that_is_said(three):
         ("log.jsonl", {"mAP": {"0.3": 0.5, "0.7": 0.5}}, "the names of their figures"),
         ("config.json", {"method": "none"}, r"seed_1/config\.json: method is 'none'; expected one of basnet"),
         ("config.json", {"repaired": "B1"}, r"config\.json: repaired is 'B1'; expected a list"),
+        ("config.json", {"modal": "\ud800"}, r"config\.json: modal is .*; expected text of valid characters"),
+        (
+            "log.jsonl",
+            {"averages": {"\ud800": 0.5}},
+            r"log\.jsonl: 0\.averages\.a key is .* of valid characters",
+        ),
         ("config.json", {"modal": [[]]}, r"config\.json: modal is a list of 1; expected text"),
     ],
 )

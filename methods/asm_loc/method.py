@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_file, network_weights
 from engine.device import DTYPES
-from engine.schema import Misfit, Rule, array, fields, listed, text
+from engine.schema import Misfit, Rule, array, fields, listed, name
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Detections, Sweep, localize_all
 from methods.asm_loc.network import ASMNet, Output
@@ -100,8 +100,8 @@ class ASM_Loc:
         """What `refine` returns for these videos."""
         floats, found = torch.float64, (None,)
         rules = {
-            "videos": listed(text),
-            "trained_on": listed(text),
+            "videos": listed(name),
+            "trained_on": listed(name),
             "counts": array(torch.int64, (len(videos),), 0),
             "classes": array(torch.int64, found, 0, self.config.num_classes - 1),
             "scores": array(floats, found),
