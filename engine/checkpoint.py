@@ -262,9 +262,8 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
     for name in config.SHOULD_AGREE:
         if name in trained and trained[name] != getattr(config, name, None):
-            say_now(
-                f"warning: {path}: was trained with --{name} {str(trained[name])[:60]}; this run has {getattr(config, name, None)}."
-            )
+            there, here = str(trained[name])[:60], getattr(config, name, None)
+            say_now(f"warning: {path}: was trained with --{name} {there}; this run has {here}.")
     if trained.get("repaired", list(config.repaired)) != list(config.repaired):
         there, here = (", ".join(ids)[:200] or "none" for ids in (trained["repaired"], config.repaired))
         say_now(f"warning: {path}: was trained with quirks repaired: {there}; this run repairs: {here} (--compat, --fix).")
