@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, one_thread
 from fuzz import kinds, make_world, quietly, run_cases
 
-SAMPLE = 300
+SAMPLE = 240
 
 
 @pytest.fixture(scope="module")
