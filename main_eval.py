@@ -1,6 +1,6 @@
-"""Evaluate a checkpoint, saved activations or a file of detections: python main_eval.py --model_file FILE.
+"""Evaluate a checkpoint, saved activations or a detections file: python main_eval.py --model_file FILE.
 
-Only a checkpoint or activations need torch, so what they need is imported once they are there.
+Functions import what only they need, because detections are scored without torch.
 """
 
 from argparse import Namespace
@@ -27,7 +27,7 @@ def main() -> None:
 
 def evaluate(args: Namespace) -> None:
     if args.seeds:
-        raise UserError("--seeds is for main.py, which trains and evaluates them; main_eval.py takes one checkpoint at a time.")
+        raise UserError("--seeds is for main.py, which trains and evaluates seeds; main_eval.py evaluates one checkpoint.")
     if args.result:
         score_file(args)
     else:
@@ -35,7 +35,7 @@ def evaluate(args: Namespace) -> None:
 
 
 def score_file(args: Namespace) -> None:
-    """Print what a file of detections is worth, protocol by protocol."""
+    """Print the scores of a detections file under each protocol."""
     from eval.protocols import PROTOCOLS, GroundTruths, name_of
     from eval.report import per_class, protocols_text, unmatched_text
     from eval.table import InputError, read_predictions
@@ -80,7 +80,7 @@ def score_file(args: Namespace) -> None:
 
 
 def write_per_class(path: Path, frame: "pandas.DataFrame") -> None:
-    """Write the table to `path` with the endings .csv and .md; one of these that `path` has already is not repeated."""
+    """Write the table to `path` as .csv and .md; `path` may already end in one of them."""
     from eval.report import per_class_text
 
     name = path.stem if path.suffix in (".csv", ".md") else path.name
@@ -90,7 +90,7 @@ def write_per_class(path: Path, frame: "pandas.DataFrame") -> None:
 
 
 def evaluate_network(args: Namespace) -> None:
-    """Evaluate a checkpoint, or the activations that one was seen to have."""
+    """Evaluate a checkpoint or saved activations, and write the reports."""
     from dataset.make_demo import ensure_demo
     from engine.device import choose_device, choose_precision
     from engine.files import locked, record_of, set_aside

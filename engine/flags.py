@@ -1,4 +1,4 @@
-"""What options.py and the methods' files make flags of: the parser, and the types of values.
+"""The parser and the argument types of options.py and of the methods' files.
 
 Standard library only.
 """
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors suggest what was probably meant."""
+    """A parser whose errors suggest similar names."""
 
     def __init__(self, owners: Callable[[str], list[str]] = lambda flag: [], **settings: Any):
-        """`owners` returns the methods that have a flag which this parser does not know."""
+        """`owners(flag)` returns the methods that have a flag unknown to this parser."""
         usage = "main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)"
         super().__init__(usage=usage, allow_abbrev=False, **settings)
         self.owners = owners
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
     def _hint(self, flag: str) -> str:
-        """What an unknown flag may be: one of another method, or one that is spelt differently."""
+        """A hint for an unknown flag: the methods that have it, or a flag with a similar name."""
         owners = self.owners(flag.lstrip("-"))
         if owners:
             return f" a flag of --method {' or '.join(owners)}."
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         return near.replace("mean ", "mean --")
 
     def check_default(self, action: argparse.Action, file: str) -> None:
-        """Read the default of a flag, which may have been edited in `file`, as if it were given on the command line."""
+        """Parse a default, which may be edited in `file`, like a value on the command line."""
         if action.default in (None, argparse.SUPPRESS) or action.nargs == 0:
             return
         text = str(list(action.default)) if isinstance(action.default, list | tuple) else str(action.default)
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def own_flags(kind: type[Config]) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of a method's settings that are flags (config.flag), by name."""
+    """The fields of a method's settings that are flags (config.flag), by name of the flag."""
     return {field.name: field for field in dataclasses.fields(kind) if "help" in field.metadata}
 
 
@@ -120,7 +120,7 @@ MOST_SEEDS = 10_000
 
 
 def seed_list(text: str) -> tuple[int, ...]:
-    """`0-9`, `0,3,7-9`."""
+    """Seeds from `0-9` or `0,3,7-9`."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part, re.ASCII)
@@ -151,5 +151,5 @@ def device(text: str) -> str:
 
 def file_name(text: str) -> str:
     if not PurePath(text).name:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file name")
     return text

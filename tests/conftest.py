@@ -125,10 +125,10 @@ def make_tiny(folder: Path, train: int = 5, test: int = 4) -> Path:
         (folder / f"split_{subset}.txt").write_text("\n".join(names) + "\n")
         for number, name in enumerate(names):
             label = labels[number % len(labels)]
-            rows = int(random.integers(12, 30))
+            snippets = int(random.integers(12, 30))
             database[name] = {"subset": subset, "annotations": [{"segment": ["1.5", "4.5"], "label": label}]}
             for stream in ("rgb", "flow"):
-                features = 0.1 * random.random((rows, WIDTH))
+                features = 0.1 * random.random((snippets, WIDTH))
                 features[3:7, number % len(labels)] += 1
                 path = folder / "features" / subset / stream / f"{name}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fast.attention import HEADS, Attention
-from methods.asm_loc.network import ASMNet, Output
+from methods.asm_loc.network import ASMNet, ASMOutput
 from tests.oracles import plain
 
 
@@ -37,7 +37,7 @@ class PlainASMNet(ASMNet):
         for branch, divisor in enumerate(self.k_divisors):
             ordered = (logits * attention[..., branch : branch + 1]).sort(dim=1, descending=True).values
             scores.append(ordered[:, : max(x_btd.shape[1] // divisor, 1)].mean(dim=1).softmax(dim=1))
-        return Output(scores[0], scores[1], attention, logits, doubt)
+        return ASMOutput(scores[0], scores[1], attention, logits, doubt)
 
 
 def members(boxes, times, most=8, dtype=torch.float32):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataset.clicks import gaps, simulate
 from dataset.prepare import main as prepare
-from methods.backtal import clicked_rows
+from methods.backtal import clicked_times
 from options import make_config, parse_args
 from thumos_features import Video, fingerprint, load_data
 from utils import UserError
@@ -44,7 +44,7 @@ def clicks(data):
 
 @pytest.fixture
 def stretched(tiny, tmp_path):
-    """The tiny videos in BackTAL's layout, with durations and frames, and a click in rows 2 and 9 of the first."""
+    """The tiny videos in BackTAL's layout, with durations and frames, and a click in snippets 2 and 9 of the first."""
     prepare(["features", "--to", "backtal", f"--output={tmp_path / 'npz'}", f"--data_path={tiny}", *TINY])
     for number, path in enumerate(sorted((tmp_path / "npz").rglob("*.npz"))):
         with np.load(path) as file:
@@ -121,7 +121,7 @@ def test_the_annotators_files(tiny):
     every = clicks(load(tiny, "--annotator=all"))
     assert every["video_train_0"] == [0.5, 6] and every["video_train_2"] == every["video_train_3"] == [5]
     video = data.train[0]
-    shown = clicked_rows([video], 16)[0]
+    shown = clicked_times([video], 16)[0]
     assert np.flatnonzero(shown).tolist() == [int(0.5 / video.seconds * 16), int(6 / video.seconds * 16)]
 
 
@@ -165,11 +165,11 @@ def test_bad_lists_are_refused(tiny, text, message):
     assert str(path) in str(error.value) and message in str(error.value)
 
 
-def test_a_click_just_past_the_end_is_in_the_last_row(tiny):
+def test_a_click_just_past_the_end_is_in_the_last_snippet(tiny):
     video = load(tiny).train[0]
     path = tiny / "own.csv"
     path.write_text(f"video,second\nvideo_train_0,{video.seconds + 0.5}\n")
-    assert np.flatnonzero(clicked_rows(load(tiny, f"--clicks={path}").train, 16)[0]).tolist() == [15]
+    assert np.flatnonzero(clicked_times(load(tiny, f"--clicks={path}").train, 16)[0]).tolist() == [15]
 
 
 def test_other_clicks_are_another_data_set(tiny):
@@ -184,7 +184,7 @@ def test_clicks_in_feature_files(stretched):
     data = load(stretched)  # auto: they are there
     assert "clicks of the feature files: 2 in 1 of 5" in data.summary
     video = data.train[0]
-    assert np.flatnonzero(clicked_rows([video], video.num_seg)[0]).tolist() == [2, 9], "row for row"
+    assert np.flatnonzero(clicked_times([video], video.num_seg)[0]).tolist() == [2, 9], "snippet for snippet"
     assert [video.frames for video in data.test] == [400, 401, 402, 403]
 
 

@@ -248,7 +248,7 @@ def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tm
     cli("main_eval.py", model, f"--save_activations={file}", "--class_th=0.05")
     output = tmp_path / "output"
     live = [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")]
-    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # rows are those of the file
+    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # the file has the snippets
     assert [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")] == live
     assert len(json.loads(live[0])["results"]) > 0
     with np.load(file) as arrays:

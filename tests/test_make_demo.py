@@ -50,13 +50,13 @@ def test_videos_are_untrimmed_and_instances_short(demo, videos):
     lengths = [video.num_seg for subset in videos.values() for video in subset]
     assert min(lengths) >= 60 and max(lengths) > 4 * min(lengths)
     database = json.loads((demo / "gt.json").read_text())["database"]
-    rows = {video.name: video.num_seg for subset in videos.values() for video in subset}
+    lengths = {video.name: video.num_seg for subset in videos.values() for video in subset}
     covered = []
     for name, video in database.items():
         segments = [tuple(map(float, row["segment"])) for row in video["annotations"]]
-        assert all(0 <= start < end <= rows[name] * SECONDS_PER_SNIPPET + 0.01 for start, end in segments)
+        assert all(0 <= start < end <= lengths[name] * SECONDS_PER_SNIPPET + 0.01 for start, end in segments)
         assert max(end - start for start, end in segments) < 30
-        covered.append(sum(end - start for start, end in segments) / (rows[name] * SECONDS_PER_SNIPPET))
+        covered.append(sum(end - start for start, end in segments) / (lengths[name] * SECONDS_PER_SNIPPET))
     assert 0.1 < np.mean(covered) < 0.5
     assert np.mean([len(video["annotations"]) for video in database.values()]) > 3
 
@@ -64,11 +64,11 @@ def test_videos_are_untrimmed_and_instances_short(demo, videos):
 @pytest.mark.parametrize(("stream", "mean", "zero"), [("rgb", 0.27, 0.03), ("flow", 0.18, 0.11)])
 def test_statistics_are_near_those_of_real_features(videos, stream, mean, zero):
     half = slice(0, 64) if stream == "rgb" else slice(64, 128)
-    rows = np.concatenate([video.read()[:, half] for video in videos["train"]])
-    assert rows.min() == 0
-    assert np.mean(rows) == pytest.approx(mean, rel=0.3)
-    assert np.mean(rows < 1e-3) == pytest.approx(zero, abs=0.04)
-    assert np.std(rows) > np.mean(rows), "heavy tail"
+    features = np.concatenate([video.read()[:, half] for video in videos["train"]])
+    assert features.min() == 0
+    assert np.mean(features) == pytest.approx(mean, rel=0.3)
+    assert np.mean(features < 1e-3) == pytest.approx(zero, abs=0.04)
+    assert np.std(features) > np.mean(features), "heavy tail"
 
 
 def test_context_goes_with_the_class_and_never_with_the_action():

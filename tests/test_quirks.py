@@ -21,10 +21,10 @@ from thumos_features import Batch
 from utils import UserError
 
 
-def activations(scores, rows=60, seed=0):
+def activations(scores, snippets=60, seed=0):
     """A video whose classes have the given scores and a wavy activation each."""
     random = np.random.default_rng(seed)
-    cas = np.sin(np.arange(rows)[:, None] / random.uniform(2, 6, (1, 21))).astype(np.float32)
+    cas = np.sin(np.arange(snippets)[:, None] / random.uniform(2, 6, (1, 21))).astype(np.float32)
     score = np.zeros(21, dtype=np.float32)
     score[list(scores)] = list(scores.values())
     return {"cas": cas, "score": score}
@@ -177,4 +177,4 @@ def test_b11_no_time_of_an_action_reaches_the_loss():
     method = build_method(config)
     method.network.eval()
     batch = Batch(Snippets.of(torch.rand(1, 4, 2)), torch.eye(20)[:1])
-    assert method.loss(batch) == method.loss(batch._replace(videos=[None])), "rows and classes suffice, whatever the videos"
+    assert method.loss(batch) == method.loss(batch._replace(videos=[None])), "snippets and classes suffice, whatever the videos"
