@@ -278,6 +278,15 @@ def average_and_maps(average: float, maps: Mapping[str, float]) -> str:
     return f"average_mAP: {average:.4f}\n" + "".join(f"mAP@{tiou}: {value:.4f}\n" for tiou, value in maps.items())
 
 
+def record_over_seven(config: Config, record: Mapping[str, Any]) -> str:
+    """The record of UM's and CoLA's authors, whose thresholds are 0.1 to 0.7."""
+    maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
+    if set(seven) <= set(maps):
+        maps = {tiou: maps[tiou] for tiou in seven}
+    heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
+    return heading + average_and_maps(config.record_average(record), maps)
+
+
 def streams_of(modal: str) -> tuple[str, ...]:
     return ("rgb", "flow") if modal == "all" else (modal,)
 

@@ -77,7 +77,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     else:
         team.agreed(None)  # wait until rank 0 has written the packed copy
     products.choose(device, DTYPES[config.precision])  # rank 0 measures first; the others read its result
-    store = open_store(videos, config, device, files.say)
+    store = open_store(videos, config, device, files.say, state.contents)
     if team.leads:
         team.agreed(None)
     files.say(describe(config, data, device, state.seed, team.size))

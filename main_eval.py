@@ -155,7 +155,7 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
     if save:
         save_activations(save, activations)
     labels = {name: multi_hot([row["label"] for row in database[name]["annotations"]], config.classes) for name in activations}
-    return score(method, activations, detect(method, activations), labels, truth, config)
+    return score(method, activations, detect(method, activations), labels, truth)
 
 
 if __name__ == "__main__":

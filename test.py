@@ -73,7 +73,7 @@ class Judge:
 
     def __call__(self, activations: Activations) -> Evaluation:
         found = detect(self.method, activations, self.threads)
-        return score(self.method, activations, found, self.labels, self.truth, self.config, self.threads)
+        return score(self.method, activations, found, self.labels, self.truth, self.threads)
 
 
 def without_memory(config: Config) -> Method:
@@ -229,10 +229,10 @@ def score(
     found: Found,
     labels: Mapping[str, NDArray[np.float32]],
     truth: Table,
-    config: Config,
     threads: int | None = None,
 ) -> Evaluation:
     """Compute all metrics; `labels` has the multi-hot labels (C,) of at least the videos in `activations`."""
+    config = method.config
     table = as_table(found, config.classes)
     recall = average_recall(truth, table)
     seen = np.isin(truth.videos, list(activations))[truth.video]

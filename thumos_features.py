@@ -275,15 +275,16 @@ def open_video(name: str, files: tuple[Path, ...], layout: Layout, config: Confi
         timed=config.timing == "duration" or layout.stretched,
         width=width,
         files=files,
-        read=lambda: read_features(files, layout, config.streams, width),
+        read=lambda: read_features(files, layout, config.streams, width, num_seg),
         frames=stated.frames,
         annotated_duration=annotated_duration,
     )
 
 
 def fingerprint(videos: list[Video], truth: Table) -> str:
-    """Hash of the ground truth and of the names, lengths, labels, clicks and order of videos, on which every batch depends."""
-    content = [digest(truth), *((video.name, video.num_seg, video.label_c.tolist(), *video.clicks) for video in videos)]
+    """Hash of the ground truth and of all facts of the videos, in order; the store compares their features."""
+    facts = ((v.name, v.num_seg, v.label_c.tolist(), v.duration, v.timed, v.frames, *v.clicks) for v in videos)
+    content = [digest(truth), *facts]
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 

@@ -36,9 +36,14 @@ def inspect(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], w
     return len(arrays[0]), stated
 
 
-def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int) -> Floats:
-    """The features (L, F), streams concatenated."""
+def read_features(files: tuple[Path, ...], layout: Layout, streams: tuple[str, ...], width: int, num_seg: int) -> Floats:
+    """The features (L, F), streams concatenated; the files must still have `num_seg` snippets."""
     arrays, _ = _arrays(files, layout, streams, width)
+    if len(arrays[0]) != num_seg:
+        raise UserError(
+            f"{files[0]}: has {len(arrays[0])} snippets and had {num_seg} when the run began. Put the earlier file back, or "
+            "start anew."
+        )
     features = np.empty((len(arrays[0]), width * len(streams)), dtype=np.float32)
     for number, array in enumerate(arrays):
         path = files[min(number, len(files) - 1)]

@@ -6,6 +6,7 @@ Shapes: N snippets of all videos, F features, L snippets of one video, T sampled
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +19,12 @@ from torch import Tensor
 from config import Config
 from dataset.video import Indices, Video
 from fast.snippets import Snippets
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, listing
 
 GIB = 2**30
+CHECKSUM_DIGITS = 12  # with a comma and a space
+
+Checksums = dict[str, int]  # by video
 
 
 class Store(Protocol):
@@ -52,15 +56,21 @@ class Matrix:
 
 
 class Files:
-    """Reads features from their files at each use."""
+    """Reads features from their files at each use; they must be the same at each use, and as `known`, which it completes."""
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int, dtype: torch.dtype = torch.float32, known: Checksums | None = None):
         self.pool = ThreadPoolExecutor(max(1, workers))
+        self.dtype, self.known = dtype, {} if known is None else known
 
     def gather(self, videos: list[Video], index: list[Indices]) -> Snippets:
         needed, places = zip(*map(distinct, videos, index), strict=True)
-        parts = self.pool.map(lambda video, own: pick(torch.from_numpy(video.read()), own), videos, needed)
+        parts = self.pool.map(lambda video, own: pick(self.read(video), own), videos, needed)
         return Snippets(tuple(parts), joined_index(needed, places))
+
+    def read(self, video: Video) -> Tensor:
+        features = torch.from_numpy(video.read()).to(self.dtype)
+        check_content({video.name: checksum(features)}, self.known)
+        return features
 
 
 def distinct(video: Video, index: Indices) -> tuple[Indices, Indices]:
@@ -80,8 +90,27 @@ def joined_index(needed: Sequence[Indices], places: Sequence[Indices]) -> Tensor
     return torch.from_numpy(np.stack(places) + first[:, None])
 
 
-def open_store(videos: list[Video], config: Config, device: torch.device, say: Callable[[str], None] = print) -> Store:
-    """Open features as --cache says; `auto` takes the first of GPU, memory and files that fits in --cache_budget."""
+def check_content(found: Checksums, known: Checksums) -> None:
+    """Raise UserError if features are not those of `known`, the checksums of a run; complete these by the new ones."""
+    differ = [name for name, value in found.items() if known.setdefault(name, value) != value]
+    if differ:
+        raise UserError(
+            f"the features of {listing(differ)} ({len(differ)} videos) are not those with which this run began. Put the "
+            "earlier files back, or start anew without --resume (what is there will be kept)."
+        )
+
+
+def open_store(
+    videos: list[Video],
+    config: Config,
+    device: torch.device,
+    say: Callable[[str], None] = print,
+    known: Checksums | None = None,
+) -> Store:
+    """Open features as --cache says; `auto` takes the first of GPU, memory and files that fits in --cache_budget.
+
+    Features that differ from the `known` checksums of a resumed run raise UserError.
+    """
     dtype = torch.float16 if config.cache_dtype == "float16" else torch.float32
     snippets = sum(video.num_seg for video in videos)
     size = snippets * config.len_feature * dtype.itemsize
@@ -95,8 +124,9 @@ def open_store(videos: list[Video], config: Config, device: torch.device, say: C
     where = {"ram": "in memory", "device": f"on {device}", "off": "read from their files at each use"}[place]
     say(f"features: {snippets:,} snippets of {config.len_feature}, {size / 2**20:,.0f} MiB as {config.cache_dtype}, {where}")
     if place == "off":
-        return Files(config.num_workers)
-    matrix = read_matrix(videos, config, dtype, say)
+        return Files(config.num_workers, dtype, known)
+    matrix, checksums = read_matrix(videos, config, dtype, say)
+    check_content({video.name: value for video, value in zip(videos, checksums, strict=True)}, {} if known is None else known)
     return Matrix(videos, matrix.to(device) if place == "device" else matrix)
 
 
@@ -109,71 +139,100 @@ def free_memory() -> float:
         return float("inf")
 
 
-def read_matrix(videos: list[Video], config: Config, dtype: torch.dtype, say: Callable[[str], None]) -> Tensor:
-    """The snippets of all videos (N, F), from the packed copy if it was made from the same files, else from the files."""
-    folder = Path(config.data_path) / "packed" if config.cache_path == "auto" else Path(config.cache_path)
-    path = (
-        None
-        if config.cache_path == "none"
-        else folder / f"{'_'.join((config.facts.name, *config.streams, config.cache_dtype))}.bin"
-    )
+def read_matrix(
+    videos: list[Video], config: Config, dtype: torch.dtype, say: Callable[[str], None]
+) -> tuple[Tensor, list[int]]:
+    """The snippets of all videos (N, F) and a checksum per video, from the packed copy if it was made from the same files.
+
+    What is missing or damaged in the packed copy is read from the files, and the copy is written again.
+    """
+    path = packed_path(config)
     header = packed_header(videos, config)
     matrix = torch.empty((sum(video.num_seg for video in videos), config.len_feature), dtype=dtype)
-    if path is not None and _unpack(path, header, matrix):
-        return matrix
-    first = np.cumsum([0, *(video.num_seg for video in videos)])
+    parts = matrix.split([video.num_seg for video in videos])
+    stored, start = _stored_checksums(path, header, len(videos)) if path else (None, 0)
+    places = np.cumsum([start, *(part.nbytes for part in parts)]).tolist()
 
-    def fill(number: int) -> None:
-        snippets = matrix[first[number] : first[number + 1]]
-        snippets.copy_(torch.from_numpy(videos[number].read()))
-        if dtype == torch.float16 and not torch.isfinite(snippets).all():
+    def fill(number: int) -> tuple[int, bool]:
+        """Fill the part of a video; returns its checksum, and whether it comes from the packed copy."""
+        part = parts[number]
+        if path and stored and _read_at(path, places[number], part) and checksum(part) == stored[number]:
+            return stored[number], True
+        part.copy_(torch.from_numpy(videos[number].read()))
+        if dtype == torch.float16 and not torch.isfinite(part).all():
             raise UserError(f"{videos[number].files[0]}: has values beyond 65504; use --cache_dtype float32.")
+        return checksum(part), False
 
     with ThreadPoolExecutor(max(1, config.num_workers)) as pool:
-        list(pool.map(fill, range(len(videos))))
-    if path is not None:
-        _pack(path, header, matrix, say)
-    return matrix
+        filled = list(pool.map(fill, range(len(videos))))
+    checksums = [value for value, _ in filled]
+    if path and not all(packed for _, packed in filled):
+        if stored:
+            bad = [video.name for video, (_, packed) in zip(videos, filled, strict=True) if not packed]
+            say(f"{path}: {len(bad)} videos of the packed copy were damaged ({listing(bad)}); read from their files again")
+        _pack(path, header, matrix, checksums, say)
+    return matrix, checksums
+
+
+def packed_path(config: Config) -> Path | None:
+    if config.cache_path == "none":
+        return None
+    folder = Path(config.data_path) / "packed" if config.cache_path == "auto" else Path(config.cache_path)
+    return folder / f"{'_'.join((config.facts.name, *config.streams, config.cache_dtype))}.bin"
 
 
 def packed_header(videos: list[Video], config: Config) -> bytes:
     """One line that identifies the source of the matrix: names, sizes and modification times of the files."""
     files = [[[str(file.resolve()), *_state(file)] for file in video.files] for video in videos]
     names = [[video.name, video.num_seg] for video in videos]
-    content = {"format": 1, "streams": config.streams, "dtype": config.cache_dtype, "videos": names, "files": files}
+    content = {"format": 2, "streams": config.streams, "dtype": config.cache_dtype, "videos": names, "files": files}
     return json.dumps(content).encode() + b"\n"
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise UserError(f"{file}: was there when the run began and is gone ({error.strerror}). Put it back.") from None
+    return state.st_size, state.st_mtime_ns
+
+
+def checksum(features: Tensor) -> int:
+    """CRC-32 of features in memory."""
+    return zlib.crc32(_bytes(features))
 
 
 def _bytes(matrix: Tensor) -> memoryview:
     return memoryview(matrix.numpy()).cast("B")  # type: ignore[arg-type]
 
 
-def _state(file: Path) -> tuple[int, int]:
-    state = file.stat()
-    return state.st_size, state.st_mtime_ns
-
-
-def _unpack(path: Path, header: bytes, matrix: Tensor) -> bool:
-    """Fill `matrix` from a packed copy; False if there is none with this header."""
-    values = _bytes(matrix)
+def _stored_checksums(path: Path, header: bytes, count: int) -> tuple[list[int] | None, int]:
+    """The checksums in a packed copy and the place at which its features begin; None if there is no copy with this header."""
     try:
-        if path.stat().st_size != len(header) + len(values):
-            return False
-        with open(path, "rb", buffering=0) as stream:
+        with open(path, "rb") as stream:
             if stream.read(len(header)) != header:
-                return False
-            done = 0
-            while done < len(values):
-                count = stream.readinto(values[done : done + 2**28])
-                if not count:
-                    return False
+                return None, 0
+            line = stream.readline(CHECKSUM_DIGITS * count + 2)
+        stored = json.loads(line)
+    except (OSError, ValueError, RecursionError):
+        return None, 0
+    return (stored if isinstance(stored, list) and len(stored) == count else None), len(header) + len(line)
+
+
+def _read_at(path: Path, place: int, part: Tensor) -> bool:
+    """Fill `part` from a file, beginning at `place`; False if the file is too short."""
+    values, done = _bytes(part), 0
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            stream.seek(place)
+            while count := stream.readinto(values[done : done + 2**28]):
                 done += count
-            return True
     except OSError:
         return False
+    return done == len(values)
 
 
-def _pack(path: Path, header: bytes, matrix: Tensor, say: Callable[[str], None]) -> None:
+def _pack(path: Path, header: bytes, matrix: Tensor, checksums: list[int], say: Callable[[str], None]) -> None:
     """Write a packed copy if possible; it only saves time."""
     values = _bytes(matrix)
     try:
@@ -186,6 +245,7 @@ def _pack(path: Path, header: bytes, matrix: Tensor, say: Callable[[str], None])
                 half.unlink()
         with atomic_write(path, "wb") as stream:
             stream.write(header)
+            stream.write(json.dumps(checksums).encode() + b"\n")
             stream.write(values)
         say(f"a packed copy of the features is kept in {path}")
     except OSError as error:

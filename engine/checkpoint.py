@@ -15,19 +15,16 @@ from torch import Tensor, nn
 
 from config import Config
 from dataset.draws import Draws
+from dataset.store import Checksums
 from utils import UserError, atomic_write, listing, say_now
 
-# A resumed run may have other paths and another length, but no other settings that its numbers depend on.
+# Settings that a resumed run may change: paths, its length, and others that its numbers do not depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
 MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "described", "derived, unpublished"}
-MAY_DIFFER |= {
-    "precision",
-    "compile",
-    "eval_workers",
-}  # numbers change by rounding; device and compile also change dropout's masks
+MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # change rounding; device and compile also dropout's masks
 MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # restore() compares the learning rates so far and the repaired quirks
 
-FORMAT = 4  # version of the checkpoints that resume
+FORMAT = 5  # version of the checkpoints that resume
 OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # leftthomas/UM's name: ours
 
 
@@ -55,10 +52,11 @@ class TrainingState:
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
     step: int = 0  # of a stepwise method
+    contents: Checksums = field(default_factory=dict)  # of the features used so far; the store completes it
     known: dict[str, Any] = field(default_factory=dict)  # `refine`'s output after the previous step (methods.base.Stepwise)
     best_model: Best | None = None
 
-    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known")
+    KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known", "contents")
 
     def is_best(self, record: dict[str, Any], config: Config) -> bool:
         """True if the selection mAP beats the best so far, or the best of its step where each step has its own best."""

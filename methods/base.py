@@ -85,6 +85,7 @@ METHODS["basnet"] = "methods.basnet:BaSNet"
 METHODS["um"] = "methods.um:UM"
 METHODS["backtal"] = "methods.backtal:BackTAL"
 METHODS["asm_loc"] = "methods.asm_loc.method:ASM_Loc"
+METHODS["cola"] = "methods.cola:CoLA"
 
 
 def method_class(name: str) -> type[Method]:

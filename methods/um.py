@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import ANY, Config, Quirk, Settings, average_and_maps, flag, ours, parse_thresholds, published
+from config import ANY, Config, Quirk, Settings, flag, ours, parse_thresholds, published, record_over_seven
 from engine.device import DTYPES
 from engine.flags import not_negative_number, positive_integer
 from fast.conv import Conv1d
@@ -116,11 +116,7 @@ class UMConfig(Config):
         return "L8" in self.quirks
 
     def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
-        maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
-        if set(seven) <= set(maps):
-            maps = {tiou: maps[tiou] for tiou in seven}
-        heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
-        return heading + average_and_maps(self.record_average(record), maps)
+        return record_over_seven(self, record)
 
     def check(self) -> None:
         super().check()

@@ -11,7 +11,7 @@ import threading
 import traceback
 import unittest.mock
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(params=["mm", "onednn", "conv"])
-def products_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def products_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The fast layers multiply by each library in turn, small products too."""
     from fast import products
 
     if request.param == "onednn" and not products.has_onednn():
         pytest.skip("this torch has no such operator")
-    monkeypatch.setenv(products.VARIABLE, request.param)
-    monkeypatch.setattr(products, "_chosen", {})
     monkeypatch.setattr(products, "SMALL", 0)
-    return request.param
+    with products.only(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +134,16 @@ def make_tiny(folder: Path, train: int = 5, test: int = 4) -> Path:
                 np.save(path, features.astype(np.float32))
     (folder / "gt.json").write_text(json.dumps({"database": database}))
     return folder
+
+
+class Harmful:
+    """Whoever loads a pickle of it makes a file."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.trace), "w")
 
 
 def edit_gt(tiny: Path, change: Callable[[dict], object]) -> None:

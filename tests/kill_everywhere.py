@@ -1,7 +1,7 @@
 """Kills a tiny training run at every single write, resumes it, and compares all files with an undisturbed run.
 
-`python tests/kill_everywhere.py DATA FOLDER` prints one line for each kill; test_resume.py runs it. One process that
-forks, so that torch is imported once.
+`python tests/kill_everywhere.py DATA FOLDER` prints one line for each kill, and at the end of each series the files that were
+being written at one; test_resume.py runs it. One process that forks, so that torch is imported once.
 """
 
 import itertools
@@ -67,28 +67,29 @@ def arm(kill_at: int) -> None:
     def step() -> bool:
         return next(steps) == kill_at
 
-    def die() -> None:
+    def die(file: str | Path) -> None:
+        Path("killed_at").write_text(Path(file).name)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def fsync(descriptor: int) -> None:
         if step():
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-            die()
+            die(os.readlink(f"/proc/self/fd/{descriptor}"))
         real_fsync(descriptor)
 
     def stepwise(real: Callable[[str, str], None], source: str, target: str) -> None:
         if step():
-            die()
+            die(target)
         real(source, target)
         if step():
-            die()
+            die(target)
 
     def append(path: Path, text: str) -> None:
         with open(path, "a", encoding="utf-8") as stream:
             if step():
                 stream.write(text[: len(text) // 2])
                 stream.flush()
-                die()
+                die(path)
             stream.write(text + "\n")
 
     os.fsync, outputs.append_line = fsync, append
@@ -121,6 +122,8 @@ def kill_everywhere(data: str, folder: Path) -> None:
     for first in ([], [OTHER]):
         for name in itertools.chain(["undisturbed"], map(str, itertools.count())):
             place = folder / f"{name}{'_second' if first else ''}"
+            if name == "undisturbed":
+                killed_at: set[str] = set()
             if first:
                 assert run(place, data, *first) == 0
             earlier = {(path.name, path.read_bytes()) for path in place.glob("*/*") if path.is_file()}
@@ -129,9 +132,10 @@ def kill_everywhere(data: str, folder: Path) -> None:
                 expected = files(place)
                 continue
             if ended == 0:
-                print(f"{name} steps of writing{' after another run' if first else ''}")
+                print(f"steps of writing: {' '.join(sorted(killed_at))}")
                 break
             assert ended == -signal.SIGKILL, ended
+            killed_at.add((place / "killed_at").read_text())
             resumed = run(place, data, "--resume")
             if first and resumed == 2:  # killed before anything was moved: the earlier run is still the one to be resumed
                 resumed = run(place, data)

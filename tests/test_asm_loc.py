@@ -5,6 +5,7 @@ import os
 import signal
 import zlib
 from argparse import Namespace
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -426,9 +427,10 @@ def assert_log(method, videos, activations, detections, expected):
     truth = read_ground_truth({"database": database}, "test")
     labels = {video.name: video.label_c for video in videos}
     tiou = (np.arange(0.1, 0.8, 0.1) if method.config.steps > 1 else np.arange(0.5, 1.0, 0.05)).tolist()
-    config = replace(method.config, tiou_thresholds=tuple(tiou))
     found = {name: as_detections(rows) for name, rows in detections.items()}
-    evaluation = score(method, activations, found, labels, truth, config)
+    scoring = copy(method)
+    scoring.config = replace(method.config, tiou_thresholds=tuple(tiou))
+    evaluation = score(scoring, activations, found, labels, truth)
     scores = np.stack([activations[video.name]["score"][:-1] for video in videos])
     assert np.abs(scores - method.config.class_th).min() > TOLERANCE, "no class hangs on a last bit"
     # the official accuracy knows no best class where none is above

@@ -1,9 +1,12 @@
 """Work beside the training: results in order, not too many at a time, and the very same run as without."""
 
+import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, command, one_thread
@@ -35,7 +38,7 @@ def test_results_come_in_the_order_of_their_beginning(workers):
         for number in range(12):
             beside.begin(f"task {number}", number)
             found += beside.done()
-            most = max(most, len(beside.under_way))
+            most = max(most, number + 1 - len(found))
         found += beside.done(wait_for_all=True)
     assert found == [(f"task {number}", number**2) for number in range(12)]
     assert most <= PER_WORKER * workers and (most > 0 or not workers)
@@ -64,16 +67,61 @@ def test_workers_find_the_project_from_anywhere(tiny, places, tmp_path):
     assert done.returncode == 0 and "was killed" not in done.stderr, done.stderr
 
 
+def session(leader):
+    """Processes that are alive in the session of `leader`."""
+    found = []
+    for state in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, rest = state.parent.name, state.read_text().rpartition(")")[2].split()
+            found += [int(pid)] if int(rest[3]) == leader and rest[0] not in "ZX" else []
+    return found
+
+
 @pytest.mark.whole
-def test_a_job_that_is_to_stop_is_saved_though_its_workers_die_first(tiny, places):
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc")
+def test_workers_end_with_a_killed_parent(tmp_path):
+    """One in the middle of its work, and one that waits for some."""
+    code = (
+        "import sys, time; from engine.workers import Beside\n"
+        "if __name__ == '__main__':\n"
+        "    beside = Beside(exec, 2)\n"
+        "    beside.begin(0, f'open({sys.argv[1]!r}, \"w\").close(); import time; time.sleep(600)')\n"
+        "    beside.begin(1, 'pass')\n"
+        "    print('begun', flush=True); time.sleep(600)\n"
+    )
+    line = [sys.executable, "-c", code, str(tmp_path / "at work")]
+    pipes = {"stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "env": one_thread()}
+    with subprocess.Popen(line, start_new_session=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            wait_until(lambda: (tmp_path / "at work").exists() and len(session(process.pid)) >= 4, seconds=60)
+            process.kill()
+            wait_until(lambda: not session(process.pid), seconds=20)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(holds, seconds):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.05)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_job_that_is_to_stop_is_saved_whatever_reaches_its_workers(tiny, places, number, code):
+    """A cluster's SIGTERM, of which they die first, and a terminal's Ctrl-C, which they leave to the parent."""
     run = ["--seed", "0", "--lr", "[0.01]*100000", "--eval_every", "1", "--eval_workers", "1"]
     line = command("main.py", tiny, places, *run)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "env": one_thread()}
     with subprocess.Popen(line, start_new_session=True, **pipes) as process:
         next(text for text in process.stdout if text.startswith("iteration 3/"))
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         message = process.communicate(timeout=60)[1]
-    assert process.returncode == 143 and "stopped after iteration" in message and "Traceback" not in message
+    assert process.returncode == code and "stopped after iteration" in message and "Traceback" not in message
+    assert number == signal.SIGTERM or "was killed" not in message
 
 
 @pytest.mark.whole

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TINY, WIDTH, edit_gt
+from conftest import TINY, WIDTH, Harmful, edit_gt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -217,6 +217,14 @@ def test_bad_labels_in_feature_files_are_refused(stretched, label, message):
     with pytest.raises(UserError) as error:
         load(stretched, "--clicks=npz")
     assert str(path) in str(error.value) and message in str(error.value)
+
+
+def test_nothing_in_labels_of_feature_files_is_executed(stretched, tmp_path):
+    path = stretched / "val" / "video_train_1.npz"
+    np.savez(path, **(dict(np.load(path)) | {"point_label": np.array([Harmful(tmp_path / "executed")])}))
+    with pytest.raises(UserError, match=r"video_train_1\.npz: has no readable point_label"):
+        load(stretched, "--clicks=npz")
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("frames", [0, 2.5, -1])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, WIDTH, edit_gt
+from conftest import TINY, WIDTH, Harmful, edit_gt
 
 from dataset.facts import KNOWN
 from dataset.feature_files import patiently
@@ -245,6 +245,15 @@ def test_a_bad_npz_is_named(case, laid_out):
         data = load(path.parent.parent)
         config = make_config(parse_args(TINY))
         open_store([*data.train, *data.test], config, torch.device("cpu"), lambda _: None)
+
+
+@pytest.mark.parametrize("key", ["feat_spa", "feat_tem", "duration", "frame_num"])
+def test_nothing_in_an_npz_is_executed(key, laid_out, tmp_path):
+    path = laid_out("backtal") / "val" / "video_train_1.npz"
+    np.savez(path, **(dict(np.load(path)) | {key: np.array([Harmful(tmp_path / "executed")])}))
+    with pytest.raises(UserError, match=r"video_train_1\.npz"):
+        features(load(path.parent.parent))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_threads_that_parse_headers_are_in_nobodys_way():

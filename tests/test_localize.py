@@ -1,5 +1,6 @@
 """The localization core against what the four official codes detect, and against the plain versions of its steps."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from localize import Curves, Sweep, localize, localize_all, min_max, resize, suppress, upsample
+from localize import VIDEOS_AT_ONCE, Curves, Sweep, localize, localize_all, min_max, resize, suppress, upsample
 from methods.base import build_method
 from options import make_config, parse_args
 
@@ -423,11 +424,19 @@ def test_what_lies_deep_below_zero_costs_no_precision(depth):
 
 
 def test_an_exception_while_curves_are_described_stops_at_once():
-    curves = Curves(np.array([0]), np.ones((2, 1), np.float32), [Sweep([0.5], np.zeros(1))], 2, 1.0, 0.25, 0.5)
+    """What waits is not begun: of eight parts, the one under way is finished."""
+    wavy = np.random.default_rng(0).random((40, 5), dtype=np.float32)
+    curves = Curves(np.arange(5), wavy, [Sweep(np.linspace(0.1, 0.9, 30), np.zeros(5))], 40, 1.0, 0.25, 0.5)
+    videos = [curves] * 8 * VIDEOS_AT_ONCE
+    localize_all(videos[:1])  # compiles
 
     def described():
-        yield from [curves] * 40
+        yield from videos
         raise KeyboardInterrupt
 
+    begun = time.monotonic()
+    localize_all(videos, threads=1)
+    whole, begun = time.monotonic() - begun, time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        localize_all(described())
+        localize_all(described(), threads=1)
+    assert time.monotonic() - begun < whole / 2

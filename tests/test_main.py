@@ -1,16 +1,20 @@
 """The two programs as a user runs them, at tiny sizes."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, WIDTH, command, make_tiny, one_thread
+from conftest import ROOT, WIDTH, Harmful, command, make_tiny, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
+from engine.files import locked
 from eval.eval_detection import ANETdetection
 
 RUN = ["--lr", "[0.01]*4", "--eval_every", "2", "--seed", "0"]
@@ -137,6 +141,40 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(cli, tmp_path,
     assert [part for part in [*expected, "lower --lr"] if part not in message] == []
     content = torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt", weights_only=True)
     assert content["iteration"] <= 2 and all(torch.isfinite(value).all() for value in content["network"].values())
+
+
+@pytest.mark.parametrize("num_iters", ["4", "40"])
+def test_weights_that_diverge_after_the_loss_do_not_reach_the_checkpoint(cli, tmp_path, monkeypatch, num_iters):
+    """Nothing but the weights tells: the run has come to its end or is asked to stop, and saves before it evaluates."""
+    real = train.train_step
+
+    def diverging(loss, state, *rest):
+        terms = real(loss, state, *rest)
+        if state.iteration == 4:
+            next(state.network.parameters()).data[0] = float("nan")
+            os.kill(os.getpid(), signal.SIGTERM if num_iters == "40" else 0)
+        return terms
+
+    run = ["--seed", "0", "--eval_every", "2", "--lr", "[0.01]*40", "--num_iters", num_iters]
+    last = tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt"
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train_step", diverging)
+        message = cli("main.py", *run, expect=2).stderr
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert f"the weights have diverged after iteration 4; {last} is left as it was" in message
+    content = torch.load(last, weights_only=True)
+    assert content["iteration"] == 2 and all(torch.isfinite(value).all() for value in content["network"].values())
+    done = cli("main.py", *run[:-2], "--num_iters", "4", "--resume")
+    assert "resuming after iteration 2" in done.stdout and "iteration 4/4" in done.stdout
+
+
+def test_the_folders_of_a_run_that_goes_on_are_not_written_to(cli, tmp_path):
+    for kind in ("output", "model", "log"):
+        with locked(str(tmp_path / kind)):
+            assert f"{tmp_path / kind}: another run is writing to it" in cli("main.py", *RUN, expect=2).stderr
+        assert not any((tmp_path / kind).iterdir())
+    cli("main.py", *RUN)
 
 
 @pytest.mark.whole
@@ -275,6 +313,12 @@ def test_activations_of_something_else_are_refused(cli, tmp_path, change, messag
     change(content)
     np.savez(tmp_path / "activations.npz", **content)
     assert message in cli("main_eval.py", f"--activations={tmp_path}/activations.npz", expect=2).stderr
+
+
+def test_nothing_in_saved_activations_is_executed(cli, tmp_path):
+    np.savez(tmp_path / "activations.npz", **{"video_test_0/cas": np.array([Harmful(tmp_path / "executed")])})
+    done = cli("main_eval.py", f"--activations={tmp_path}/activations.npz", expect=2)
+    assert "cannot be read as saved activations" in done.stderr and not (tmp_path / "executed").exists()
 
 
 def test_a_file_that_holds_no_activations_is_refused(cli, tmp_path):

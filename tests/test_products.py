@@ -1,26 +1,44 @@
 """Which library multiplies, and that all of them compute the same."""
 
+import importlib.util
 import json
+import subprocess
+import time
+from types import ModuleType
 
 import pytest
 import torch
+from conftest import ROOT, command, one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fast import products
-from fast.products import added, choose, product
+from fast.products import added, product
 from utils import UserError
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def unforced(monkeypatch, tmp_path):
-    """No library is chosen, and what is chosen is remembered in a folder of the test."""
-    monkeypatch.setattr(products, "_chosen", {})
+def remembered(monkeypatch, tmp_path):
+    """The file of a user who forces no library; there is none yet."""
     monkeypatch.delenv(products.VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "basnet" / "products.json"
+
+
+def started() -> ModuleType:
+    """fast/products.py as a process finds it that has just started."""
+    spec = importlib.util.spec_from_file_location("started", products.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def choose(dtype=torch.float32) -> str:
+    """What a new process chooses."""
+    return started().choose(CPU, dtype)
 
 
 def strided(shape, order, random):
@@ -63,80 +81,108 @@ def test_products_of_matrices_that_lie_in_any_way(name, sizes, orders, seed):
 
 
 @pytest.mark.skipif(not products.has_onednn(), reason="this torch has no such operator")
-def test_gaps_do_not_make_onednn_slow():
+@pytest.mark.parametrize("order", ["rows with gaps", "columns with gaps", "one number"])
+def test_gaps_do_not_make_onednn_slow(order):
     """With gaps in the right matrix, its reference product would run: a thousand times slower."""
     random = torch.Generator().manual_seed(0)
-    called = []
+    left, dense, other = (strided((256, 256), how, random) for how in ("rows", "rows", order))
+
+    def seconds(right):
+        begun = time.perf_counter()
+        product(left, right)
+        return time.perf_counter() - begun
+
     with pytest.MonkeyPatch.context() as patch, products.only("onednn"):
         patch.setattr(products, "SMALL", 0)
-        patch.setattr(products, "_inner_product", lambda left, right, *_: called.append(right) or left @ right)
-        for order in ("rows with gaps", "columns with gaps", "one number", "rows", "columns"):
-            product(strided((3, 4), "rows", random), strided((4, 5), order, random))
-    assert len(called) == 5
-    assert all(right.is_contiguous() or right.t().is_contiguous() for right in called)
+        assert min(seconds(other) for _ in range(5)) < 30 * min(seconds(dense) for _ in range(5))
 
 
-def test_the_choice_is_probed_once_and_remembered(unforced, monkeypatch):
-    chosen = choose(CPU)
+def test_the_choice_is_remembered(remembered):
+    chosen = choose()
     assert chosen in products.NAMES
-    remembered = json.loads(unforced.read_text())
-    (machine,) = remembered
-    assert products.processor() in machine and f"torch {torch.__version__}" in machine and remembered[machine] == chosen
-
-    monkeypatch.setattr(products, "_chosen", {})
-    monkeypatch.setattr(products, "_probe", lambda *_: pytest.fail("it is known"))
-    assert choose(CPU) == chosen
+    (machine,) = content = json.loads(remembered.read_text())
+    assert products.processor() in machine and f"torch {torch.__version__}" in machine and content[machine] == chosen
+    for other in {"mm", "conv"}:
+        remembered.write_text(json.dumps({machine: other}))
+        assert choose() == other, "not probed again"
+        assert json.loads(remembered.read_text()) == {machine: other}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"other": "mm"}', "\0", '{"MACHINE": ["mm"]}', '{"MACHINE": "other"}'])
-def test_what_was_remembered_for_others_or_damaged_is_probed_anew(unforced, monkeypatch, content):
-    monkeypatch.setattr(products, "_probe", lambda *_: "mm")
-    unforced.parent.mkdir()
-    machine = f"{products.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {torch.float32}"
-    unforced.write_text(content.replace("MACHINE", machine))
-    assert choose(CPU) == "mm"
-    assert "mm" in json.loads(unforced.read_text()).values()
+def test_what_was_remembered_for_others_or_damaged_is_probed_anew(remembered, content):
+    choose()
+    (machine,) = json.loads(remembered.read_text())
+    remembered.write_text(content.replace("MACHINE", machine))
+    chosen = choose()
+    assert chosen in products.NAMES and json.loads(remembered.read_text())[machine] == chosen
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(unforced, monkeypatch):
-    monkeypatch.setattr(products, "_probe", lambda *_: "mm")
-    unforced.parent.write_text("a file where the folder would be")
-    assert choose(CPU) == "mm"
+def test_a_cache_that_cannot_be_written_is_no_obstacle(remembered):
+    remembered.parent.write_text("a file where the folder would be")
+    assert choose() in products.NAMES
 
 
+ONEDNN = "mkldnn::_linear_pointwise"
+CONV = "aten::convolution", "aten::convolution_backward"
+
+
+class Processor(TorchDispatchMode):
+    """On which an operator takes as many seconds as `cost` says, by a clock of its own; `broken` ones compute zeros."""
+
+    def __init__(self, cost, broken=()):
+        super().__init__()
+        self.now, self.cost, self.broken = 0.0, cost, broken
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name().partition(".")[0]
+        self.now += self.cost.get(name, 0)
+        found = function(*args, **(kwargs or {}))
+        return torch.zeros_like(found) if name in self.broken else found
+
+
+@pytest.mark.skipif(not products.has_onednn(), reason="this torch has no such operator")
 @pytest.mark.parametrize(
     ("times", "expected"), [((1, 2, 3), "mm"), ((2, 1, 3), "onednn"), ((2, 2, 1), "conv"), ((10, 11, 9), "mm")]
 )
-def test_the_quickest_is_taken(monkeypatch, times, expected):
-    """By times of torch.mm, oneDNN and conv1d; the latter has to be quicker by a quarter."""
-    seconds = dict(zip(("by_mm", "by_onednn", "by_conv"), times, strict=True))
-    monkeypatch.setattr(products, "has_onednn", lambda: True)
-    monkeypatch.setattr(products, "_timed", lambda work, _: seconds[work.__name__])
-    assert products._probe(CPU, torch.float32) == expected
+def test_the_quickest_is_taken(remembered, monkeypatch, times, expected):
+    """By times of torch.mm, oneDNN and conv1d with both gradients; the latter has to be quicker by a quarter."""
+    mm, onednn, conv = times
+    processor = Processor({"aten::mm": mm / 3, ONEDNN: onednn / 3} | dict.fromkeys(CONV, conv / 2))
+    monkeypatch.setattr(time, "perf_counter", lambda: processor.now)
+    with processor:
+        assert choose() == expected
 
 
-def test_without_the_private_operator(monkeypatch, unforced):
-    monkeypatch.setattr(products, "_inner_product", lambda *_: torch.zeros(5, 3))  # or it computes something else
-    assert not products.has_onednn() and choose(CPU) in ("mm", "conv")
-    monkeypatch.setattr(products, "_chosen", {})
-    monkeypatch.setenv(products.VARIABLE, "onednn")
-    with pytest.raises(UserError, match="cannot use it here; expected mm or conv"):
-        choose(CPU)
+def test_without_the_private_operator(remembered, monkeypatch):
+    """Or with one that computes something else."""
+    with Processor({}, broken=[ONEDNN]):
+        assert not products.has_onednn() and choose() in ("mm", "conv")
+        monkeypatch.setenv(products.VARIABLE, "onednn")
+        with pytest.raises(UserError, match="cannot use it here; expected mm or conv"):
+            choose()
 
 
-def test_half_and_double_precision_are_left_to_torch(unforced):
-    assert [choose(CPU, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float64)] == ["mm"] * 3
-    assert not unforced.exists()
+def test_half_and_double_precision_are_left_to_torch(remembered):
+    assert [choose(dtype) for dtype in (torch.bfloat16, torch.float16, torch.float64)] == ["mm"] * 3
+    assert not remembered.exists()
 
 
-def test_a_run_names_its_library(cli, monkeypatch):
-    monkeypatch.setattr(products, "_chosen", {})
-    monkeypatch.setenv(products.VARIABLE, "conv")
-    assert "products by torch's conv1d" in cli("main.py", "--seed", "0", "--lr", "[0.01]").stdout
-    monkeypatch.setattr(products, "_chosen", {})
+def test_what_is_no_library_is_refused(monkeypatch):
     monkeypatch.setenv(products.VARIABLE, "blas")
-    done = cli("main.py", "--seed", "0", "--lr", "[0.01]", expect=2)
-    assert "BASNET_PRODUCTS=blas" in done.stderr and "expected one of mm, onednn, conv" in done.stderr
+    with pytest.raises(UserError, match=r"BASNET_PRODUCTS=blas.*expected one of mm, onednn, conv"):
+        choose()
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("conv", 0, "products by torch's conv1d"), ("blas", 2, "BASNET_PRODUCTS=blas: is no library for products")],
+)
+def test_a_run_names_its_library(tiny, places, name, code, said):
+    line = command("main.py", tiny, places, "--seed", "0", "--lr", "[0.01]")
+    environment = one_thread() | {products.VARIABLE: name}
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == code and said in done.stdout + done.stderr
 
 
 @settings(max_examples=20)

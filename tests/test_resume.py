@@ -1,16 +1,19 @@
 """A run that is killed or interrupted and resumed ends with the very bytes of one that was not."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, command, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
 from engine.files import RunFiles
 from options import make_config, parse_args
 
@@ -28,12 +31,16 @@ def records(tmp_path):
 
 @pytest.mark.whole
 def test_killed_during_any_write(tiny, tmp_path):
+    """Of each file that a run leaves, and of none is it forgotten."""
     driver = [sys.executable, str(ROOT / "tests" / "kill_everywhere.py"), str(tiny), str(tmp_path)]
     done = subprocess.run(driver, capture_output=True, text=True, env=one_thread(), check=False)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     assert [line for line in lines if not line.endswith("same files") and "steps of writing" not in line] == []
-    assert len(lines) > 70 and lines[-1].endswith("steps of writing after another run")
+    first, second = ({*line.split()[3:]} for line in lines if line.startswith("steps of writing: "))
+    left = {path.name for kind in ("model", "output") for path in (tmp_path / "undisturbed" / kind).iterdir()}
+    assert left and not left - first and not left - second
+    assert any(name.startswith("events") for name in second - first), "moved with the files of the earlier run"
 
 
 @pytest.mark.parametrize("interval", ["2", "3"])  # with 3, the shorter run ends between two evaluations
@@ -98,25 +105,53 @@ def test_signals_save_and_say_how_to_go_on(tiny, places, tmp_path, number, code)
 
 
 @pytest.mark.whole
-def test_a_second_signal_stops_at_once_and_says_how_to_go_on(tiny, places):
-    flags = ["--seed", "0", "--lr", "[0.001]*100000", "--eval_every", "2", "--num_segments", "4000", "--hidden", "256"]
-    with subprocess.Popen(
-        command("main.py", tiny, places, *flags),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=one_thread(),
-    ) as process:
-        next(line for line in process.stdout if line.startswith("iteration 2/"))
-        process.send_signal(signal.SIGINT)
-        assert "stopping after this step" in process.stderr.readline() + process.stderr.readline()
-        process.send_signal(signal.SIGTERM)  # changes nothing
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        message = process.stderr.read()
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tiny, places, tmp_path):
+    """In a step that never ends, a first signal is heard and waits for it, a SIGTERM after it too, and a Ctrl-C does not."""
+    code = (
+        "import sys, time, main, train\n"
+        "real = train.train_step\n"
+        "def endless(loss, state, *rest):\n"
+        "    if state.iteration == 3: print('in the step', flush=True); time.sleep(600)\n"
+        "    return real(loss, state, *rest)\n"
+        "train.train_step = endless\n"
+        "sys.argv = sys.argv[1:]\n"
+        "main.main()\n"
+    )
+    line = [sys.executable, "-c", code, *command("main.py", tiny, places, *RUN)[1:]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, cwd=ROOT, env=one_thread(), **pipes) as process:
+        try:
+            next(text for text in process.stdout if text.startswith("in the step"))
+            process.send_signal(signal.SIGINT)
+            next(text for text in process.stderr if "stopping after this step" in text)
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2)
+            process.send_signal(signal.SIGINT)
+            message = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130 and "Traceback" not in message
-    assert "saved in" in message and "--resume" in message
+    assert "stopped at once; saved in" in message and "--resume" in message and "stopped after" not in message
+    saved = torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt")
+    assert saved["iteration"] == 2, "the one that the evaluation left"
+
+
+def test_a_signal_stops_after_the_step_in_which_it_comes(cli, tmp_path, monkeypatch):
+    """And not with the next evaluation, which is far."""
+    real = train.train_step
+
+    def signalled(loss, state, *rest):
+        if state.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(loss, state, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train_step", signalled)
+        cli("main.py", "--seed", "0", "--lr", "[0.01]*40", "--eval_every", "30", expect=143)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt")["iteration"] == 4
 
 
 @pytest.mark.whole
@@ -158,6 +193,21 @@ def test_resume_on_other_data_is_refused(cli, tiny):
     assert "other videos" in cli("main.py", *RUN, "--resume", expect=2).stderr
 
 
+@pytest.mark.parametrize("flags", [[], ["--cache=off"], ["--cache_dtype=float16"]])
+def test_resume_on_other_features_is_refused_wherever_they_are(cli, tiny, flags):
+    """Of the same length, under the same names. With --cache off, the first batch notices."""
+    cli("main.py", *RUN, "--num_iters=4", *flags)
+    files = {path: np.load(path) for path in (tiny / "features").rglob("*.npy")}
+    for path, features in files.items():
+        np.save(path, 3 * features[::-1])
+    for cache in ([], ["--cache=off"]):
+        told = cli("main.py", *RUN, "--resume", *flags, *cache, expect=2).stderr
+        assert "the features of video_" in told and "are not those with which this run began" in told
+    for path, features in files.items():
+        np.save(path, features)
+    assert "iteration 6/6" in cli("main.py", *RUN, "--resume", *flags, "--cache=ram").stdout
+
+
 def test_resume_moves_what_another_run_has_written_meanwhile(cli, tmp_path):
     cli("main.py", *RUN)
     shutil.copytree(tmp_path / "model", tmp_path / "elsewhere")
@@ -193,6 +243,13 @@ def test_a_second_run_keeps_the_files_of_the_first(cli, tmp_path):
             assert path.suffix == ".ckpt" or path.name == "config.json" or path.read_bytes() == first[path.name]
     assert len(list((tmp_path / "log" / "earlier_runs" / "1").glob("events*"))) == 1
     assert kept_bytes(tmp_path) != first
+
+
+def test_weights_alone_are_nothing_to_resume(cli, tmp_path):
+    cli("main.py", *RUN)
+    path = tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt"
+    path.write_bytes((tmp_path / "model" / "BaS_Net_model_seed_0.pkl").read_bytes())
+    assert "holds weights only; --resume needs" in cli("main.py", *RUN, "--resume", expect=2).stderr
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(cli, tmp_path):

@@ -6,7 +6,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from argparse import Namespace
 
@@ -16,7 +15,6 @@ import torch
 from conftest import ROOT, TINY, command, one_thread
 
 from engine import seeds
-from engine.checkpoint import MAY_DIFFER
 from options import make_config, parse_args
 from utils import UserError
 
@@ -145,18 +143,43 @@ def test_seeds_of_different_runs_are_not_averaged(three):
         seeds.summarize(three)
 
 
-@pytest.mark.parametrize(("flag", "same"), [("--alpha=0.5", False), ("--num_iters=3", False), ("--num_workers=1", True)])
+@pytest.mark.parametrize(
+    ("flag", "same"),
+    [("--alpha=0.5", False), ("--num_iters=3", False), ("--num_workers=1", True), ("--data_path=elsewhere", True)],
+)
 def test_a_run_is_finished_if_it_is_this_very_run(tmp_path, flag, same):
     def config(*flags):
         return make_config(parse_args(["--seed=0", f"--output_path={tmp_path}/seed_0", *RUN, *flags]))
 
     leave_run(tmp_path, 0, [record(4, 0.2, 0.2)], config().as_dict())
     assert seeds.is_finished(config()) and seeds.is_finished(config(flag)) == same
-    assert {"num_workers", "data_path"} <= MAY_DIFFER
 
 
 def test_lists_of_seeds_as_text():
     assert seeds.seeds_text([4]) == "seed 4" and seeds.seeds_text([9, 0, 2, 1, 7, 8]) == "seeds 0-2,7-9"
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """In the place of main.py, a program that notes when it ran, with which flags and on how many threads.
+
+    It waits until as many have begun as AT_ONCE says.
+    """
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "main.py").write_text(
+        "import glob, json, os, sys, time\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "begun = time.monotonic()\n"
+        "open(f'{os.getpid()}.begun', 'w').close()\n"
+        "while len(glob.glob('*.begun')) < int(os.environ.get('AT_ONCE', 1)) and time.monotonic() < begun + 20:\n"
+        "    time.sleep(0.01)\n"
+        "time.sleep(0.1)\n"
+        "with open(f'{os.getpid()}.seen', 'w') as file:\n"
+        "    json.dump([begun, time.monotonic(), sys.argv[1:], os.environ['OMP_NUM_THREADS']], file)\n"
+    )
+    monkeypatch.setattr(seeds, "ROOT", tmp_path / "project")
+    monkeypatch.chdir(tmp_path)
+    return lambda: [json.loads(path.read_text()) for path in tmp_path.glob("*.seen")]
 
 
 @pytest.mark.parametrize(
@@ -169,30 +192,41 @@ def test_lists_of_seeds_as_text():
         (["--jobs", "1"], 0, 1, {"cpu"}, 16),
     ],
 )
-def test_every_running_seed_has_its_share_of_the_machine(tmp_path, monkeypatch, flags, gpus, at_once, devices, budget):
+def test_every_running_seed_has_its_share_of_the_machine(stub, tmp_path, monkeypatch, flags, gpus, at_once, devices, budget):
+    """On a machine of six cores."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(seeds, "cores", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    lock, running, seen = threading.Lock(), [], []
-
-    def stub(job):
-        args = parse_args(job.flags)
-        with lock:
-            running.append(args.device)
-            seen.append((len(running), args.device, max(map(running.count, running)), args.cache_budget, job.threads))
-        time.sleep(0.1)
-        with lock:
-            running.remove(args.device)
-        return job.seed, 0, ""
-
-    monkeypatch.setattr(seeds, "run_seed", stub)
+    monkeypatch.setenv("AT_ONCE", str(at_once))
     args = parse_args(["--seeds", "0-5", *flags])
     runs = [Namespace(**(vars(args) | seeds.own_places(args, seed))) for seed in args.seeds]
+    (tmp_path / "marker").write_text("")
     ended = list(seeds.run_seeds(runs, args, tmp_path / "marker", lambda text: None))
-    assert sorted(seed for seed, _, _ in ended) == list(range(6))
-    assert max(number for number, *_ in seen) == at_once and {device for _, device, *_ in seen} == devices
-    assert max(crowd for _, _, crowd, *_ in seen) == at_once // len(devices), "no device has more than its share"
-    assert {row[3:] for row in seen} == {(budget, str(max(1, 6 // at_once)))}
+    assert sorted((seed, code) for seed, code, _ in ended) == [(seed, 0) for seed in range(6)]
+    seen = [(begun, end, parse_args(flags), threads) for begun, end, flags, threads in stub()]
+    assert sorted(args.seed for _, _, args, _ in seen) == list(range(6))
+
+    def crowd(device):
+        """At most, how many seeds ran at once on `device`."""
+        own = [(begun, end) for begun, end, args, _ in seen if device in (None, args.device)]
+        return max(sum(begun <= moment < end for begun, end in own) for moment, _ in own)
+
+    assert crowd(None) == at_once and {args.device for *_, args, _ in seen} == devices
+    assert {crowd(device) for device in devices} == {at_once // len(devices)}, "no device has more than its share"
+    assert {args.cache_budget for *_, args, _ in seen} == {budget}
+    assert {threads for *_, threads in seen} == {str(max(1, 6 // at_once))}
+
+
+def test_a_seed_that_cannot_begin_takes_no_other_with_it(stub, tiny, places, tmp_path):
+    """A file is where its folder should be. The others are begun, and that they leave no results is told too."""
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "seed_1").write_text("in the way")
+    with pytest.raises(UserError) as told:
+        seeds.train_seeds(parse_args([f"--data_path={tiny}", *TINY, *places, "--seeds=0-2", "--jobs=1"]))
+    for part in ("3 of 3 seeds failed", "seed 1: ", "output/seed_1'", "seeds 0,2: exit code 0", "run.log", "--resume"):
+        assert part in str(told.value)
+    assert sorted(parse_args(flags).seed for _, _, flags, _ in stub()) == [0, 2]
+    assert not (tmp_path / "output" / "seeds.running").exists()
 
 
 @pytest.mark.whole
@@ -251,14 +285,16 @@ def test_stopped_seeds_save_and_go_on(many, tiny, places, tmp_path):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """The address of a Dask scheduler with two workers, started from elsewhere as on other machines."""
+    """The address of a Dask scheduler with two workers, started elsewhere as on other machines; they multiply by conv1d."""
     pytest.importorskip("distributed")
     file = tmp_path / "scheduler.json"
     place = {"cwd": tmp_path, "stderr": subprocess.DEVNULL}
     start = [sys.executable, "-m", "dask"]
     flags = ["--scheduler-file", str(file), "--no-dashboard"]
     scheduler = subprocess.Popen([*start, "scheduler", "--host", "127.0.0.1", "--port", "0", *flags], **place)
-    workers = [subprocess.Popen([*start, "worker", "--nthreads", "1", "--no-nanny", *flags], **place) for _ in range(2)]
+    other = os.environ | {"BASNET_PRODUCTS": "conv"}
+    worker = [*start, "worker", "--nthreads", "1", "--no-nanny", *flags]
+    workers = [subprocess.Popen(worker, env=other, **place) for _ in range(2)]
     try:
         while not file.exists():
             assert scheduler.poll() is None
@@ -271,13 +307,15 @@ def cluster(tmp_path):
 
 
 @pytest.mark.whole
-def test_seeds_run_on_the_workers_of_a_dask_cluster(many, cluster, tmp_path, monkeypatch):
+def test_seeds_run_on_the_workers_of_a_dask_cluster(many, cluster, tmp_path):
+    """As all that a seed said tells."""
     import dask
 
-    monkeypatch.setattr(seeds, "_run_seed", None)  # here; the workers have their own
     with dask.config.set(scheduler_address=cluster):  # as DASK_SCHEDULER_ADDRESS does before Dask is imported
         many("--seeds", "0-1", "--backend", "dask")
     assert ", seeds 0-1." in (tmp_path / "output" / "seeds.md").read_text()
+    for seed in (0, 1):
+        assert "products by torch's conv1d" in (tmp_path / "output" / f"seed_{seed}" / "run.log").read_text()
 
 
 def test_a_missing_package_is_named(many, monkeypatch):

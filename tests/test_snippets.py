@@ -1,6 +1,5 @@
 """The network on distinct snippets against the plain one on every snippet shown, and what it saves, counted."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -46,9 +45,8 @@ def outputs_and_gradients(network, x, label):
 def test_as_the_plain_network(lengths, times, width, training, seed):
     """Outputs, gradients and the draws of dropout."""
     torch.manual_seed(seed)
-    plain = PlainBaSNet(width, 3, times, hidden=8).train(training)
-    ours = copy.deepcopy(plain)
-    ours.__class__ = BaS_Net
+    plain, ours = (network(width, 3, times, hidden=8).train(training) for network in (PlainBaSNet, BaS_Net))
+    ours.load_state_dict(plain.state_dict())
     rows = shown(lengths, times, width, seed)
     label = torch.eye(3)[torch.arange(len(lengths)) % 3]
     expected = outputs_and_gradients(plain, torch.cat(rows.parts)[rows.index_bt], label)
@@ -60,9 +58,8 @@ def test_as_the_plain_network(lengths, times, width, training, seed):
 
 def test_features_have_a_gradient_if_asked_for():
     torch.manual_seed(0)
-    plain = PlainBaSNet(6, 3, 10, hidden=8, dropout=0.0)
-    ours = copy.deepcopy(plain)
-    ours.__class__ = BaS_Net
+    plain, ours = (network(6, 3, 10, hidden=8, dropout=0.0) for network in (PlainBaSNet, BaS_Net))
+    ours.load_state_dict(plain.state_dict())
     gradients = []
     for network in (plain, ours):
         x_btf = torch.linspace(-1, 1, 120).view(2, 10, 6).requires_grad_()

@@ -1,12 +1,13 @@
 """Samplers against the official stream, batches against the loader rule, and what a bad data folder is told."""
 
+import pickle
 import shutil
 
 import numpy as np
 import oracles
 import pytest
 import torch
-from conftest import TINY, WIDTH, edit_gt
+from conftest import TINY, WIDTH, Harmful, edit_gt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,6 +183,10 @@ BAD = {
         lambda d: feature_file(d).write_bytes(feature_file(d).read_bytes()[:-7]),
         ["video_train_1.npy", "truncated"],
     ),
+    "an archive": (
+        lambda d: [np.savez(d / "a.npz", a=np.ones((9, 6))), (d / "a.npz").rename(feature_file(d))],
+        ["video_train_1.npy", "NpzFile"],
+    ),
     "truncated header": (lambda d: feature_file(d).write_bytes(b"\x93NUMPY"), ["video_train_1.npy", "truncated"]),
     "empty file": (lambda d: feature_file(d).write_bytes(b""), ["video_train_1.npy", "truncated"]),
     "pickled array": (
@@ -214,6 +219,16 @@ def test_a_bad_folder_gets_one_message(case, load, tiny):
     with pytest.raises(UserError) as error:
         load()
     assert [part for part in expected if part not in str(error.value)] == []
+
+
+@pytest.mark.parametrize("write", [lambda path, harm: path.write_bytes(pickle.dumps(harm)), np.save], ids=["alone", "array"])
+def test_nothing_in_a_feature_file_is_executed(load, tiny, tmp_path, write):
+    write(
+        feature_file(tiny), np.array([Harmful(tmp_path / "executed")]) if write is np.save else Harmful(tmp_path / "executed")
+    )
+    with pytest.raises(UserError, match=r"video_train_1\.npy"):
+        load()
+    assert not (tmp_path / "executed").exists()
 
 
 def test_byte_order_marks_and_integers_are_fine(load, tiny):

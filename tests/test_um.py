@@ -21,7 +21,7 @@ from test_localize import as_rows, assert_same
 
 from dataset.annotations import read_database
 from engine.checkpoint import load_network
-from eval.eval_detection import detection_map, score_tables
+from eval.eval_detection import detection_map
 from eval.table import read_ground_truth
 from fast.snippets import Snippets
 from localize import localize
@@ -497,13 +497,22 @@ def test_l8_overlaps_in_single_precision_reach_the_score():
     assert not config_of().single_overlaps and config_of("--variant=leftthomas-exact").single_overlaps
 
 
-def test_l8_is_what_the_variant_scores_with():
-    config = config_of("--variant=leftthomas-exact", classes=3)
-    with patch("test.score_tables", wraps=score_tables) as scored:
-        annotations = [{"label": name, "segment": [0, 9]} for name in config.classes]
-        truth = read_ground_truth({"database": {"v": {"subset": "test", "annotations": annotations}}}, "test")
-        Judge(config, {"v": np.eye(3, dtype=np.float32)[0]}, truth)({"v": made_up(0, 30, 30, 3, 1)})
-    assert scored.call_args.args[4] is True
+@pytest.mark.parametrize(("variant", "hit"), [("leftthomas-exact", True), ("leftthomas-fixed", False)])
+def test_l8_is_what_the_variant_scores_with(variant, hit):
+    """An instance that the longest detection overlaps by 0.5 once that is rounded, and by less than any threshold else."""
+    config, activations = config_of(f"--variant={variant}", classes=3), {"v": made_up(0, 30, 30, 3, 1)}
+    found = judged(config, activations, config.classes[0], [0, 9]).found["v"]
+    longest = np.diff(found.segments).argmax()
+    start, end = found.segments[longest]
+    segment = [start, end + (end - start) * (1 + 1e-9)]
+    score_at = judged(config, activations, config.classes[found.classes[longest]], segment).score
+    assert score_at.tiou[4] == 0.5 and (score_at.mAP[4] > 0) == hit
+
+
+def judged(config, activations, label, segment):
+    """The evaluation of one video that has one instance."""
+    truth = {"database": {"v": {"subset": "test", "annotations": [{"label": label, "segment": segment}]}}}
+    return Judge(config, {"v": np.eye(3, dtype=np.float32)[0]}, read_ground_truth(truth, "test"))(activations)
 
 
 def test_l9_l10_a_video_lasts_as_its_snippets_unless_its_duration_is_wanted():

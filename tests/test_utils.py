@@ -2,10 +2,14 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
-from utils import Stopped, UserError, atomic_write, listing, remove_halves, run_command
+from utils import Stopped, UserError, atomic_write, listing, naming, remove_halves, run_command
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -44,6 +48,41 @@ def test_exit_codes(raised, code, capsys):
 def test_errors_of_the_program_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: print(1 / 0))
+
+
+@pytest.mark.whole
+def test_the_first_signal_waits_and_a_second_ctrl_c_does_not():
+    code = (
+        "import time, utils\n"
+        "with utils.StopSignal(lambda: utils.say_now('last words')) as stop:\n"
+        "    print('begun', flush=True)\n"
+        "    while stop.received is None: time.sleep(0.01)\n"
+        "    print(f'heard {stop.received}', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)):
+        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+            try:
+                assert process.stdout.readline() == "begun\n"
+                process.send_signal(first)
+                assert process.stdout.readline() == f"heard {first}\n"
+                process.send_signal(signal.SIGTERM)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+                process.send_signal(second)
+                said = process.communicate(timeout=5)[1]
+            finally:
+                process.kill()
+        assert process.returncode == 130 and said.count("stopping after this step") == 1 and said.endswith("last words\n")
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "file"
+    for write in (lambda: naming(path), lambda: atomic_write(path)):
+        with pytest.raises(OSError, match="No space left") as full, write():
+            raise OSError(errno.ENOSPC, "No space left")
+        assert full.value.filename == str(path) and os.listdir(tmp_path) == []
 
 
 def test_listing_stays_short():
