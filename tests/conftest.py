@@ -53,28 +53,28 @@ def products_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
-    """Values of the official code (docs/basnet.md, section 8 says how they came about)."""
+    """Values that the official code computed (docs/basnet.md, section 8)."""
     with np.load(ROOT / "tests" / "golden" / "basnet.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="session")
 def golden_localization() -> dict[str, np.ndarray]:
-    """Detections of the official codes of UM, ASM-Loc and BackTAL, and what they were made from."""
+    """Detections of the official codes of UM, ASM-Loc and BackTAL, with their inputs."""
     with np.load(ROOT / "tests" / "golden" / "localization.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="session")
 def golden_evaluation() -> dict[str, np.ndarray]:
-    """Scores by the official evaluators of UM, ASM-Loc and BackTAL, and for the last two what they score."""
+    """Scores of the official evaluators of UM, ASM-Loc and BackTAL, for the last two with the scored detections."""
     with np.load(ROOT / "tests" / "golden" / "evaluation.npz") as file:
         return dict(file)
 
 
 @pytest.fixture
 def official_scores(golden_evaluation: dict[str, np.ndarray]) -> dict:
-    """Our scores of what the official evaluators of BackTAL and ASM-Loc scored.
+    """Our scores of the detections that the official evaluators of BackTAL and ASM-Loc scored.
 
     BackTAL's counts detections of videos of another subset as wrong; ASM-Loc's detections include an unknown class.
     """
@@ -170,7 +170,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def cli(tiny: Path, places: list[str]) -> Cli:
-    """Run main.py or main_eval.py on the tiny data as a user would, but in this process, which has its imports behind it."""
+    """Run main.py or main_eval.py on the tiny data, in this process, which saves the imports."""
 
     def run(script: str, *flags: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         done = run_here(command(script, tiny, places, *flags)[1:])

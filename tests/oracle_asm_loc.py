@@ -1,4 +1,4 @@
-"""ASM-Loc as one would write it first: T x T masks, a box after another; what the fast forms are held against."""
+"""A plain ASM-Loc, with T x T masks and one box after another, to compare with the fast one."""
 
 import math
 
@@ -41,7 +41,7 @@ class PlainASMNet(ASMNet):
 
 
 def members(boxes, times, most=8, dtype=torch.float32):
-    """Which times (B, T, N) lie in which box, and which boxes (B, N) there are, of at most so many."""
+    """(B, T, N) 1 where a time is in a box, else 0, and (B, N) True for boxes that exist; N is `most`."""
     member_btn = torch.zeros(len(boxes), times, most, dtype=dtype)
     there_bn = torch.zeros(len(boxes), most, dtype=torch.bool)
     for b, own in enumerate(boxes):

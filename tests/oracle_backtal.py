@@ -1,4 +1,4 @@
-"""BackTAL as one would write it first: what the fast form is held against, and timed beside (benchmarks/bench_backtal.py)."""
+"""A plain BackTAL to compare with the fast one, in results and in time (benchmarks/bench_backtal.py)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""UM as one would write it first, step by step as its code goes: what methods/um.py is held against and measured beside."""
+"""A plain UM that follows the official code step by step, to compare with methods/um.py in results and in time."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The obvious versions of what the project computes fast: slow, plain, and what the kernels are held against."""
+"""Plain, slow versions of the fast kernels, to compare with them."""
 
 import math
 from unittest.mock import patch
@@ -24,7 +24,7 @@ def sample_snippets(num_seg, times, choice):
 
 
 def per_item_batch(videos, config, iteration):
-    """One batch as a data loader of one process makes it: each item reads its files and draws snippet by snippet."""
+    """One batch of a data loader with one process: each item reads its files and draws snippet by snippet."""
     from dataset.draws import SNIPPETS, batch_videos, random_state
 
     items = []
@@ -175,7 +175,7 @@ def average_precision(truths, found, tiou):
 
 
 def detection_map_by_rows(truth, found, tiou, ties="official"):
-    """AP (C, I) as the toolkit goes about it: data frames, one row at a time. Columns video, label, start, end, score.
+    """AP (C, I) by the toolkit's algorithm on data frames, row by row. Columns: video, label, start, end, score.
 
     A detection in a video without ground truth of its class is a false positive, whether the video is listed or not.
     """
@@ -221,12 +221,12 @@ def interpolated_precision(hit, count):
 
 
 def official_draws():
-    """Every Dropout draws as torch's own."""
+    """Let every Dropout draw its mask as torch does."""
     return patch.object(dropout.Dropout, "draw", staticmethod(dropout.as_torch))
 
 
 class PlainBaSNet(BaS_Net):
-    """The same weights, applied as one would write it first: convolutions of every time, branch by branch."""
+    """A plain network with the same weights: convolutions of every time, branch by branch."""
 
     def forward(self, x_btf):
         fore_weights = self.plain_filter(x_btf)
@@ -247,5 +247,5 @@ class PlainBaSNet(BaS_Net):
 
 
 def plain(layer, x_bct):
-    """What a convolution of torch.nn computes with the weights of `layer`."""
+    """A convolution of torch.nn with the weights of `layer`."""
     return F.conv1d(x_bct, layer.weight, layer.bias, padding=layer.padding)

@@ -1,4 +1,4 @@
-"""ASM-Loc against what the official code computes, and its fast forms against the plain ones."""
+"""ASM-Loc against the official code, and its fast layers against plain ones."""
 
 import json
 import os
@@ -72,7 +72,7 @@ SCALES = [  # of a parameter's normal numbers, by its name: the first that fits
 
 
 def fill(network, width):
-    """Weights that a key and a shape determine."""
+    """Weights that depend on key and shape only."""
     content = {}
     for key, own in network.state_dict().items():
         if key.endswith("num_batches_tracked"):

@@ -75,7 +75,7 @@ def seed_all(seed):
 
 
 def official_run(root, seed, batch_size, labels, device="cpu", workers=0):
-    """What each iteration of the official loop has drawn, and its loss."""
+    """The random numbers and the loss of each iteration of the official loop."""
     seed_all(seed)
     network = PlainNetwork().to(device)
     initial = [parameter.detach().clone() for parameter in network.parameters()]
@@ -109,7 +109,7 @@ def official_run(root, seed, batch_size, labels, device="cpu", workers=0):
 
 @contextlib.contextmanager
 def masks_drawn():
-    """What every Dropout in train mode keeps, (B, C, T)."""
+    """(B, C, T) the mask of every Dropout in train mode."""
     masks = []
 
     def look(module, given, out):
@@ -132,7 +132,7 @@ def data(tiny):
 
 @pytest.fixture
 def our_run(data, places):
-    """What each iteration of main.py has drawn."""
+    """The random numbers of each iteration of main.py."""
 
     def run(*flags, device="cpu"):
         steps, initial, real = [], [], train.train_step

@@ -1,4 +1,4 @@
-"""Dropout is torch's Dropout to whoever looks for one, in all methods' networks."""
+"""Dropout is an nn.Dropout that users find and change as usual, in all methods' networks."""
 
 import copy
 import itertools
@@ -35,7 +35,7 @@ def same(some, others):
 
 
 def turn_off(network):
-    """As written for any network."""
+    """Turn off Dropout as a user does in any network."""
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0
@@ -51,7 +51,7 @@ def test_turned_off_by_whoever_knows_torch(name):
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_turned_on_alone_for_tests(name):
-    """As Monte Carlo dropout has it: the network in eval mode, its Dropouts in train mode."""
+    """Monte Carlo dropout: the network in eval mode, its Dropouts in train mode."""
     method = small(name)
     method.network.eval()
     snippets = Snippets.of(torch.rand(2, 16, 12))

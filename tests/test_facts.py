@@ -1,4 +1,4 @@
-"""One's own data set, described by a file: docs/own-dataset.md, whose example is run here, and what a wrong file is told."""
+"""A user's data set in a file: the example of docs/own-dataset.md works, and errors of a wrong file are named."""
 
 import json
 import re

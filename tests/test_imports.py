@@ -1,4 +1,4 @@
-"""Which file imports which: no circle, no arrow that runs back, and an eval/ that stands alone."""
+"""Imports between files: no circle, one direction between folders, and none from eval/ to the project."""
 
 import ast
 from collections.abc import Iterator

@@ -155,7 +155,7 @@ def test_a_video_without_annotation_is_not_of_its_subset(tiny):
 
 
 def test_annotations_without_subsets(tiny):
-    """As UM's second implementation: who is in the folder is in the subset; those dropped still count."""
+    """As in leftthomas/UM, the folder of a video's features is its subset; videos without features still count."""
     edit_gt(tiny, lambda db: [video.pop("subset") for video in db.values()])
     (tiny / "features" / "test" / "rgb" / "video_test_3.npy").unlink()
     data = load(tiny, "--missing=drop")

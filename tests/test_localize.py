@@ -47,7 +47,7 @@ def golden_activations(seed):
 
 
 def detections(arrays, num_seg, *flags):
-    """What BaS-Net at its published settings makes of activations; weights play no part."""
+    """BaS-Net's detections from given activations with published settings; the network is not used."""
     method = build_method(make_config(parse_args(["--hidden", "8", "--len_feature", "2", *flags])))
     return as_rows(localize(method.curves(arrays | {"num_seg": num_seg})))
 

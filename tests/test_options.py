@@ -202,7 +202,7 @@ def module_of(path: Path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_as_shipped_are_known_to_recipes(method):
-    """Or every run would say that options.py was edited."""
+    """Otherwise every run prints that options.py was edited."""
     for dataset in (*KNOWN, "own.json"):
         args = parse_args([f"--method={method}", f"--dataset={dataset}"])
         assert recipe(method, dataset).items() <= vars(args).items()

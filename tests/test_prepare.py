@@ -1,4 +1,4 @@
-"""What dataset.prepare makes equals what is published, and it never spoils what is there."""
+"""dataset.prepare writes the published data and never damages existing files."""
 
 import functools
 import hashlib
@@ -122,7 +122,7 @@ def test_downloads_are_described(capsys):
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder behind an address on this machine."""
+    """The URL of a local HTTP server for a folder."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}))

@@ -1,4 +1,4 @@
-"""One test per quirk of docs/quirks.md: what the official code does, and what the repair or our road does instead."""
+"""One test per quirk of docs/quirks.md: the official behaviour, and the repaired one."""
 
 import json
 

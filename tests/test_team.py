@@ -1,4 +1,4 @@
-"""Processes that train together compute what one computes, and the end of one ends all with a message."""
+"""Several processes compute what one process computes; if one ends, all end with a message."""
 
 import contextlib
 import json

@@ -58,7 +58,7 @@ def config_of(*flags, classes=None):
 
 
 def post(config):
-    """The method without the memory of its network."""
+    """The method with its network on the meta device, which allocates no weights."""
     with torch.device("meta"):
         return build_method(config)
 
@@ -172,7 +172,7 @@ def test_gradients_and_adam(golden_um, case, products_by):
 
 @pytest.mark.slow
 def test_official_adam_leaves_double_precision(golden_um):
-    """So agreement with later losses, to which single precision keeps, is no measure of exactness."""
+    """Agreement with later losses of single precision therefore does not measure exactness."""
     batch, method = golden_batch("n750"), golden_method("n750", oracle_um.PlainUM)
     method.network.double()
     features_btf = batch.snippets.dense().double()
