@@ -232,6 +232,11 @@ class Config:
         values = self.chosen(map_by_tiou).values()
         return math.fsum(values) / len(values)
 
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        """Classification losses of a network that finds all classes equally likely: far above them, a loss has exploded."""
+        return {}
+
     def settled(self) -> "Config":
         """Copy of the config with file-dependent settings resolved."""
         return self

@@ -60,7 +60,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     optimizer = make_optimizer(method.network, config)
     state = TrainingState(method.network, optimizer, scaler, seed, fingerprint(videos, data.truth), draws)
     if saved:
-        state.restore(files.checkpoint, saved, config)
+        state.restore(files.checkpoint, saved, method, data.train, data.test)
         files.say(f"resuming after iteration {state.iteration}")
     if team.agreed(state.iteration) != state.iteration:
         raise UserError(f"{files.checkpoint}: differs between processes; expected a folder that all of them share.")

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import uuid
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,32 @@ from torch import Tensor, nn
 from config import Config
 from dataset.draws import Draws
 from dataset.store import Checksums
+from dataset.video import Video
+from engine.schema import (
+    SCALER,
+    Misfit,
+    Rule,
+    anything,
+    best_of,
+    detections_rule,
+    draws_rule,
+    fields,
+    in_order,
+    is_plain,
+    listed,
+    mapped,
+    nothing,
+    number,
+    one_of,
+    optimizer_rule,
+    record_rule,
+    setting,
+    shown,
+    text,
+    weight,
+    whole,
+)
+from methods.base import Method, Stepwise
 from utils import UserError, atomic_write, listing, say_now
 
 # Settings that a resumed run may change: paths, its length, and others that its numbers do not depend on.
@@ -84,16 +111,51 @@ class TrainingState:
         }
         save_file(path, content)
 
-    def restore(self, path: Path, content: Mapping[str, Any], config: Config) -> None:
-        """Continue from a checkpoint of the same run."""
+    def restore(
+        self, path: Path, content: Mapping[str, Any], method: Method, train: Sequence[Video], test: Sequence[Video]
+    ) -> None:
+        """Continue from a checkpoint of the same run, of which nothing is used before all of it is checked."""
+        config = method.config
         if "optimizer" not in content:
             raise UserError(f"{path}: holds weights only; --resume needs the checkpoint ending in _last.ckpt.")
-        if content.get("format") != FORMAT:
+        found = content.get("format")
+        if not isinstance(found, int) or found != FORMAT:
+            whose = "an earlier version" if isinstance(found, int) and found < FORMAT else "another version, or is damaged"
             raise UserError(
-                f"{path}: was written by an earlier version. Start anew, or from its weights with --model_file {path}."
+                f"{path}: has format {shown(found)}, expected {FORMAT}: it was written by {whose}. "
+                f"Start anew, or from its weights with --model_file {path}."
             )
+        checked(path, content, fields(self._facts(config), others=anything), DAMAGED)
+        if differ := self._differences(content, config):
+            raise UserError(
+                f"{path}: is of a run with other settings: {'; '.join(differ)}. Resume with its settings, or start anew "
+                "without --resume (existing files will be kept)."
+            )
+        checked(path, content, fields(self._parts(content, method, train, test), others=anything), DAMAGED)
+        load_weights(self.network, content["network"], path, config.MUST_AGREE)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
+        if content["scaler"]:  # none of a run in another precision
+            self.scaler.load_state_dict(content["scaler"])
+        for name in self.KEPT:
+            setattr(self, name, content[name])
+        self.draws.seed = self.seed
+        self.draws.restore(content["draws"])
+        if best := content["best_model"]:
+            self.best_model = Best(best["record"], best["weights"], lambda: best["detections"])
+
+    def _facts(self, config: Config) -> dict[str, Rule]:
+        """Rules for the fields that say which run a checkpoint is of."""
+        settings = fields(dict.fromkeys(config.MUST_AGREE, setting), others=setting)
+        rates = listed(number(0, above=True))
+        seed = whole(0, 2**32 - 1)
+        facts = {"seed": seed, "data": text, "run": text, "iteration": whole(), "step": whole()}
+        return facts | {"config": settings, "learning_rates": rates}
+
+    def _differences(self, content: Mapping[str, Any], config: Config) -> list[str]:
+        """How the run of a checkpoint differs from this one."""
         differ = [
-            f"{name} {content['config'].get(name)!r} there, {value!r} here"
+            f"{name} {shown(content['config'].get(name))} there, {value!r} here"
             for name, value in config.as_dict().items()
             if name not in MAY_DIFFER and _plain(content["config"].get(name, value)) != _plain(value)
         ]
@@ -102,25 +164,50 @@ class TrainingState:
         done = content["iteration"]
         if done > config.num_iters:
             differ.append(f"{done} iterations done there, --num_iters {config.num_iters} here")
-        elif content["learning_rates"][:done] != config.learning_rates[:done]:
+        elif list(content["learning_rates"][:done]) != config.learning_rates[:done]:
             differ.append(f"the learning rates of the {done} iterations that it has done")
-        if differ:
-            raise UserError(
-                f"{path}: is of a run with other settings: {'; '.join(differ)}. Resume with its settings, or start anew "
-                "without --resume (existing files will be kept)."
-            )
-        load_weights(self.network, content["network"], path, config.MUST_AGREE)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.draws.restore(content["draws"])
-        for name in self.KEPT:
-            setattr(self, name, content[name])
-        if best := content["best_model"]:
-            self.best_model = Best(best["record"], best["weights"], lambda: best["detections"])
+        return differ
+
+    def _parts(
+        self, content: Mapping[str, Any], method: Method, train: Sequence[Video], test: Sequence[Video]
+    ) -> dict[str, Rule]:
+        """Rules for all that a run continues with."""
+        config, done, step, records = method.config, content["iteration"], content["step"], content.get("records")
+        step_of = method.step_of if isinstance(method, Stepwise) else lambda iteration: 0
+        known: Rule = nothing
+        if step and (rule := getattr(method, "known_rule", None)):
+            known = rule([video.name for video in (*test, *train)])
+        record = record_rule([f"{tiou:g}" for tiou in config.tiou_thresholds])
+        weights = {name: weight(own) for name, own in self.network.state_dict().items()}
+        best: dict[str, Rule] = {"record": record, "weights": fields(weights), "detections": detections_rule(config.classes)}
+        return {
+            "step": one_of(sorted({step_of(max(0, done - 1)), step_of(done)})),
+            "losses": fields({"loss_total": number()} if done else {}, others=number()),
+            "records": in_order(listed(record), done),
+            "known": known,
+            "contents": mapped(whole(0, 2**32 - 1)),
+            "network": mapped(anything),
+            "optimizer": optimizer_rule(self.optimizer, done),
+            "scaler": SCALER,
+            "draws": draws_rule(config.draws == "official", len(train)),
+            "best_model": best_of(fields(best), records),
+        }
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+OTHER = "It is damaged, or no checkpoint of this network: copy it again, or name another with --model_file."
+DAMAGED = "It is damaged: copy it again, or start anew without --resume (existing files will be kept)."
+
+
+def checked(path: str | Path, value: Any, rule: Rule, remedy: str) -> None:
+    """Raise a UserError that names file, field, found and expected if `value`, read from `path`, breaks a rule."""
+    try:
+        rule(value)
+    except Misfit as misfit:
+        raise UserError(f"{path}: {misfit}. {remedy}") from None
 
 
 WEIGHTS = ("network", "model_state_dict", "state_dict")  # keys of the weights in our, ASM-Loc's and BackTAL's checkpoints
@@ -139,6 +226,7 @@ def save_file(path: Path, content: Any) -> None:
 def load_file(path: str | Path) -> Mapping[str, Any]:
     """The content of a checkpoint, ours or official, with tensors on the CPU. Executes no code in the file."""
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -153,12 +241,20 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
     return content
 
 
+def _check_sums(path: str | Path) -> None:
+    """Raise an exception if the file is damaged: torch does not compare checksums, and takes what it finds for numbers."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged[:100]} is wrong")
+
+
 def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     """Load the weights of a checkpoint, ours or official; settings stored with it must agree with this run's."""
     if Path(path).is_dir():
         return load_weights(network, weights_in_folder(network, Path(path)), path, config.MUST_AGREE)
     content = load_file(path)
-    trained = content.get("config", {}) if isinstance(content.get("network"), Mapping) else settings_beside(Path(path))
+    trained = trained_with(content, Path(path), config)
     differ = [
         f"--{name} {trained[name]} there, {getattr(config, name, None)} here"
         for name in config.MUST_AGREE
@@ -175,11 +271,24 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
     load_weights(network, network_weights(content), path, config.MUST_AGREE)
 
 
+def trained_with(content: Mapping[str, Any], path: Path, config: Config) -> Mapping[str, Any]:
+    """The settings of a model's training that this run's are compared with, if the checkpoint or a .json beside it has them."""
+    has_own = isinstance(content.get("network"), Mapping)
+    source, trained = (path, content.get("config", {})) if has_own else (path.with_suffix(".json"), settings_beside(path))
+    compared = (*config.MUST_AGREE, *config.SHOULD_AGREE, "repaired")
+    if isinstance(trained, Mapping):
+        trained = {name: trained[name] for name in compared if name in trained}
+    rule = fields({}, dict.fromkeys(compared, setting) | {"repaired": listed(text)})
+    remedy = OTHER if has_own else "Correct it, or move it away: it says how the model beside it was trained."
+    checked(source, {"config": trained} if has_own else trained, fields({"config": rule}) if has_own else rule, remedy)
+    return trained
+
+
 def settings_beside(path: Path) -> Mapping[str, Any]:
     """Settings of training from the .json beside a model (tools/leftthomas.py), else {}."""
     try:
         settings = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, Mapping) and "method" in settings else {}
 
@@ -195,7 +304,10 @@ def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state dict in a checkpoint, with our names and without the prefix of torch's DataParallel."""
     weights = next((content[name] for name in WEIGHTS if isinstance(content.get(name), Mapping)), content)
     names = {key: str(key).removeprefix("module.") for key in weights}
-    return {OTHER_NAMES.get(names[key], names[key]): value for key, value in weights.items()}
+    names = {key: OTHER_NAMES.get(name, name) for key, name in names.items()}
+    if len(set(names.values())) < len(names):  # two for one name: they keep theirs, and are not taken for the network's
+        names = {key: str(key) for key in weights}
+    return {names[key]: value for key, value in weights.items()}
 
 
 @runtime_checkable
@@ -214,15 +326,16 @@ def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Pat
             f"{path}: holds another network than this run's ({named}). Missing: {listing(missing) or 'nothing'}; unexpected: "
             f"{listing(foreign) or 'nothing'}. Evaluate it with the settings that it was trained with."
         )
-    wrong = {k: weights[k] for k in own if not isinstance(weights[k], Tensor) or weights[k].shape != own[k].shape}
+    wrong = {k: weights[k] for k in own if is_plain(weights[k]) and weights[k].shape != own[k].shape}
     if wrong:
         raise UserError(f"{path}: does not fit this run. {_misfit(own, wrong, named)}")
+    checked(path, weights, fields({key: weight(value) for key, value in own.items()}), OTHER)
     network.load_state_dict(weights)
 
 
-def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Any], named: str) -> str:
+def _misfit(own: Mapping[str, Tensor], wrong: Mapping[str, Tensor], named: str) -> str:
     key = next(iter(wrong))
-    found, expected = tuple(getattr(wrong[key], "shape", ())), tuple(own[key].shape)
+    found, expected = tuple(wrong[key].shape), tuple(own[key].shape)
     if len(found) == 3 and key.endswith(("conv_1.0.weight", "conv.0.weight")) and found[1] != expected[1]:
         widths = f"It was trained on features of width {found[1]} and this run gives {expected[1]}"
         if 2 * min(found[1], expected[1]) == max(found[1], expected[1]):

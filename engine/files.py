@@ -10,7 +10,7 @@ from typing import Any
 
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
-from engine.report import report
+from engine.report import explosion, report
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
 from eval.table import size
@@ -129,6 +129,7 @@ class RunFiles:
         write_json(self.last_detections, evaluation.as_json())
         assert state.best_model is not None
         text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
+        text += explosion(state.records, self.config)
         written = [path for path in self._all() if path.exists() and path != self.report]
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
         with atomic_write(self.report) as stream:

@@ -1,11 +1,35 @@
 """The report of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config import Config
 from eval.report import averages_from, figures, table
 from eval.table import unknown_text
+
+EXPLODED = 2  # times the loss of a network that finds all classes equally likely: above it, a loss has left its range
+
+
+def exploded(record: Mapping[str, Any], config: Config) -> list[str]:
+    """The losses of a record that have left their range, in words."""
+    return [
+        f"{name} is {record[name]:.4g}, where equally likely classes give {usual:.4g}"
+        for name, usual in config.uniform_losses.items()
+        if 0 < EXPLODED * usual < record.get(name, 0)
+    ]
+
+
+def explosion(records: Sequence[Mapping[str, Any]], config: Config) -> str:
+    """A warning if the loss of an evaluation in `records` has left its range, else an empty text."""
+    found = [record for record in records if exploded(record, config)]
+    if not found:
+        return ""
+    times = f" and at {len(found) - 1} later evaluations" if len(found) > 1 else ""
+    return (
+        f"warning: the loss has left its range at iteration {found[0]['iteration']}{times}: "
+        f"{'; '.join(exploded(found[0], config))}. The numbers of this run are of weights that have exploded; lower --lr "
+        "(docs/running.md).\n"
+    )
 
 
 def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: Config, seed: int) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import pandas
 
 from config import Config
-from engine.checkpoint import MAY_DIFFER
+from engine.checkpoint import MAY_DIFFER, checked
 from engine.files import set_aside
+from engine.schema import LOGGED, anything, fields, listed, one_of, shown, text, whole
 from eval.report import averages_from, figures, table
-from methods.base import settings_class
+from methods.base import METHODS, settings_class
 from utils import UserError, atomic_write
 
 GAP = "best - last"
@@ -60,14 +61,27 @@ class Run:
 
 def finished_run(folder: Path) -> Run | None:
     """The run in `folder` if it is finished, else None. A run writes its report last."""
+    log, settings = folder / "log.jsonl", folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        log, report = folder / "log.jsonl", folder / f"report_seed_{config['seed']}.md"
+        config = json.loads(settings.read_text(encoding="utf-8"))
+        report = folder / f"report_seed_{config['seed']}.md"
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         ended = records[-1]["iteration"] == config["num_iters"] and report.stat().st_mtime_ns >= log.stat().st_mtime_ns
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return Run(config, records) if ended else None
+    if not ended:
+        return None
+    checked(settings, config, RUN_SETTINGS, DAMAGED)
+    checked(log, records, listed(LOGGED), DAMAGED)
+    return Run(config, records)
+
+
+DAMAGED = "The file is damaged: train this seed again, or move its folder away."
+RUN_SETTINGS = fields(
+    {"method": one_of(METHODS), "seed": whole(-1), "num_iters": whole(1), "dataset": text, "modal": text},
+    {"repaired": listed(text), "described": text},
+    anything,
+)
 
 
 def is_finished(config: Config) -> bool:
@@ -79,12 +93,15 @@ def is_finished(config: Config) -> bool:
 
 def write_summary(output: Path, runs: list[Run], asked: int) -> str:
     """Write the summary as Markdown, CSV and LaTeX table rows; returns the Markdown."""
-    for run in runs[1:]:
+    for number, run in enumerate(runs):
+        figured = [set(figures(record, run.paper_average)) for record in (runs[0].last, run.last, run.best)]
         differ = [
-            f"{name} {runs[0].settings.get(name)!r} and {value!r}"
+            f"{name} {shown(runs[0].settings.get(name))} and {shown(value)}"
             for name, value in run.settings.items()
             if runs[0].settings.get(name) != value
         ]
+        differ += ["the names of their figures"] * (figured != 3 * figured[:1])
+        differ += [f"two have seed {run.seed}"] * (run.seed in [other.seed for other in runs[:number]])
         if differ:
             raise UserError(
                 f"{output}: seeds {runs[0].seed} and {run.seed} are of runs with different settings: {'; '.join(differ)}. "

@@ -5,6 +5,7 @@ is the background.
 """
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -153,6 +154,10 @@ class BackTALConfig(Config):
     @cached_property
     def mag_thresholds(self) -> list[float]:
         return parse_thresholds("--mag_th", self.mag_th) if self.mag_th else []
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return dict.fromkeys(("loss_base", "loss_supp"), math.log(self.num_classes + 1))
 
     def check(self) -> None:
         super().check()

@@ -15,7 +15,8 @@ A method whose training has steps, each of which learns from the previous step's
   step_of(iteration) -> the step that trains in this iteration;
   refine(activations, trained_on) -> input of the next step, in tensors and plain values, so that checkpoints can hold it;
   begin_step(step, known) -> None, begins a step with the value that `refine` returned after the previous step;
-  last_step -> the step of the network's weights.
+  last_step -> the step of the network's weights;
+  known_rule(videos) -> optional: the rule (engine/schema.py) for the value of `refine` in a checkpoint, for these videos.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from engine.device import DTYPES
 from fast.dropout import as_torch
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, min_max
-from methods.losses import BaS_Net_loss
+from methods.losses import BaS_Net_loss, uniform_cross_entropy
 from model import BaS_Net, evaluated_branch
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 
@@ -80,6 +80,11 @@ class BaSNetConfig(Config):
     @property
     def first_batch_again(self) -> bool:
         return "B6" not in self.repaired
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        loss = uniform_cross_entropy(self.num_classes + (self.ablation != "baseline"), self.bce_reduction)
+        return {"loss_base": loss, "loss_supp": loss}
 
 
 class BaSNet:

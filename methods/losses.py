@@ -3,6 +3,8 @@
 Shapes: B batch, T time, C action classes.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,12 @@ class BaS_Net_loss(nn.Module):
         if background is not None:
             label = torch.cat([label, label.new_full((len(label), 1), background)], dim=1)
         return cross_entropy(score, label / label.sum(dim=1, keepdim=True), self.reduction)
+
+
+def uniform_cross_entropy(classes: int, reduction: str) -> float:
+    """`cross_entropy` of equal scores, with whatever target that sums to 1."""
+    total = math.log(classes) - (classes - 1) * math.log1p(-1 / classes) if classes > 1 else 0.0
+    return total if reduction == "classsum" else total / classes
 
 
 def cross_entropy(score: Tensor, target: Tensor, reduction: str) -> Tensor:

@@ -21,7 +21,7 @@ from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, min_max
-from methods.losses import cross_entropy
+from methods.losses import cross_entropy, uniform_cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from utils import UserError
 
@@ -117,6 +117,10 @@ class UMConfig(Config):
 
     def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
         return record_over_seven(self, record)
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return {"loss_cls": uniform_cross_entropy(self.num_classes, self.bce_reduction)}
 
     def check(self) -> None:
         super().check()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -135,6 +136,39 @@ def test_unfinished_seeds_are_left_out_and_that_is_said(three):
     assert "seed 7 (1 of 5 are finished)." in (three / "seeds.md").read_text()
     with pytest.raises(UserError, match="no folder seed_N of a finished run"):
         seeds.summarize(three / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("log.jsonl", {"mAP": {}}, r"seed_1/log\.jsonl: 0\.mAP is a dict of 0; expected a dict with keys\. .* train this seed"),
+        (
+            "log.jsonl",
+            {"mAP": {"0.3": "0.5", "0.5": 0.5}},
+            r"seed_1/log\.jsonl: 0\.mAP\.0\.3 is .0\.5.; expected a finite",
+        ),
+        ("log.jsonl", {"average_recall": None}, r"log\.jsonl: 0\.average_recall is None; expected a dict"),
+        ("log.jsonl", {"test_acc": float("nan")}, r"log\.jsonl: 0\.test_acc is nan"),
+        ("log.jsonl", {"mAP": {"0.3": 0.5, "0.7": 0.5}}, "the names of their figures"),
+        ("config.json", {"method": "none"}, r"seed_1/config\.json: method is 'none'; expected one of basnet"),
+        ("config.json", {"repaired": "B1"}, r"config\.json: repaired is 'B1'; expected a list"),
+        ("config.json", {"modal": [[]]}, r"config\.json: modal is a list of 1; expected text"),
+    ],
+)
+def test_a_damaged_run_is_named_and_not_averaged(three, file, change, message):
+    path = three / "seed_1" / file
+    lines = [json.dumps(json.loads(line) | change) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines))
+    os.utime(three / "seed_1" / "report_seed_1.md")
+    with pytest.raises(UserError, match=message):
+        seeds.summarize(three)
+
+
+def test_two_runs_of_one_seed_are_not_averaged(three):
+    shutil.copytree(three / "seed_7", three / "seed_8")
+    os.utime(three / "seed_8" / "report_seed_7.md")
+    with pytest.raises(UserError, match="two have seed 7"):
+        seeds.summarize(three)
 
 
 def test_seeds_of_different_runs_are_not_averaged(three):

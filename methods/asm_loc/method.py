@@ -3,7 +3,7 @@
 Shapes: B batch, T time, L snippets of a video, C action classes, class C the background, K classes to localize.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_file, network_weights
 from engine.device import DTYPES
+from engine.schema import Misfit, Rule, array, fields, listed, text
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Detections, Sweep, localize_all
 from methods.asm_loc.network import ASMNet, ASMOutput
@@ -94,6 +95,27 @@ class ASM_Loc:
             "scores": torch.from_numpy(np.concatenate([part.scores for part in found])),
             "segments": torch.from_numpy(np.concatenate([part.segments for part in found])),
         }
+
+    def known_rule(self, videos: Sequence[str]) -> Rule:
+        """What `refine` returns for these videos."""
+        floats, found = torch.float64, (None,)
+        rules = {
+            "videos": listed(text),
+            "trained_on": listed(text),
+            "counts": array(torch.int64, (len(videos),), 0),
+            "classes": array(torch.int64, found, 0, self.config.num_classes - 1),
+            "scores": array(floats, found),
+            "segments": array(floats, (None, 2)),
+        }
+
+        def rule(known: Any) -> None:
+            fields(rules)(known)
+            if sorted(known["videos"]) != sorted(videos) or not set(known["trained_on"]) <= set(videos):
+                raise Misfit("of other videos", f"detections in the {len(videos)} videos of this run")
+            if {len(known[name]) for name in ("classes", "scores", "segments")} != {int(known["counts"].sum())}:
+                raise Misfit("of different lengths", "as many classes, scores and segments as counts add up to")
+
+        return rule
 
     def begin_step(self, step: int, known: Mapping[str, Any]) -> None:
         self.network.go_to(step)

@@ -1,5 +1,6 @@
 """ASM-Loc's flags, recipes and quirks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,6 +139,10 @@ class ASMLocConfig(Config):
     @cached_property
     def pseudo_thresholds(self) -> list[float]:
         return parse_thresholds("--pseudo_th", self.pseudo_th)
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return {"loss_fg": math.log(self.num_classes + 1)} if self.lambda_fg else {}
 
     def check(self) -> None:
         super().check()
