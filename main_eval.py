@@ -37,8 +37,9 @@ def evaluate(args: Namespace) -> None:
 def score_file(args: Namespace) -> None:
     """Print what a file of detections is worth, protocol by protocol."""
     from eval.protocols import PROTOCOLS, GroundTruths, name_of
+    from eval.reading import InputError
     from eval.report import per_class, protocols_text, unmatched_text
-    from eval.table import InputError, read_predictions
+    from eval.table import read_predictions
     from eval.thumos_kit import read_kit, write_kit
 
     facts = dataset_facts(args.dataset)

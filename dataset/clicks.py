@@ -8,7 +8,7 @@ import contextlib
 import csv
 import random
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from dataset.annotations import Database
 from dataset.layouts import Layout
 from eval.names import spellings
+from eval.reading import as_number
 from utils import UserError, listing, read_text
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     columns = next((pair for pair in COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
     if columns is None:
         raise UserError(f"{path}: its columns are {', '.join(reader.fieldnames or ()) or 'none'}; {expected}.")
+    repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path}: its header has the column {listing(repeated)} more than once; {expected}.")
     known = {other: name for name in database for other in spellings(name)}
     used = {video.name: video for video in videos}
     found = []
@@ -138,7 +142,7 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
         if row.get("Tag", HUMAN_TAG) != HUMAN_TAG:
             raise UserError(f"{where}: Tag is {row['Tag']!r}; expected {HUMAN_TAG}, a click on background.")
         try:
-            second = float(text)
+            second = as_number(text)
         except ValueError:
             raise UserError(f"{where}: {columns[1]} is {text!r}; expected a number of seconds.") from None
         video = used.get(known[name])

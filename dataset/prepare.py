@@ -11,6 +11,7 @@ import re
 import sys
 import urllib.request
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,8 @@ from dataset.facts import KNOWN, Dataset
 from dataset.feature_files import inspect
 from dataset.layouts import LAYOUTS, STREAMS, Layout
 from eval.protocols import PROTOCOLS, GroundTruths
-from eval.table import InputError, Table
+from eval.reading import InputError, as_number
+from eval.table import Table
 from eval.thumos_kit import read_annotations
 from options import make_config, parse_args
 from thumos_features import Video, load_data
@@ -98,13 +100,16 @@ def prepare_durations(args: Namespace) -> None:
     words = read_text(args.durations, "alternating names and seconds of videos", "").split()
     try:
         names = [re.sub(r"\.(mp4|avi|mkv|webm|mov)$", "", Path(name).name) for name in words[::2]]
-        seconds = dict(zip(names, map(float, words[1::2]), strict=True))
-        if not all(0 < value < float("inf") for value in seconds.values()):
+        seconds = dict(zip(names, map(as_number, words[1::2]), strict=True))
+        if not all(value > 0 for value in seconds.values()):
             raise ValueError
     except ValueError:
         raise UserError(
             f"{args.durations}: expected alternating names and seconds of videos, for example a.mp4 51.3."
         ) from None
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{args.durations}: {listing(repeated)} listed more than once; expected every video once.")
     database = read_database(Path(args.annotations), "")
     known = {name: name if name in seconds else f"v_{name}" for name in database}
     lacking = [name for name, other in known.items() if other not in seconds]
