@@ -72,7 +72,7 @@ def find_source(wanted: str, root: Path, layout: Layout, annotator: str | None) 
         return wanted
     first = next(iter(layout.files("train", ("rgb",))[0].values()), None)
     with contextlib.suppress(OSError, zipfile.BadZipFile):  # reading the file later reports its errors
-        if first and zipfile.is_zipfile(first):
+        if first and first.is_file() and zipfile.is_zipfile(first):
             with zipfile.ZipFile(first) as archive:
                 if "point_label.npy" in archive.namelist():
                     return "npz"
@@ -167,14 +167,18 @@ def _labelled_snippets(video: "Video", background: int) -> tuple[float, ...]:
     """Clicks from the snippet labels of a .npz file in BackTAL's layout."""
     import numpy as np  # imported here because the configuration is made before numpy is installed
 
+    from dataset.archives import header, open_npz
+
     path = video.files[0]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            label_l = file["point_label"]
+        with open_npz(path) as file:
+            found = header(file, "point_label")
+            label_l = file["point_label"] if found.shape == (video.num_seg,) else found.zeros()
     except Exception as error:  # on a malformed archive numpy raises many types
         raise UserError(f"{path}: has no readable point_label ({error}); choose other clicks with --clicks.") from None
-    unknown = sorted(set(label_l.ravel().tolist()) - {background, NO_CLICK})
-    if label_l.shape != (video.num_seg,) or unknown:
+    fits = label_l.shape == (video.num_seg,)
+    unknown = sorted(set(label_l.tolist()) - {background, NO_CLICK}) if fits else []
+    if not fits or unknown:
         raise UserError(
             f"{path}: point_label has shape {label_l.shape}, unexpected values {listing(list(map(str, unknown))) or 'none'}; "
             f"expected ({video.num_seg},), {background} at background clicks and {NO_CLICK} elsewhere."

@@ -81,6 +81,18 @@ def positive_integer(text: str) -> int:
     return value
 
 
+def at_most(most: int, kind: Callable[[str], int] = positive_integer) -> Callable[[str], int]:
+    """`kind` up to a bound that no machine or video reaches."""
+
+    def integer(text: str) -> int:
+        value = kind(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{value} is more than {most}")
+        return value
+
+    return integer
+
+
 def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1e6:
@@ -117,6 +129,7 @@ def seed(text: str) -> int:
 
 
 MOST_SEEDS = 10_000
+MOST_THREADS = 1_024  # or processes
 
 
 def seed_list(text: str) -> tuple[int, ...]:
@@ -127,8 +140,10 @@ def seed_list(text: str) -> tuple[int, ...]:
         if match is None:
             raise argparse.ArgumentTypeError(f"{part!r} is neither a seed nor a range of seeds such as 0-9")
         first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < min(2**32, first + MOST_SEEDS):
-            raise argparse.ArgumentTypeError(f"{part} is not in order, not in 0..4294967295, or more than {MOST_SEEDS} seeds")
+        if not first <= last < min(2**32, first + MOST_SEEDS - len(seeds)):
+            raise argparse.ArgumentTypeError(
+                f"{part} is not in order, not in 0..4294967295, or makes more than {MOST_SEEDS} seeds"
+            )
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text} names a seed twice")

@@ -12,7 +12,7 @@ from engine.checkpoint import MAY_DIFFER
 from engine.files import set_aside
 from eval.report import averages_from, figures, table
 from methods.base import settings_class
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, read_json, read_text
 
 GAP = "best - last"
 STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
@@ -61,11 +61,11 @@ class Run:
 def finished_run(folder: Path) -> Run | None:
     """The run in `folder`, if it came to its end: its report is the last thing that a run writes."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", "the settings of a run", "")
         log, report = folder / "log.jsonl", folder / f"report_seed_{config['seed']}.md"
-        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(line) for line in read_text(log, "the log of a run", "").splitlines()]
         ended = records[-1]["iteration"] == config["num_iters"] and report.stat().st_mtime_ns >= log.stat().st_mtime_ns
-    except (OSError, ValueError, LookupError, TypeError):
+    except (UserError, OSError, ValueError, LookupError, TypeError):
         return None
     return Run(config, records) if ended else None
 
