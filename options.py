@@ -37,6 +37,7 @@ from engine.flags import (
     share,
 )
 from eval.names import did_you_mean
+from eval.reading import is_text
 from methods.base import METHODS, folder_name, settings_class
 from methods.recipes import origin, recipe, recipe_name, shipped
 from utils import UserError, check_file, say_now
@@ -214,6 +215,8 @@ def make_config(args: Namespace, training: bool = True) -> Config:
         values[name] = getattr(args, name) or getattr(facts, name)
     if args.dataset.endswith(".json"):
         values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
+        if not is_text(values["dataset"]):
+            raise UserError(f"{values['dataset']!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
     if args.model_file and Path(args.model_file).exists() and not Path(args.model_file).is_dir():

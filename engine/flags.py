@@ -5,13 +5,16 @@ Standard library only.
 
 import argparse
 import dataclasses
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 from config import Config
 from eval.names import did_you_mean
+from eval.reading import is_text
 
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
 T = TypeVar("T")
@@ -31,6 +34,14 @@ class Parser(argparse.ArgumentParser):
             names = [str(choice) for choice in action.choices]
             text = f"{value!r} is none of {', '.join(names)}.{did_you_mean(str(value), names)}"
             raise argparse.ArgumentError(action, text)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse names that UTF-8 cannot write: a report names the folders of its run, and is the last thing to be written."""
+        words = [*(sys.argv[1:] if args is None else args), os.getcwd()]
+        if odd := [word for word in words if not is_text(word)]:
+            shown = odd[0].encode(errors="backslashreplace").decode()
+            self.error(f"{shown}: is not UTF-8; expected names in UTF-8. Rename the file or folder, or name another.")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
