@@ -82,10 +82,10 @@ def score_file(args: Namespace) -> None:
 
 def write_per_class(path: Path, frame: "pandas.DataFrame") -> None:
     """Write the table to `path` with the endings .csv and .md; one of these that `path` has already is not repeated."""
-    from eval.report import per_class_text
+    from eval.report import per_class_csv, per_class_text
 
     name = path.stem if path.suffix in (".csv", ".md") else path.name
-    for ending, text in ((".csv", frame.to_csv(index=False)), (".md", per_class_text(frame))):
+    for ending, text in ((".csv", per_class_csv(frame)), (".md", per_class_text(frame))):
         with atomic_write(path.with_name(name + ending)) as stream:
             stream.write(text)
 
@@ -96,7 +96,7 @@ def evaluate_network(args: Namespace) -> None:
     from engine.device import choose_device, choose_precision
     from engine.files import locked, record_of, set_aside
     from engine.report import report
-    from eval.report import per_class, per_class_text
+    from eval.report import per_class, per_class_csv, per_class_text
     from test import as_table
 
     ensure_demo(args.dataset, args.data_path)
@@ -120,7 +120,7 @@ def evaluate_network(args: Namespace) -> None:
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
         frame = per_class({evaluation.protocol: evaluation.score}, as_table(evaluation.found, config.classes))
         set_aside(paths)
-        contents = (text, config.record_text(record, epoch=0), frame.to_csv(index=False), per_class_text(frame))
+        contents = (text, config.record_text(record, epoch=0), per_class_csv(frame), per_class_text(frame))
         for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)
