@@ -13,7 +13,7 @@ SEEDS = {"engine.seeds", "engine.summary"}
 REGISTRY = {"methods.base", "methods.recipes"}
 ARROWS = {
     "tools": {*ON_TOP, *FOLDERS, "registry"} - {"tools"},
-    "commands": {"options", "thumos_features", "config", "dataset", "eval", "utils"},
+    "commands": {"options", "flags", "thumos_features", "config", "dataset", "eval", "utils"},
     "seeds": {"options", "config", "registry", "engine", "dataset", "eval", "utils"},
     "main": {
         "options",
