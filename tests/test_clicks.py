@@ -145,6 +145,8 @@ def test_clicks_inside_actions_are_counted(tiny):
         ("video,second\nvideo_train_9,1\n", "line 2: video 'video_train_9' is not annotated"),
         ("video,second\nvideo_train_0,99\n", "line 2: second 99 of video_train_0, which lasts"),
         ("video,second\nvideo_train_0,1\nvideo_train_0,-1\n", "line 3: second -1"),
+        ("video,second\nvideo_train_0,1_0\n", "second is '1_0'"),
+        ("video,second,second\nvideo_train_0,1,2\n", "the column second more than once"),
         ("video,second\nvideo_train_0,nan\n", "second is 'nan'"),
         ("video,second\nvideo_train_0,early\n", "line 2: second is 'early'; expected a number"),
         ("video,second\nvideo_train_0\n", "second is ''"),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import edit_gt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,6 +153,24 @@ def test_what_may_be_the_name_of_a_file():
     for name in ("", ".", "..", "a/b", "../x", "/x", "a\\b", "a\0b", "a\nb", "n" * 201, "ö" * 101, "caf\udce9", 3, None):
         assert not is_file_name(name)
     assert is_text("a/b") and not is_text("\ud800")
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "..", "", "a\0b", "\ud800", "n" * 201])
+def test_videos_with_odd_names_are_refused(tiny, name):
+    edit_gt(tiny, lambda database: database.update({name: database["video_test_0"]}))
+    for reader in (lambda path: read_database(path, ""), read_ground_truth):
+        with pytest.raises(
+            (UserError, InputError), match=r"gt\.json: a video is called .*; expected a name that a file may have"
+        ):
+            reader(tiny / "gt.json")
+
+
+@pytest.mark.parametrize("duration", [-1, "0", "1_0", "x", True, [1], float("nan"), float("inf"), 10**400])
+def test_odd_durations_are_refused(tiny, duration):
+    edit_gt(tiny, lambda database: database["video_test_0"].update(duration=duration))
+    for reader in (lambda path: read_database(path, ""), read_ground_truth):
+        with pytest.raises((UserError, InputError), match=r"gt\.json: video video_test_0 has the duration"):
+            reader(tiny / "gt.json")
 
 
 def test_names_in_the_official_text_are_checked(official, tmp_path):

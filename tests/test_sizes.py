@@ -178,7 +178,13 @@ def test_each_size_has_a_bound(method, flag, most, capsys):
 
 def test_a_schedule_is_not_expanded_beyond_the_bound(memory):
     most = MOST_ITERATIONS
-    for text, count in (("1e-4", 10**9), ("[1e-4]*10", 10**9), (f"[1e-4]*{most}+[1e-4]", None), (f"[1e-4,1e-4]*{most}", None)):
+    for text, count in (
+        ("1e-4", most + 1),
+        ("1e-4", 10**9),
+        ("[1e-4]*10", 10**9),
+        (f"[1e-4]*{most}+[1e-4]", None),
+        (f"[1e-4,1e-4]*{most}", None),
+    ):
         begin = time.monotonic()
         with memory(2 * 8 * most), pytest.raises(UserError, match=r"--(lr|num_iters)"):
             parse_schedule(text, count)
