@@ -320,6 +320,8 @@ def parse_schedule(text: str, num_iters: int | None = None) -> list[float]:
         rates = _schedule_value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         raise UserError(f"--lr {_short(text)} is not a schedule of learning rates. {how}") from None
+    if num_iters is not None and num_iters > MOST_ITERATIONS:
+        raise UserError(f"--num_iters {num_iters}: expected at most {MOST_ITERATIONS} iterations.")
     if isinstance(rates, float):
         if num_iters is None:
             raise UserError(f"--lr {_short(text)} is one number without a number of iterations. {how}")
@@ -344,7 +346,7 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
                 return numbers
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             first, second = _schedule_value(left), _schedule_value(right)
-            if isinstance(first, list) and isinstance(second, list):
+            if isinstance(first, list) and isinstance(second, list) and len(first) + len(second) <= MOST_ITERATIONS:
                 return first + second
         case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int() as times)):
             values = _schedule_value(left)

@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import Config, Settings, annotation_file, parse_schedule, where_to_get
+from config import MOST_ITERATIONS, Config, Settings, annotation_file, parse_schedule, where_to_get
 from dataset.annotations import classes_of, read_database
 from dataset.facts import DEMOS, KNOWN, Dataset, dataset_facts
 from dataset.layouts import LAYOUTS
 from engine.flags import (
+    MOST_SEEDS,
+    MOST_THREADS,
     Group,
     Parser,
     add_own_flags,
+    at_most,
     device,
     file_name,
     interval,
@@ -34,11 +37,13 @@ from engine.flags import (
     share,
 )
 from eval.names import did_you_mean
+from eval.reading import is_text
 from methods.base import METHODS, folder_name, settings_class
 from methods.recipes import origin, recipe, recipe_name, shipped
-from utils import UserError, say_now
+from utils import UserError, check_file, say_now
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
+NAME_MODEL = "Name another with --model_file."
 
 
 def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> Namespace:
@@ -210,8 +215,12 @@ def make_config(args: Namespace, training: bool = True) -> Config:
         values[name] = getattr(args, name) or getattr(facts, name)
     if args.dataset.endswith(".json"):
         values["dataset"] = str(Path(args.dataset).resolve())  # the same for every spelling of the path
+        if not is_text(values["dataset"]):
+            raise UserError(f"{values['dataset']!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
+    if args.model_file and Path(args.model_file).exists() and not Path(args.model_file).is_dir():
+        check_file(args.model_file, "a checkpoint", NAME_MODEL)
     config = kind(**values)
     config.check()
     return config.settled() if training else config
@@ -265,8 +274,10 @@ def _add_places(group: Group, name: str) -> None:
 def _add_training(group: Group) -> None:
     schedule = "learning rate of each iteration: a list such as [1e-4]*1000+[1e-5]*500, or one number with --num_iters"
     group.add_argument("--lr", default="[0.0001]*1500", help=schedule)
-    group.add_argument("--num_iters", type=positive_integer, help="iterations, at most the length of --lr (None: all of it)")
-    group.add_argument("--batch_size", type=positive_integer, default=16, help="videos per iteration")
+    group.add_argument(
+        "--num_iters", type=at_most(MOST_ITERATIONS), help="iterations, at most the length of --lr (None: all of it)"
+    )
+    group.add_argument("--batch_size", type=at_most(10_000), default=16, help="videos per iteration")
     decay = "L2 term added to the gradient by Adam"
     group.add_argument("--weight_decay", type=not_negative_number, default=0.0005, help=decay)
     group.add_argument("--dropout", type=share, default=0.7, help="dropout before the classifier")
@@ -295,10 +306,10 @@ def _add_training(group: Group) -> None:
 
 def _add_network(group: Group) -> None:
     length = "snippets T that every video is sampled to; 750 I3D snippets of 0.64 s cover 8 minutes"
-    group.add_argument("--num_segments", type=positive_integer, default=750, help=length)
+    group.add_argument("--num_segments", type=at_most(100_000), default=750, help=length)
     group.add_argument(
         "--len_feature",
-        type=positive_integer,
+        type=at_most(100_000),
         default=None,
         help="features per snippet, all streams together (None: the dataset's width, 1024 a stream for I3D)",
     )
@@ -315,13 +326,13 @@ def _add_network(group: Group) -> None:
         "--snippet_frames", type=positive_integer, default=None, help="video frames per snippet (None: the dataset's)"
     )
     channels = "hidden channels of the classifier; the filter has a quarter of them"
-    group.add_argument("--hidden", type=positive_integer, default=2048, help=channels)
+    group.add_argument("--hidden", type=at_most(16_384), default=2048, help=channels)
 
 
 def _add_localization(group: Group) -> None:
     group.add_argument("--class_th", type=share, default=0.25, help="lowest video score, in 0..1, of a class to localize")
     points = "points per snippet (BackTAL: per frame) that activations are interpolated to"
-    group.add_argument("--scale", type=positive_integer, default=24, help=points)
+    group.add_argument("--scale", type=at_most(1_000), default=24, help=points)
     group.add_argument("--cas_th", default="0:0.25:0.025", help="thresholds of the scaled activation, start:stop:step or a,b,c")
     surroundings = "width of the contrast region on each side of a proposal, in its lengths"
     group.add_argument("--outer", type=not_negative_number, default=0.25, help=surroundings)
@@ -400,12 +411,14 @@ def _add_running(group: Group) -> None:
     group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
     group.add_argument(
         "--eval_workers",
-        type=not_negative_integer,
+        type=at_most(MOST_THREADS, not_negative_integer),
         default=None,
         metavar="N",
         help="processes that evaluate during training (None: on a GPU the cores minus 2, from 1 to 8; else 0)",
     )
-    group.add_argument("--num_workers", type=int, default=8, help="threads that read feature files, at least one")
+    group.add_argument(
+        "--num_workers", type=at_most(MOST_THREADS, int), default=8, help="threads that read feature files, at least one"
+    )
     group.add_argument(
         "--cache",
         default="auto",
@@ -443,7 +456,7 @@ def _add_running(group: Group) -> None:
     )
     group.add_argument(
         "--jobs",
-        type=optional(positive_integer),
+        type=optional(at_most(MOST_SEEDS)),
         default=None,
         metavar="N",
         help="with --seeds: runs at a time (None: one per GPU, else one per two cores; on a cluster as many as it can run)",

@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 
 from config import Config, where_to_get
 from dataset.annotations import Database, classes_of, read_database
-from dataset.feature_files import patiently
+from dataset.archives import patiently
 from dataset.layouts import Layout, find_layout
 from dataset.make_demo import ensure_demo
 from options import make_config, parse_args

@@ -5,13 +5,16 @@ Standard library only.
 
 import argparse
 import dataclasses
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 from config import Config
 from eval.names import did_you_mean
+from eval.reading import is_text
 
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
 T = TypeVar("T")
@@ -31,6 +34,14 @@ class Parser(argparse.ArgumentParser):
             names = [str(choice) for choice in action.choices]
             text = f"{value!r} is none of {', '.join(names)}.{did_you_mean(str(value), names)}"
             raise argparse.ArgumentError(action, text)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse names that UTF-8 cannot write: a report names the folders of its run, and is the last thing to be written."""
+        words = [*(sys.argv[1:] if args is None else args), os.getcwd()]
+        if odd := [word for word in words if not is_text(word)]:
+            shown = odd[0].encode(errors="backslashreplace").decode()
+            self.error(f"{shown}: is not UTF-8; expected names in UTF-8. Rename the file or folder, or name another.")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
@@ -81,6 +92,18 @@ def positive_integer(text: str) -> int:
     return value
 
 
+def at_most(most: int, kind: Callable[[str], int] = positive_integer) -> Callable[[str], int]:
+    """`kind` up to a bound that no machine or video reaches."""
+
+    def integer(text: str) -> int:
+        value = kind(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{value} is more than {most}")
+        return value
+
+    return integer
+
+
 def positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1e6:
@@ -117,6 +140,7 @@ def seed(text: str) -> int:
 
 
 MOST_SEEDS = 10_000
+MOST_THREADS = 1_024  # or processes
 
 
 def seed_list(text: str) -> tuple[int, ...]:
@@ -127,8 +151,10 @@ def seed_list(text: str) -> tuple[int, ...]:
         if match is None:
             raise argparse.ArgumentTypeError(f"{part!r} is neither a seed nor a range of seeds such as 0-9")
         first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < min(2**32, first + MOST_SEEDS):
-            raise argparse.ArgumentTypeError(f"{part} is not in order, not in 0..4294967295, or more than {MOST_SEEDS} seeds")
+        if not first <= last < min(2**32, first + MOST_SEEDS - len(seeds)):
+            raise argparse.ArgumentTypeError(
+                f"{part} is not in order, not in 0..4294967295, or makes more than {MOST_SEEDS} seeds"
+            )
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text} names a seed twice")

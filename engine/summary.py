@@ -11,9 +11,10 @@ from config import Config
 from engine.checkpoint import MAY_DIFFER, checked
 from engine.files import set_aside
 from engine.schema import LOGGED, anything, fields, listed, one_of, shown, text, whole
-from eval.report import averages_from, figures, table
+from eval.reading import is_text
+from eval.report import as_markdown, averages_from, figures, table
 from methods.base import METHODS, settings_class
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, read_json, read_text
 
 GAP = "best - last"
 STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
@@ -63,11 +64,11 @@ def finished_run(folder: Path) -> Run | None:
     """The run in `folder` if it is finished, else None. A run writes its report last."""
     log, settings = folder / "log.jsonl", folder / "config.json"
     try:
-        config = json.loads(settings.read_text(encoding="utf-8"))
+        config = read_json(settings, "the settings of a run", "")
         report = folder / f"report_seed_{config['seed']}.md"
-        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(line) for line in read_text(log, "the log of a run", "").splitlines()]
         ended = records[-1]["iteration"] == config["num_iters"] and report.stat().st_mtime_ns >= log.stat().st_mtime_ns
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (UserError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     if not ended:
         return None
@@ -107,6 +108,8 @@ def write_summary(output: Path, runs: list[Run], asked: int) -> str:
                 f"{output}: seeds {runs[0].seed} and {run.seed} are of runs with different settings: {'; '.join(differ)}. "
                 "Train one of them again, or keep them in different folders."
             )
+    if not is_text(str(output)):
+        raise UserError(f"{str(output)!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     tables = tables_of(runs)
     paths = [output / f"seeds.{kind}" for kind in ("md", "csv", "tex")]
     text = markdown(runs, tables, asked) + "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
@@ -165,9 +168,9 @@ def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']}{described} on {config['dataset']}, --modal {config['modal']}, "
+            f"{config['method']}{as_markdown(described)} on {as_markdown(config['dataset'])}, --modal {config['modal']}, "
             f"{count}. mAP in % "
-            f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
+            f"at each tIoU, protocol {as_markdown(first['protocol'])} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
             "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
             f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",

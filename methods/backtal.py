@@ -23,7 +23,7 @@ from dataset.annotations import Database
 from dataset.clicks import ANNOTATORS, SOURCES, find_source, read_clicks
 from dataset.layouts import Layout, find_layout
 from engine.device import DTYPES
-from engine.flags import not_negative_integer, not_negative_number, optional, positive_integer, share
+from engine.flags import at_most, not_negative_integer, not_negative_number, optional, share
 from eval.names import did_you_mean
 from fast.conv import Conv1d, at_least_single
 from fast.dropout import Dropout
@@ -92,7 +92,7 @@ class BackTALConfig(Config):
         None, "annotator of the clicks for --clicks human (None: A1)", choices=[*ANNOTATORS, "all"], ours=True
     )
     click_seed: int = flag(0, "seed of simulated clicks", not_negative_integer, ours=True)
-    clicks_per_gap: int = flag(1, "simulated clicks in each gap before, between and after actions", positive_integer, ours=True)
+    clicks_per_gap: int = flag(1, "simulated clicks in each gap before, between and after actions", at_most(10_000), ours=True)
     click_noise: float = flag(
         0.0, "standard deviation of a simulated click's time", not_negative_number, metavar="SECONDS", ours=True
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import tracemalloc
 import unittest.mock
 import warnings
 from collections.abc import Callable, Iterator
@@ -206,6 +207,23 @@ def run_here(line: list[str]) -> subprocess.CompletedProcess[str]:
 
 def command(script: str, data: Path, places: list[str], *flags: str) -> list[str]:
     return [sys.executable, script, f"--data_path={data}", "--cache_path=none", *TINY, *places, *flags]
+
+
+@pytest.fixture
+def memory() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """A limit, in bytes, on the memory that a block of a test allocates at a time."""
+
+    @contextlib.contextmanager
+    def limit(most: int) -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            yield
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak <= most, f"{peak:,} bytes were allocated"
+
+    return limit
 
 
 def one_thread() -> dict[str, str]:

@@ -145,7 +145,9 @@ def test_clicks_inside_actions_are_counted(tiny):
         ("video,second\nvideo_train_9,1\n", "line 2: video 'video_train_9' is not annotated"),
         ("video,second\nvideo_train_0,99\n", "line 2: second 99 of video_train_0, which lasts"),
         ("video,second\nvideo_train_0,1\nvideo_train_0,-1\n", "line 3: second -1"),
-        ("video,second\nvideo_train_0,nan\n", "second nan"),
+        ("video,second\nvideo_train_0,1_0\n", "second is '1_0'"),
+        ("video,second,second\nvideo_train_0,1,2\n", "the column second more than once"),
+        ("video,second\nvideo_train_0,nan\n", "second is 'nan'"),
         ("video,second\nvideo_train_0,early\n", "line 2: second is 'early'; expected a number"),
         ("video,second\nvideo_train_0\n", "second is ''"),
         ("video,time\nvideo_train_0,1\n", "its columns are video, time; expected a header with the columns video,second"),
@@ -221,7 +223,9 @@ def test_bad_labels_in_feature_files_are_refused(stretched, label, message):
 
 def test_nothing_in_labels_of_feature_files_is_executed(stretched, tmp_path):
     path = stretched / "val" / "video_train_1.npz"
-    np.savez(path, **(dict(np.load(path)) | {"point_label": np.array([Harmful(tmp_path / "executed")])}))
+    arrays = dict(np.load(path))
+    harm = [Harmful(tmp_path / "executed")] * arrays["feat_spa"].shape[1]
+    np.savez(path, **(arrays | {"point_label": np.array(harm)}))
     with pytest.raises(UserError, match=r"video_train_1\.npz: has no readable point_label"):
         load(stretched, "--clicks=npz")
     assert not (tmp_path / "executed").exists()
@@ -242,3 +246,11 @@ def test_without_clicks_they_are_simulated_and_that_is_said(tiny):
     assert config_of(tiny).clicks == "simulated" and len(clicks(data)["video_train_0"]) == 2
     assert "clicks simulated from the ground truth (seed 0, 1 a gap): 10 in 5 of 5" in data.summary
     assert data.train[0].width == WIDTH
+
+
+def test_labels_of_another_size_are_not_unpacked(stretched, memory):
+    path = stretched / "val" / "video_train_1.npz"
+    arrays = dict(np.load(path))
+    np.savez_compressed(path, **arrays | {"point_label": np.zeros(2**27)})
+    with memory(2**28), pytest.raises(UserError, match=r"video_train_1\.npz: point_label has shape \(134217728,\)"):
+        load(stretched, "--clicks=npz")

@@ -13,7 +13,7 @@ SEEDS = {"engine.seeds", "engine.summary"}
 REGISTRY = {"methods.base", "methods.recipes"}
 ARROWS = {
     "tools": {*ON_TOP, *FOLDERS, "registry"} - {"tools"},
-    "commands": {"options", "thumos_features", "config", "dataset", "eval", "utils"},
+    "commands": {"options", "flags", "thumos_features", "config", "dataset", "eval", "utils"},
     "seeds": {"options", "config", "registry", "engine", "dataset", "eval", "utils"},
     "main": {
         "options",
@@ -45,7 +45,7 @@ ARROWS = {
     "options": {"config", "registry", "flags", "dataset", "eval", "utils"},
     "methods": {"config", "engine", "flags", "thumos_features", "localize", "model", "dataset", "fast", "eval", "utils"},
     "engine": {"config", "test", "registry", "dataset", "eval", "utils"},
-    "test": {"config", "registry", "thumos_features", "localize", "eval", "utils"},
+    "test": {"config", "registry", "thumos_features", "localize", "dataset", "eval", "utils"},
     "registry": {"config", "flags", "thumos_features", "localize", "dataset", "fast", "utils"},
     "flags": {"config", "eval"},
     "thumos_features": {"config", "dataset", "fast", "eval", "utils"},

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from config import ANY, Config, Quirk, Settings, derived, flag, ours, parse_thresholds, published
-from engine.flags import not_negative_integer, not_negative_number, positive_integer, share
+from config import ANY, MOST_ITERATIONS, Config, Quirk, Settings, derived, flag, ours, parse_thresholds, published
+from engine.flags import at_most, not_negative_integer, not_negative_number, positive_integer, share
 from utils import UserError
 
 # The authors published settings for ActivityNet 1.3 only. Derived recipes have its epochs, times their own number of batches.
@@ -42,9 +42,9 @@ ACTIVITYNET: Settings = {
 class ASMLocConfig(Config):
     """ASM-Loc's settings; defaults are the published values for THUMOS'14."""
 
-    steps: int = flag(3, "refinement steps after the base network", not_negative_integer)
+    steps: int = flag(3, "refinement steps after the base network", at_most(100, not_negative_integer))
     step_iters: int = flag(  # 100 epochs of 13
-        1300, "iterations of each step except the last, which has the rest", positive_integer, metavar="N"
+        1300, "iterations of each step except the last, which has the rest", at_most(MOST_ITERATIONS), metavar="N"
     )
     dropout_on: str = flag(
         "classifier",
