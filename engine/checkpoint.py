@@ -185,7 +185,7 @@ class TrainingState:
             "losses": fields({"loss_total": number()} if done else {}, others=number()),
             "records": in_order(listed(record), done),
             "known": known,
-            "contents": mapped(whole(0, 2**32 - 1)),
+            "contents": fields({}, {video.name: whole(0, 2**32 - 1) for video in (*train, *test)}),
             "network": mapped(anything),
             "optimizer": optimizer_rule(self.optimizer, done),
             "scaler": SCALER,

@@ -21,7 +21,7 @@ from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, min_max
-from methods.losses import cross_entropy
+from methods.losses import cross_entropy, uniform_cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from utils import UserError
 
@@ -88,6 +88,10 @@ class CoLAConfig(Config):
     @cached_property
     def aness_thresholds(self) -> list[float]:
         return parse_thresholds("--aness_th", self.aness_th)
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return {"loss_cls": uniform_cross_entropy(self.num_classes, self.bce_reduction)}
 
     def check(self) -> None:
         super().check()

@@ -43,7 +43,7 @@ from engine.checkpoint import NUMBERS, TrainingState, load_file, load_network
 from engine.summary import finished_run, write_summary
 from eval.table import InputError, read_ground_truth, read_predictions
 from eval.thumos_kit import CLASS_IDS, read_kit
-from methods.base import build_method
+from methods.base import METHODS, build_method
 from options import make_config, parse_args
 from test import detect, read_activations
 from thumos_features import fingerprint, load_data, load_database
@@ -384,13 +384,14 @@ def make_world(folder: Path) -> Path:
     return folder
 
 
-SHORT = ["--seed=0", "--lr=[0.01]*4", "--eval_every=2"]
+SHORT = ["--seed=0", "--lr=[0.01]*3", "--eval_every=1"]
 RUNS = {
     "basnet": SHORT,
     "official": [*SHORT, "--draws=official"],
     "um": [*SHORT, "--method=um"],
-    "asm_loc": [*SHORT, "--method=asm_loc", "--steps=1", "--step_iters=2"],
+    "asm_loc": [*SHORT, "--method=asm_loc", "--steps=1", "--step_iters=1"],
     "backtal": [*SHORT, "--method=backtal", "--clicks=simulated"],
+    "cola": [*SHORT, "--method=cola"],
 }
 
 
@@ -471,7 +472,7 @@ def feature_kinds(places: Places, trace: Path) -> list[Kind]:
     def read(path: Path, layout: str, streams: tuple[str, ...]) -> Any:
         files = (path,) if layout != "basnet" else (path,) * len(streams)
         length, facts = inspect(files, places.layout[layout], streams, 6)
-        features = read_features(files, places.layout[layout], streams, 6)
+        features = read_features(files, places.layout[layout], streams, 6, length)
         assert len(features) == length and features.dtype == np.float32
         return features, facts
 
@@ -681,9 +682,9 @@ def model_kinds(places: Places, trace: Path) -> list[Kind]:
             assert torch.equal(given.detach().to(own[name].dtype), own[name]) and own[name].isfinite().all()
 
     kinds = []
-    for name, run in (("basnet", "basnet"), ("um", "um"), ("backtal", "backtal"), ("asm_loc", "asm_loc")):
-        [model] = (places.world / run / "model").glob("*.pkl")
-        [last] = (places.world / run / "model").glob("*_last.ckpt")
+    for name in METHODS:
+        [model] = (places.world / name / "model").glob("*.pkl")
+        [last] = (places.world / name / "model").glob("*_last.ckpt")
         for label, path in (("model", model), ("checkpoint as a model", last)):
             kinds.append(Kind(f"{label}, {name}", path.name, path.read_bytes(), harm, partial(read, name=name), compare))
     weights = build_method(places.config["asm_loc"]).network.state_dict()
@@ -774,7 +775,7 @@ def resume_kinds(places: Places, trace: Path) -> list[Kind]:
 def activation_kinds(places: Places, trace: Path) -> list[Kind]:
     random = np.random.default_rng(0)
     kinds = []
-    for name in ("basnet", "um", "backtal", "asm_loc"):
+    for name in METHODS:
         method = build_method(places.config[name])
         arrays = []
         for video in places.of(name).test:

@@ -34,7 +34,7 @@ def test_the_range_is_that_of_the_methods_own_losses(method, tiny):
     built = build_method(config)
     with torch.no_grad():
         for name, weight in built.network.named_parameters():
-            if any(part in name for part in ("conv_3", "classifier", "snippet_cls")):
+            if any(part in name for part in ("conv_3", "classifier", "snippet_cls", "f_cls")):
                 weight.zero_()
     label_bc = torch.zeros(3, config.num_classes)
     label_bc[[0, 1, 1, 2], [0, 3, 4, 19]] = 1
