@@ -13,13 +13,13 @@ import csv
 import io
 import json
 import multiprocessing
-import os
 import pickle
 import shutil
 import signal
 import sys
 import tempfile
 import traceback
+import unittest.mock
 import warnings
 import zipfile
 from collections import Counter
@@ -397,7 +397,8 @@ RUNS = {
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    silent = unittest.mock.patch("engine.checkpoint.say_now")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), silent:
         warnings.simplefilter("ignore")
         yield
 
@@ -410,7 +411,8 @@ def same(a: Any, b: Any) -> bool:
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and (a == b or (a != a and b != b)) if not isinstance(a, float | int) else a == b or a != a
+    alike = type(a) is type(b) or (isinstance(a, float | int) and isinstance(b, float | int))
+    return alike and (a == b or (a != a and b != b))
 
 
 def plain_torch(path: Path) -> Any:
@@ -449,7 +451,7 @@ class Places:
 
 def kinds(world: Path, trace: Path) -> list[Kind]:
     places = Places(world)
-    found = [*feature_kinds(places, trace), *text_kinds(places), *click_kinds(places, trace)]
+    found = [*feature_kinds(places, trace), *annotation_kinds(places), *detection_kinds(), *click_kinds(places, trace)]
     found += [*model_kinds(places, trace), *resume_kinds(places, trace), *activation_kinds(places, trace), *log_kinds(places)]
     return [replace(kind, spoil=partial(either, kind.spoil, trace)) for kind in found]
 
@@ -510,34 +512,23 @@ def rows_of_table(table: Any) -> list[tuple[Any, ...]]:
     return [(table.videos[v], table.labels[c], *segment) for v, c, segment in numbers]
 
 
-def text_kinds(places: Places) -> list[Kind]:
+DESCRIBED = {
+    "name": "mine",
+    "annotations": "annotations.json",
+    "train": ["train", "val"],
+    "test": "test",
+    "classes": ["a", "b"],
+    "stream_width": 6,
+    "fps": 25.0,
+    "snippet_frames": 16,
+    "timing": "rows",
+    "tiou_thresholds": [0.3, 0.5],
+    "missing": "drop",
+}
+
+
+def annotation_kinds(places: Places) -> list[Kind]:
     annotations = (places.data / "gt.json").read_bytes()
-    described = {
-        "name": "mine",
-        "annotations": "annotations.json",
-        "train": ["train", "val"],
-        "test": "test",
-        "classes": ["a", "b"],
-        "stream_width": 6,
-        "fps": 25.0,
-        "snippet_frames": 16,
-        "timing": "rows",
-        "tiou_thresholds": [0.3, 0.5],
-        "missing": "drop",
-    }
-    rows = [
-        {"label": "HighJump", "score": 0.5, "segment": [1.0, 2.5]},
-        {"label": "Billiards", "score": 0.25, "segment": [0, 3]},
-    ]
-    found = {"version": "x", "results": {"video_test_0": rows, "v2": rows[:1], "v3": []}, "external_data": {}}
-    kit = "".join(f"video_test_{n} {n}.5 {n + 2.25} {CLASS_IDS['HighJump']} 0.{n}\n" for n in range(4))
-    columns = {
-        "video": ["a", "a", "b"],
-        "label": ["x", "y", "x"],
-        "start": [0, 1.5, 2],
-        "end": [1, 2, 4],
-        "score": [0.1, 0.2, 0.3],
-    }
 
     def read_annotations(path: Path) -> Any:
         database = read_database(path, "Remedy.")
@@ -555,6 +546,59 @@ def text_kinds(places: Places) -> list[Kind]:
             wanted = [name for name in database if database[name].get("subset") == "test"]
             assert sorted(rows_of_table(value)) == segments_of(database, wanted or list(database))
 
+    def compare_facts(path: Path, value: Dataset) -> None:
+        for key, given in plain_json(path).items():
+            own = getattr(value, key) if key != "data_path" else given
+            listed = list(own) if isinstance(own, tuple) else own
+            assert same(listed, given) or listed == [given], key
+
+    def read_split(path: Path) -> Any:
+        layout = LAYOUTS["basnet"](path.parent, dataset_facts("thumos14"))
+        return split_names(path.parent, layout, "train")
+
+    def compare_split(path: Path, value: Any) -> None:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        assert value[1] == [line.strip() for line in lines if line.strip()]
+
+    commas = partial(spoil_text, separator=",")
+    split = (places.data / "split_train.txt").read_bytes()
+    return [
+        Kind("gt.json", "gt.json", annotations, spoil_json, read_annotations, compare_annotations),
+        Kind(
+            "gt.json to score",
+            "gt.json",
+            annotations,
+            spoil_json,
+            lambda p: read_ground_truth(p, None, ("test",)),
+            compare_truth,
+        ),
+        Kind(
+            "dataset.json",
+            "dataset.json",
+            json.dumps(DESCRIBED).encode(),
+            spoil_json,
+            lambda p: dataset_facts(str(p)),
+            compare_facts,
+        ),
+        Kind("split", "split_train.txt", split, commas, read_split, compare_split),
+    ]
+
+
+def detection_kinds() -> list[Kind]:
+    rows = [
+        {"label": "HighJump", "score": 0.5, "segment": [1.0, 2.5]},
+        {"label": "Billiards", "score": 0.25, "segment": [0, 3]},
+    ]
+    found = {"version": "x", "results": {"video_test_0": rows, "v2": rows[:1], "v3": []}, "external_data": {}}
+    kit = "".join(f"video_test_{n} {n}.5 {n + 2.25} {CLASS_IDS['HighJump']} 0.{n}\n" for n in range(4))
+    columns = {
+        "video": ["a", "a", "b"],
+        "label": ["x", "y", "x"],
+        "start": [0, 1.5, 2],
+        "end": [1, 2, 4],
+        "score": [0.1, 0.2, 0.3],
+    }
+
     def compare_found(path: Path, value: Any) -> None:
         content = plain_json(path)
         if "results" in content:
@@ -571,41 +615,8 @@ def text_kinds(places: Places) -> list[Kind]:
         expected = [(video, names[label], float(start), float(end)) for video, start, end, label, _ in lines]
         assert rows_of_table(value) == expected and value.scores.tolist() == [float(line[4]) for line in lines]
 
-    def compare_facts(path: Path, value: Dataset) -> None:
-        for key, given in plain_json(path).items():
-            own = getattr(value, key) if key != "data_path" else given
-            listed = list(own) if isinstance(own, tuple) else own
-            assert same(listed, given) or listed == [given], key
-
-    def read_split(path: Path) -> Any:
-        layout = LAYOUTS["basnet"](path.parent, dataset_facts("thumos14"))
-        return split_names(path.parent, layout, "train")
-
-    def compare_split(path: Path, value: Any) -> None:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-        assert value[1] == [line.strip() for line in lines if line.strip()]
-
-    words, commas = partial(spoil_text, separator=" "), partial(spoil_text, separator=",")
-    split = (places.data / "split_train.txt").read_bytes()
+    words = partial(spoil_text, separator=" ")
     return [
-        Kind("gt.json", "gt.json", annotations, spoil_json, read_annotations, compare_annotations),
-        Kind(
-            "gt.json to score",
-            "gt.json",
-            annotations,
-            spoil_json,
-            lambda p: read_ground_truth(p, None, ("test",)),
-            compare_truth,
-        ),
-        Kind(
-            "dataset.json",
-            "dataset.json",
-            json.dumps(described).encode(),
-            spoil_json,
-            lambda p: dataset_facts(str(p)),
-            compare_facts,
-        ),
-        Kind("split", "split_train.txt", split, commas, read_split, compare_split),
         Kind("detections", "found.json", json.dumps(found).encode(), spoil_json, read_predictions, compare_found),
         Kind("detections, columns", "found.json", json.dumps(columns).encode(), spoil_json, read_predictions, compare_found),
         Kind("detections of the kit", "found.txt", kit.encode(), words, read_kit, compare_kit),
@@ -702,8 +713,7 @@ def model_kinds(places: Places, trace: Path) -> list[Kind]:
     [model] = (places.world / "um" / "model").glob("*.pkl")
 
     def read_beside(path: Path) -> Any:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            return read(path.with_suffix(".pth"), "um")
+        return read(path.with_suffix(".pth"), "um")
 
     none = lambda path, value: None  # noqa: E731
     kinds.append(

@@ -119,12 +119,16 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "main::weights_that_diverge_after_the_loss_do_not_reach_the_checkpoint",
         ),
         ('if "optimizer" not in content:', "if False:", "resume::weights_alone_are_nothing_to_resume"),
-        ('if content.get("format") != FORMAT:', "if False:", "resume::a_checkpoint_of_an_earlier_version_is_refused"),
+        (
+            "if not isinstance(found, int) or found != FORMAT:",
+            "if False:",
+            "resume::a_checkpoint_of_an_earlier_version_is_refused",
+        ),
         ("if name not in MAY_DIFFER and", "if False and", "resume::resume_with_other_settings_is_refused"),
         ('if content["data"] != self.data:', "if False:", "resume::resume_on_other_data_is_refused"),
         ("if done > config.num_iters:", "if False:", "resume::a_stopped_run_can_be_ended_where_it_stands"),
         (
-            'elif content["learning_rates"][:done] != config.learning_rates[:done]:',
+            'elif list(content["learning_rates"][:done]) != config.learning_rates[:done]:',
             "elif False:",
             "resume::resume_with_other_settings_is_refused",
         ),
@@ -134,6 +138,26 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "main::a_full_disk_ends_with_a_message_and_whole_files",
         ),
         ("if name in trained and trained[name] != getattr(config, name, None)\n    ]", "if False\n    ]", "main::one_stream"),
+        (
+            "checked(path, weights, fields({key: weight(value) for key, value in own.items()}), OTHER)",
+            "pass",
+            "checkpoint::weights_that_are_no_finite_floats_are_refused",
+        ),
+        (
+            "checked(path, content, fields(self._parts(content, method, train, test), others=anything), DAMAGED)",
+            "pass",
+            "checkpoint::every_damaged_field_of_a_checkpoint_is_named",
+        ),
+        ("        _check_sums(path)\n", "", "checkpoint::a_checkpoint_whose_bytes_have_changed_is_refused"),
+        ("self.draws.seed = self.seed", "pass", "resume::a_resumed_run_draws_with_the_seed_that_it_had_drawn"),
+        ('if content["scaler"]:', "if True:", "resume::a_run_resumes_in_another_precision"),
+    ],
+    "engine/report.py": [
+        (
+            "if 0 < EXPLODED * usual < record.get(name, 0)",
+            "if False",
+            "explosion::a_finite_explosion_is_told_once_and_in_the_report",
+        ),
     ],
     "engine/files.py": [
         (
