@@ -177,7 +177,7 @@ def _checked_value(path: Path, key: str, value: Any) -> Any:
             return NUMBER_KEYS[key](value)
         expected = "a positive number"
     elif key == "tiou_thresholds":
-        if isinstance(value, list) and value and all(isinstance(x, int | float) and 0 < x <= 1 for x in value):
+        if isinstance(value, list) and value and all(type(x) in (int, float) and 0 < x <= 1 for x in value):
             return tuple(float(x) for x in value)
         expected = "a list of numbers in 0..1"
     else:

@@ -70,6 +70,7 @@ def test_a_description_is_known_by_its_place_however_spelt(tmp_path, monkeypatch
         ({"snippet_frames": 1.5}, "snippet_frames is 1.5"),
         ({"tiou_thresholds": []}, "tiou_thresholds"),
         ({"tiou_thresholds": [2]}, "tiou_thresholds"),
+        ({"tiou_thresholds": [True]}, "tiou_thresholds"),
         ({"timing": "frames"}, "rows or duration"),
         ({"missing": 3}, "fail or drop"),
         ({"data_path": None}, "expected text"),

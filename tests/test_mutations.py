@@ -52,7 +52,11 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ("if unknown:", "if False:", BAD_FOLDER + "[unknown label]"),
     ],
     "dataset/archives.py": [
-        ("np.load(stream, allow_pickle=False)", "np.load(stream, allow_pickle=True)", "layouts::nothing_in_an_npz_is_executed"),
+        (
+            "np.load(stream, allow_pickle=False)",
+            "np.load(stream, allow_pickle=True)",
+            "clicks::nothing_in_labels_of_feature_files_is_executed",
+        ),
         ("if said != there and", "if False and", "sizes::an_array_that_claims_more_than_is_there_takes_no_memory"),
         ("if math.prod(found.shape) != 1 or", "if", "sizes::a_number_that_unpacks_to_an_array_is_not_unpacked"),
         ("if version != (1, 0) and int", "if False and int", "sizes::a_header_of_gigabytes_is_not_read"),
@@ -348,7 +352,7 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         (" and not isinstance(value, bool)\n    try", "\n    try", "reading::what_is_no_number[True]"),
         ("if not math.isfinite(result):", "if math.isnan(result):", "reading::what_is_no_number"),
         ("        check_video_name(name, where)\n", "", "reading::videos_with_odd_names_are_refused"),
-        ("if subsets and not is_text", "if False and not is_text", BAD_FOLDER + "[no subset]"),
+        ("if subsets and not is_text", "if False and not is_text", "reading::all_videos_name_a_subset_or_none_does"),
         ("or len(pair) != 2", "", BAD_FOLDER + "[segment of three]"),
         ("if not _is_duration(", "if False and not _is_duration(", "reading::odd_durations_are_refused"),
     ],

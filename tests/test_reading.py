@@ -173,6 +173,15 @@ def test_odd_durations_are_refused(tiny, duration):
             reader(tiny / "gt.json")
 
 
+def test_all_videos_name_a_subset_or_none_does(tiny):
+    edit_gt(tiny, lambda database: database["video_test_0"].pop("subset"))
+    for reader in (lambda path: read_database(path, ""), lambda path: read_ground_truth(path, "test")):
+        with pytest.raises((UserError, InputError), match=r"gt\.json: video video_test_0 has the subset None; expected a name"):
+            reader(tiny / "gt.json")
+    edit_gt(tiny, lambda database: [video.pop("subset", None) for video in database.values()])
+    assert list(read_database(tiny / "gt.json", "")) == read_ground_truth(tiny / "gt.json").videos
+
+
 def test_names_in_the_official_text_are_checked(official, tmp_path):
     for path in (official / "temporal_annotations_test").iterdir():
         (tmp_path / path.name).write_text(path.read_text())
