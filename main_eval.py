@@ -3,6 +3,11 @@
 Only a checkpoint or activations need torch, so what they need is imported once they are there.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
