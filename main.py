@@ -1,5 +1,10 @@
 """Train a method on a dataset with evaluations on schedule: python main.py --help."""
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import contextlib
 import dataclasses
 import random

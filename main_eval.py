@@ -3,6 +3,11 @@
 Functions import what only they need, because detections are scored without torch.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path

@@ -3,6 +3,11 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import importlib
 import sys
 from collections.abc import Callable, Mapping

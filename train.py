@@ -3,6 +3,11 @@
 Shapes: B batch, T time, C action classes.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import importlib
 import signal
 import sys

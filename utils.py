@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.ending import end_at_once, let_unwind, say_interrupted
 from eval import reading
 from eval.files import atomic_write, naming
 
@@ -40,11 +41,12 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal may not encode a video's name
     try:
+        let_unwind(True)
         command()
     except Stopped as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        say_interrupted()
         sys.exit(130)
     except UserError as error:
         if debug:
@@ -60,6 +62,8 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    finally:
+        let_unwind(False)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
@@ -103,8 +107,12 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():  # after a signal the process is ending; ignore further ones
-            signal.signal(number, handler if self.received is None else signal.SIG_IGN)
+        if self.received is None:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+        else:  # the process is ending: a SIGTERM does not disturb it, and Ctrl-C does not wait for it
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, end_at_once)
 
 
 def remove_halves(path: Path) -> None:

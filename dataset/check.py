@@ -4,6 +4,11 @@ It lists all problems, where a run stops at the first error. The exit code is 1 
 the quick check, which reads no features.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import argparse
 import hashlib
 import json

@@ -3,6 +3,11 @@
 No file is changed in place. Every command writes new files, each as a whole or not at all, and prints their paths.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import argparse
 import hashlib
 import http.client

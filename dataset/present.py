@@ -4,6 +4,11 @@
 flags of options.py; a run reads all of them, and the files themselves.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import sys
 from argparse import Namespace
 from collections.abc import Sequence

@@ -6,6 +6,11 @@ Each seed is a process with the command that a user would type, so that its fail
 a cluster import this module too.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import argparse
 import contextlib
 import functools
@@ -15,6 +20,8 @@ import shlex
 import site
 import subprocess
 import sys
+import threading
+import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +32,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from dataset.make_demo import ensure_demo
+from engine.ending import END_WITH_STDIN
 from engine.files import locked
 from engine.summary import finished_run, is_finished, seeds_text, write_summary
 from eval.report import averages_from
@@ -32,6 +40,8 @@ from options import flags_of, make_config, tell_settings
 from utils import Stopped, StopSignal, UserError, command_to_go_on, cores, listing, run_command, say_now
 
 ROOT = Path(__file__).resolve().parent.parent
+POLL = 0.5  # seconds between two looks at a seed and at the marker
+TOUCH, PATIENCE = 5.0, 180.0  # seconds: the marker is touched so often; untouched for so long, its command has been killed
 
 
 def train_seeds(args: Namespace) -> None:
@@ -103,8 +113,29 @@ class Job:
     flags: tuple[str, ...]
     folder: str  # working directory
     log: str
-    marker: str  # seeds run while this file exists; when it is removed, they save and stop
+    marker: str  # file of the command that starts the seeds; without it, and without that command, they save and stop
+    mark: str  # its content, by which it is told from the marker of a later command
     threads: str
+
+
+class Marker:
+    """A seed's view of the marker, from any machine. No clocks are compared, and a pause of all processes does not count."""
+
+    def __init__(self, job: Job):
+        self.path, self.mark = Path(job.marker), job.mark
+        self.touched, self.looks = 0, 0
+
+    def stands(self) -> bool:
+        """Whether the command that started the seed still runs and wants it; to be asked every POLL seconds."""
+        try:
+            touched, same = self.path.stat().st_mtime_ns, self.path.read_text(encoding="utf-8") == self.mark
+        except FileNotFoundError:
+            return False
+        except OSError:  # the file system does not answer for a while
+            touched, same = self.touched, True
+        self.looks = self.looks + 1 if touched == self.touched else 0
+        self.touched = touched
+        return same and self.looks < PATIENCE / POLL
 
 
 Ended = tuple[int, int | None, str]  # seed, exit code (None: not started), last line of output
@@ -120,28 +151,28 @@ def run_seed(job: Job) -> Ended:
 
 
 def _run_seed(job: Job) -> tuple[int | None, str]:
-    log, marker = Path(job.log), Path(job.marker)
-    if not marker.exists():
+    log, marker = Path(job.log), Marker(job)
+    if not marker.stands():
         return None, "not begun"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a+", encoding="utf-8", errors="replace") as stream:
         stream.write(f"$ {shlex.join(['python', 'main.py', *job.flags])}\n")
         stream.flush()
         begin = stream.tell()
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, str(ROOT / "main.py"), *job.flags],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # only this process holds its other end, so it closes when this process ends in any way
             stdout=stream,
             stderr=subprocess.STDOUT,
             cwd=job.folder,
-            env=os.environ | {"OMP_NUM_THREADS": job.threads},
-        )
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(0.5)
-                break
-            if not marker.exists():
-                process.terminate()
+            env=os.environ | {"OMP_NUM_THREADS": job.threads, END_WITH_STDIN: "1"},
+        ) as process:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(POLL)
+                    break
+                if not marker.stands():
+                    process.terminate()
         stream.seek(begin)
         lines = stream.read().split("\n")
     return code, next((line for line in reversed(lines) if line), "")
@@ -189,7 +220,15 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
 def make_job(run: Namespace, marker: Path, threads: int) -> Job:
     flags = flags_of(Namespace(**(vars(run) | {"seeds": None, "backend": "local", "jobs": None})))
     log = Path(run.output_path).absolute() / "run.log"
-    return Job(run.seed, tuple(flags), os.getcwd(), str(log), str(marker), os.environ.get("OMP_NUM_THREADS", str(threads)))
+    threads_text = os.environ.get("OMP_NUM_THREADS", str(threads))
+    return Job(run.seed, tuple(flags), os.getcwd(), str(log), str(marker), content_of(marker), threads_text)
+
+
+def content_of(marker: Path) -> str:
+    try:
+        return marker.read_text(encoding="utf-8")
+    except FileNotFoundError:  # removed by a signal that has just come
+        return ""
 
 
 def visible_devices(name: str) -> list[str]:
@@ -202,10 +241,21 @@ def visible_devices(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def kept(marker: Path) -> Iterator[Path]:
-    marker.write_text("While this file is there, the seeds of this folder run; without it they save and stop.\n")
+    """Keep the marker while the command runs: it is touched as long as the command lives, and removed at the end."""
+    what = "While this file is there and changes its time, the seeds of this folder run; without it they save and stop."
+    marker.write_text(f"{what}\n{uuid.uuid4().hex}\n", encoding="utf-8")
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(TOUCH):
+            with contextlib.suppress(OSError):  # it is removed, or the file system does not answer for a while
+                os.utime(marker)
+
+    threading.Thread(target=touch, daemon=True).start()
     try:
         yield marker
     finally:
+        ended.set()
         marker.unlink(missing_ok=True)
 
 

@@ -174,8 +174,8 @@ def test_weights_that_diverge_after_the_loss_do_not_reach_the_checkpoint(cli, tm
 def test_the_folders_of_a_run_that_goes_on_are_not_written_to(cli, tmp_path):
     for kind in ("output", "model", "log"):
         with locked(str(tmp_path / kind)):
-            assert f"{tmp_path / kind}: another run is writing to it" in cli("main.py", *RUN, expect=2).stderr
-        assert not any((tmp_path / kind).iterdir())
+            assert f"{tmp_path / kind}: another run is writing to it: process " in cli("main.py", *RUN, expect=2).stderr
+        assert not any((tmp_path / kind).iterdir()), "the lock's file is gone with it"
     cli("main.py", *RUN)
 
 

@@ -1,14 +1,22 @@
 """The demo data: the same every time, THUMOS-shaped, and with statistics near those of real I3D features."""
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
+from conftest import ROOT, one_thread
 
+import dataset.make_demo as make_demo_module
 from dataset.facts import KNOWN
 from dataset.make_demo import KINDS, SECONDS_PER_SNIPPET, SURROUNDINGS, draw_timeline, ensure_demo, make_demo
 from options import make_config, parse_args
 from thumos_features import load_data
+from utils import UserError, say_now
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,65 @@ def test_what_is_there_is_left_alone(demo):
     before = (demo / "gt.json").stat().st_mtime_ns
     ensure_demo("demo", str(demo))
     assert (demo / "gt.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(KINDS, "demo", dataclasses.replace(KINDS["demo"], videos={"train": 2, "test": 1}))
+
+
+def test_of_two_first_runs_one_makes_it_and_the_other_waits(small, tmp_path, monkeypatch, capfd):
+    folder, real, first_is_at_it, second_waits = tmp_path / "demo", make_demo_module._make, threading.Event(), threading.Event()
+
+    def made(*args):
+        first_is_at_it.set()
+        assert second_waits.wait(10)
+        return real(*args)
+
+    def told(text):
+        say_now(text)
+        second_waits.set()
+
+    monkeypatch.setattr(make_demo_module, "_make", made)
+    monkeypatch.setattr(make_demo_module, "say_now", told)
+    first = threading.Thread(target=ensure_demo, args=("demo", str(folder)))
+    first.start()
+    assert first_is_at_it.wait(10)
+    ensure_demo("demo", str(folder))
+    assert (folder / "gt.json").exists(), "it is there when the second goes on"
+    first.join(10)
+    out, err = capfd.readouterr()
+    assert out.count("making the demo data") == 1
+    assert err.count("\n") == 1 and f"waiting for the demo data in {folder}, which another process makes: process " in err
+    assert os.listdir(tmp_path) == ["demo"]
+
+
+def test_a_folder_that_another_program_makes_meanwhile_is_left_as_it_is(small, tmp_path, monkeypatch, capfd):
+    folder, real = tmp_path / "demo", make_demo_module._write_thumos
+
+    def made_meanwhile(part, kind):
+        real(part, kind)
+        folder.mkdir()
+        (folder / "gt.json").write_text("theirs")
+
+    monkeypatch.setattr(make_demo_module, "_write_thumos", made_meanwhile)
+    ensure_demo("demo", str(folder))
+    assert "made by another program meanwhile" in capfd.readouterr().out
+    with pytest.raises(UserError, match="is there already; expected a new folder"):
+        make_demo(folder)
+    assert (folder / "gt.json").read_text() == "theirs" and os.listdir(tmp_path) == ["demo"]
+
+
+@pytest.mark.whole
+def test_two_first_runs_at_once(places, tmp_path):
+    folder = tmp_path / "data" / "demo"
+    line = [sys.executable, "-W", "ignore", "-m", "dataset.check", "--dataset=demo", f"--data_path={folder}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "env": one_thread()}
+    processes = [subprocess.Popen(line, **pipes) for _ in range(3)]
+    said = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert sum(out.count("making the demo data") for out, _ in said) == 1
+    assert os.listdir(folder.parent) == ["demo"]
 
 
 def test_labels_are_those_of_the_problem(videos):

@@ -165,8 +165,8 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
     ],
     "engine/files.py": [
         (
-            "fcntl.LOCK_EX | fcntl.LOCK_NB",
-            "fcntl.LOCK_SH | fcntl.LOCK_NB",
+            'stack.enter_context(lock(folder / ".lock", partial(_refuse, folder)))',
+            "pass",
             "main::the_folders_of_a_run_that_goes_on_are_not_written_to",
         ),
         ("moved = set_aside(self._in_the_way(resumed))", "moved = []", "resume::a_second_run_keeps_the_files_of_the_first"),
@@ -207,14 +207,15 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "beside::what_a_killed_worker_was_to_do_is_done_here",
         ),
         (
-            "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
             "pass",
             "beside::a_job_that_is_to_stop_is_saved_whatever_reaches_its_workers",
         ),
         ("PER_WORKER * self.workers", "100", "beside::results_come_in_the_order_of_their_beginning"),
     ],
     "engine/team.py": [
-        ("        if missing:\n", "        if False:\n", "team::a_team_that_nobody_started"),
+        ("if value is None or not least <= value < end:", "if value is None:", "team::a_team_that_is_described_wrongly"),
+        ('if not os.environ.get("MASTER_ADDR"):', "if False:", "team::a_team_that_is_described_wrongly"),
         (
             "slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)",
             "slice(0, count)",
@@ -242,7 +243,41 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "seeds::a_seed_that_cannot_begin_takes_no_other_with_it",
         ),
         ("run.cache_budget /= on_a_device", "pass", "seeds::every_running_seed_has_its_share_of_the_machine"),
+        ('END_WITH_STDIN: "1"', 'END_WITH_STDIN: ""', "seeds::seeds_end_with_a_killed_parent_and_are_resumed"),
+        ("return same and", "return", "seeds::a_seed_knows_whether_its_command_still_lives"),
+        ("self.looks < PATIENCE / POLL", "True", "seeds::a_seed_knows_whether_its_command_still_lives"),
         ("device = free.get()", "device = devices[0]", "seeds::every_running_seed_has_its_share_of_the_machine"),
+    ],
+    "engine/ending.py": [
+        ("if not _unwinds or _imports(frame):", "if not _unwinds:", "ending::ctrl_c_where_python_or_a_package_would_go_on"),
+        (
+            "    _unwinds = False  # a second",
+            "    # a second",
+            "ending::a_second_ctrl_c_does_not_wait_for_the_clean_up_after_the_first",
+        ),
+        (
+            "sys.excepthook, sys.unraisablehook = _uncaught, _unraisable",
+            "pass",
+            "ending::ctrl_c_where_python_or_a_package_would_go_on",
+        ),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "pass", "ending::a_process_ends_with_its_standard_input_if_it_is_to"),
+        ("os._exit(128 + signal.SIGTERM)", "pass", "ending::a_process_ends_with_its_standard_input_if_it_is_to"),
+    ],
+    "engine/locks.py": [
+        (
+            "        if _is_at(path, handle):\n            break",
+            "        break",
+            "locks::a_lock_on_a_file_that_its_holder_removes",
+        ),
+        ("                path.unlink()", "                pass", "locks::a_lock_says_who_holds_it_and_leaves_nothing"),
+    ],
+    "dataset/make_demo.py": [
+        ("with _alone(folder):", "if True:", "make_demo::of_two_first_runs_one_makes_it_and_the_other_waits"),
+        (
+            "        if not (folder.is_dir() and any(folder.iterdir())):\n            raise\n        return False",
+            "        raise",
+            "make_demo::a_folder_that_another_program_makes_meanwhile_is_left_as_it_is",
+        ),
     ],
     "engine/device.py": [
         (
@@ -280,6 +315,11 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ("if not np.isfinite(array).all() or (", "if False and (", "main::activations_of_something_else_are_refused"),
     ],
     "utils.py": [
+        (
+            "signal.signal(signal.SIGINT, end_at_once)",
+            "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "ending::ctrl_c_does_not_wait_for_the_end_of_a_run_that_has_saved",
+        ),
         (
             "if self.received is not None and number == signal.SIGINT:",
             "if False:",
