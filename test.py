@@ -3,6 +3,11 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from config import Config
+from dataset.archives import header, open_npz, unpacked_size
 from eval.classification import classification_map, exact_accuracy, top1_accuracy
 from eval.eval_detection import DetectionScore, score_tables
 from eval.proposals import average_recall
@@ -24,9 +30,10 @@ from eval.table import Table, rows_of
 from localize import Arrays, Detections, localize_all
 from methods.base import Method, Stepwise, build_method
 from thumos_features import Mixture, Store, Video, gather_input, test_batches
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, check_file
 
 EVAL_BATCH = 8  # videos per forward pass; affects results by rounding only
+MOST_RATIO = 100  # of the sizes of activations in memory and in their file, which is not compressed as it is written
 AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # average numbers of proposals per video at which average recall is reported
 
 Activations = dict[str, Arrays]  # by video
@@ -140,11 +147,14 @@ REMEDY = "Write it again with main_eval.py --model_file FILE --save_activations,
 
 def read_activations(path: str | Path, method: Method, database: dict[str, Any]) -> Activations:
     """Read a file of `save_activations`; checks every array against the shapes of `method`."""
+    check_file(path, "saved activations", REMEDY)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names, content = file.files, dict(file)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected saved activations. {REMEDY}") from None
+        with open_npz(path) as file:
+            size, packed = unpacked_size(file), Path(path).stat().st_size
+            if size > MOST_RATIO * packed:
+                raise ValueError(f"its {packed:,} bytes unpack to {size:,}, more than {MOST_RATIO} times as many")
+            names = file.files
+            content = {key: file[key] for key in names if header(file, key)}
     except Exception as error:  # on a malformed archive numpy raises many types
         raise UserError(f"{path}: cannot be read as saved activations ({str(error)[:200]}). {REMEDY}") from None
     if len(content) < len(names):

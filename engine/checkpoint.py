@@ -1,4 +1,4 @@
-"""What is kept of a training run: the official plain state dict of the best model, and all that a resume needs."""
+"""Checkpoints: the best model as a state dict, as in the official code, and the full state that a resumed run needs."""
 
 import io
 import json
@@ -45,42 +45,42 @@ from engine.schema import (
 from methods.base import Method, Stepwise
 from utils import UserError, atomic_write, listing, say_now
 
-# A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
+# Settings that a resumed run may change: paths, its length, and others that its numbers do not depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
 MAY_DIFFER |= {"layout", "ground_truth", "missing", "cache", "cache_budget", "cache_path", "described", "derived, unpublished"}
-MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # numbers change by rounding; device, compile: and dropout's draws
-MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # looked at more closely: rates so far, quirks repaired
+MAY_DIFFER |= {"precision", "compile", "eval_workers"}  # change rounding; device and compile also dropout's masks
+MAY_DIFFER |= {"num_iters", "lr", "compat", "fix"}  # restore() compares the learning rates so far and the repaired quirks
 
-FORMAT = 5  # of the checkpoints that resume: changes with what is in them
-OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # of leftthomas/UM: ours
+FORMAT = 5  # version of the checkpoints that resume
+OTHER_NAMES = {"cas_module.classifier.weight": "cas_module.classifier.0.weight"}  # leftthomas/UM's name: ours
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best model so far, and what it found."""
+    """Record, weights and detections of the best model so far."""
 
     record: dict[str, Any]
     weights: dict[str, Tensor]
-    detections: Callable[[], dict[str, Any]]  # in ActivityNet's form
+    detections: Callable[[], dict[str, Any]]  # as ActivityNet's JSON
 
 
 @dataclass
 class TrainingState:
-    """Everything that changes while a run trains."""
+    """Everything that training changes."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler  # of losses, for fp16, which has no small gradients
-    seed: int  # the one in use: --seed, or what was drawn for -1
+    scaler: torch.amp.GradScaler  # scales losses in fp16, where small gradients become 0
+    seed: int  # --seed, or the seed drawn for -1
     data: str  # fingerprint of the videos
     draws: Draws
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells this run's files from another's
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # distinguishes this run's files from another run's
     iteration: int = 0
     losses: dict[str, float] = field(default_factory=dict)  # of the last iteration
     records: list[dict[str, Any]] = field(default_factory=list)  # one per evaluation
-    step: int = 0  # of a method that trains in several
+    step: int = 0  # of a stepwise method
     contents: Checksums = field(default_factory=dict)  # of the features used so far; the store completes it
-    known: dict[str, Any] = field(default_factory=dict)  # what the step before found (methods.Stepwise)
+    known: dict[str, Any] = field(default_factory=dict)  # `refine`'s output after the previous step (methods.base.Stepwise)
     best_model: Best | None = None
 
     KEPT = ("seed", "data", "run", "iteration", "losses", "records", "step", "known", "contents")
@@ -129,7 +129,7 @@ class TrainingState:
         if differ := self._differences(content, config):
             raise UserError(
                 f"{path}: is of a run with other settings: {'; '.join(differ)}. Resume with its settings, or start anew "
-                "without --resume (what is there will be kept)."
+                "without --resume (existing files will be kept)."
             )
         checked(path, content, fields(self._parts(content, method, train, test), others=anything), DAMAGED)
         load_weights(self.network, content["network"], path, config.MUST_AGREE)
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
 
 
 OTHER = "It is damaged, or no checkpoint of this network: copy it again, or name another with --model_file."
-DAMAGED = "It is damaged: copy it again, or start anew without --resume (what is there will be kept)."
+DAMAGED = "It is damaged: copy it again, or start anew without --resume (existing files will be kept)."
 
 
 def checked(path: str | Path, value: Any, rule: Rule, remedy: str) -> None:
@@ -210,30 +210,32 @@ def checked(path: str | Path, value: Any, rule: Rule, remedy: str) -> None:
         raise UserError(f"{path}: {misfit}. {remedy}") from None
 
 
-WEIGHTS = ("network", "model_state_dict", "state_dict")  # where a checkpoint of ours, ASM-Loc's or BackTAL's has them
-SCALAR = np.float64(0).__reduce__()[0]  # makes one of numpy's numbers when a file is read
-# Official checkpoints hold one beside tensors, a score, under the name that older versions of numpy or newer ones give it.
+WEIGHTS = ("network", "model_state_dict", "state_dict")  # keys of the weights in our, ASM-Loc's and BackTAL's checkpoints
+SCALAR = np.float64(0).__reduce__()[0]  # unpickles a numpy number
+# Official checkpoints hold a score as a numpy number, pickled under the name of an older or a newer version of numpy.
 NUMBERS: list[Any] = [np.dtype, np.dtypes.Float64DType, SCALAR, (SCALAR, "numpy.core.multiarray.scalar")]
 
 
 def save_file(path: Path, content: Any) -> None:
-    buffer = io.BytesIO()  # given a file on a full disk, torch.save hides what went wrong
+    buffer = io.BytesIO()  # torch.save to a file hides the error of a full disk
     torch.save(content, buffer)
     with atomic_write(path, "wb") as stream:
         stream.write(buffer.getbuffer())
 
 
 def load_file(path: str | Path) -> Mapping[str, Any]:
-    """A checkpoint, ours or official, with tensors on the CPU; nothing in it is executed."""
+    """The content of a checkpoint, ours or official, with tensors on the CPU. Executes no code in the file."""
     try:
         _check_sums(path)
         with torch.serialization.safe_globals(NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint. Name an existing one with --model_file.") from None
-    except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
+    except Exception as error:  # torch.load raises almost any exception on other files
         reason = re.split(r"[.\n]", str(error))[0]
-        raise UserError(f"{path}: is no readable checkpoint ({reason}). Expected a file of tensors; copy it again.") from None
+        raise UserError(
+            f"{path}: is not a readable checkpoint ({reason}). Expected a file of tensors; copy it again."
+        ) from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected a state dict.")
     return content
@@ -248,7 +250,7 @@ def _check_sums(path: str | Path) -> None:
 
 
 def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
-    """Load the weights in a checkpoint of either kind; one that knows its own settings has to agree with this run's."""
+    """Load the weights of a checkpoint, ours or official; settings stored with it must agree with this run's."""
     if Path(path).is_dir():
         return load_weights(network, weights_in_folder(network, Path(path)), path, config.MUST_AGREE)
     content = load_file(path)
@@ -284,7 +286,7 @@ def trained_with(content: Mapping[str, Any], path: Path, config: Config) -> Mapp
 
 
 def settings_beside(path: Path) -> Mapping[str, Any]:
-    """What a model was trained with, if a .json beside it says so (leftthomas.py)."""
+    """Settings of training from the .json beside a model (tools/leftthomas.py), else {}."""
     try:
         settings = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -293,14 +295,14 @@ def settings_beside(path: Path) -> Mapping[str, Any]:
 
 
 def weights_in_folder(network: nn.Module, folder: Path) -> Mapping[str, Any]:
-    """The state dict of an official checkpoint of several files."""
+    """The state dict of an official checkpoint that is a folder of files."""
     if not isinstance(network, ManyFiles):
         raise UserError(f"{folder}: is a folder; expected a checkpoint file. Name one with --model_file.")
     return network.weights_in(folder)
 
 
 def network_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a checkpoint under our names, without the prefix that torch's DataParallel adds."""
+    """The state dict in a checkpoint, with our names and without the prefix of torch's DataParallel."""
     weights = next((content[name] for name in WEIGHTS if isinstance(content.get(name), Mapping)), content)
     names = {key: str(key).removeprefix("module.") for key in weights}
     names = {key: OTHER_NAMES.get(name, name) for key, name in names.items()}
@@ -317,13 +319,13 @@ class ManyFiles(Protocol):
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Any], path: str | Path, flags: Sequence[str]) -> None:
-    """Load a state dict; the error says how it differs from the network, and which `flags` may be the reason."""
+    """Load a state dict; errors state how it differs from the network and name `flags` as possible reasons."""
     own, named = network.state_dict(), ", ".join(f"--{flag}" for flag in flags)
     missing, foreign = [k for k in own if k not in weights], [k for k in weights if k not in own]
     if missing or foreign:
         raise UserError(
-            f"{path}: is of another network than this run's ({named}): it lacks {listing(missing) or 'nothing'} and has "
-            f"{listing(foreign) or 'nothing'} besides. Evaluate it with the settings that it was trained with."
+            f"{path}: holds another network than this run's ({named}). Missing: {listing(missing) or 'nothing'}; unexpected: "
+            f"{listing(foreign) or 'nothing'}. Evaluate it with the settings that it was trained with."
         )
     wrong = {k: weights[k] for k in own if is_plain(weights[k]) and weights[k].shape != own[k].shape}
     if wrong:

@@ -1,15 +1,16 @@
 """The files of a run: their names, when each is written, and how files of an earlier run are preserved."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
+from engine.locks import lock
 from engine.report import explosion, report
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
@@ -171,13 +172,12 @@ def locked(*folders: str) -> Iterator[None]:
     """Lock `folders` against a second run; the lock ends with the process."""
     with contextlib.ExitStack() as stack:
         for folder in sorted({Path(folder).resolve() for folder in folders}):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{folder}: another run is writing to it. Wait for it, or choose other folders.") from None
-            except OSError:
-                pass  # a file system without locks: a second run is not detected
+            stack.enter_context(lock(folder / ".lock", partial(_refuse, folder)))
         yield
+
+
+def _refuse(folder: Path, holder: str) -> NoReturn:
+    raise UserError(
+        f"{folder}: another run is writing to it: {holder}. Expected a folder of its own for each run: wait for that one, or "
+        "choose others (--model_path, --output_path, --log_path)."
+    )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config import Config
-from eval.report import averages_from, figures, table
+from eval.report import as_markdown, averages_from, figures, table
 from eval.table import unknown_text
 
 EXPLODED = 2  # times the loss of a network that finds all classes equally likely: above it, a loss has left its range
@@ -46,9 +46,9 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: C
             cells = [f"{100 * value:.2f}" for value in found]
             rows.append([f"{name} *", str(record["iteration"]), *cells, *[""] * (len(values) - len(cells))])
     notes = [
-        f"{config.title}, streams {'+'.join(config.streams)}, seed {seed}, "
+        f"{as_markdown(config.title)}, streams {'+'.join(config.streams)}, seed {seed}, "
         f"precision {config.precision}. "
-        f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
+        f"mAP in % at each tIoU, protocol {as_markdown(first['protocol'])} ({first['ground_truth']}), "
         f"quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
     notes += config.notes_on(records)
@@ -63,5 +63,5 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: C
             "official codes; `last` involves no choice."
         )
     unknown = {name: record["unknown_labels"] for name, record in records.items() if record.get("unknown_labels")}
-    notes += [f"`{name}`: {unknown_text(labels)}" for name, labels in unknown.items()]
+    notes += [f"`{name}`: {as_markdown(unknown_text(labels))}" for name, labels in unknown.items()]
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"

@@ -174,8 +174,8 @@ def test_weights_that_diverge_after_the_loss_do_not_reach_the_checkpoint(cli, tm
 def test_the_folders_of_a_run_that_goes_on_are_not_written_to(cli, tmp_path):
     for kind in ("output", "model", "log"):
         with locked(str(tmp_path / kind)):
-            assert f"{tmp_path / kind}: another run is writing to it" in cli("main.py", *RUN, expect=2).stderr
-        assert not any((tmp_path / kind).iterdir())
+            assert f"{tmp_path / kind}: another run is writing to it: process " in cli("main.py", *RUN, expect=2).stderr
+        assert not any((tmp_path / kind).iterdir()), "the lock's file is gone with it"
     cli("main.py", *RUN)
 
 
@@ -288,7 +288,7 @@ def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tm
     cli("main_eval.py", model, f"--save_activations={file}", "--class_th=0.05")
     output = tmp_path / "output"
     live = [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")]
-    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # rows are those of the file
+    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # the file has the snippets
     assert [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")] == live
     assert len(json.loads(live[0])["results"]) > 0
     with np.load(file) as arrays:

@@ -1,4 +1,4 @@
-"""Writes are whole or absent, and mistakes end as the shell expects."""
+"""Files are written completely or not at all, and exit codes follow the shell's conventions."""
 
 import errno
 import os
