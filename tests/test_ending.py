@@ -80,8 +80,8 @@ def test_ctrl_c_at_any_moment_of_a_command(line, seconds, tiny, tmp_path):
 
 
 HANGS = {
-    "in the clean-up": "print('hangs', flush=True); time.sleep(600)",
-    "after it, when the interpreter ends": "atexit.register(lambda: (print('hangs', flush=True), time.sleep(600)))",
+    "in a clean-up that nothing ends": "clean_up()",
+    "after it, when the interpreter ends": "atexit.register(clean_up)",
 }
 
 
@@ -91,6 +91,11 @@ def test_a_second_ctrl_c_does_not_wait_for_the_clean_up_after_the_first(hang):
         "import atexit, time, utils\n"
         "from engine.ending import begin\n"
         "begin()\n"
+        "def clean_up():\n"
+        "    print('hangs', flush=True)\n"
+        "    while True:\n"
+        "        try: time.sleep(600)\n"
+        "        except BaseException: pass\n"
         "def work():\n"
         "    try: print('begun', flush=True); time.sleep(600)\n"
         f"    finally: {hang}\n"

@@ -336,7 +336,7 @@ def test_a_file_that_holds_no_activations_is_refused(cli, tmp_path):
     assert "no such file" in cli("main_eval.py", "--activations=nowhere.npz", expect=2).stderr
 
 
-@pytest.mark.parametrize(("name", "message"), [("score", "two arrays of one name"), ("cas", "cannot be read as saved activations")])
+@pytest.mark.parametrize("name, message", [("score", "two arrays of one name"), ("cas", "cannot be read as saved")])
 def test_activations_that_are_ambiguous_or_no_arrays_are_refused(cli, tmp_path, name, message):
     """A member of the archive that numpy does not know comes as bytes; of two of one name it reads the last."""
     path = tmp_path / "activations.npz"
