@@ -4,7 +4,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from config import Config
 from dataset.draws import Draws
 from dataset.store import Checksums
+from localize import Detections
+from test import Found
 from utils import UserError, atomic_write, listing, say_now
 
 # A resumed run may differ in where things are and how far it goes, and in nothing that its numbers depend on.
@@ -34,7 +36,7 @@ class Best:
 
     record: dict[str, Any]
     weights: dict[str, Tensor]
-    detections: Callable[[], dict[str, Any]]  # in ActivityNet's form
+    found: Found
 
 
 @dataclass
@@ -80,7 +82,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "draws": self.draws.state(),
-            "best_model": best and {"record": best.record, "weights": best.weights, "detections": best.detections()},
+            "best_model": best and {"record": best.record, "weights": best.weights, "found": as_tensors(best.found)},
         }
         save_file(path, content)
 
@@ -116,7 +118,22 @@ class TrainingState:
         for name in self.KEPT:
             setattr(self, name, content[name])
         if best := content["best_model"]:
-            self.best_model = Best(best["record"], best["weights"], lambda: best["detections"])
+            self.best_model = Best(best["record"], best["weights"], from_tensors(best["found"]))
+
+
+def as_tensors(found: Found) -> dict[str, Any]:
+    """Detections of all videos for a checkpoint: the videos, the number of detections of each, and columns."""
+    parts = list(found.values())
+    columns = {name: [getattr(part, name) for part in parts] for name in ("classes", "scores", "segments")}
+    tensors = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in columns.items()}
+    return {"videos": list(found), "counts": torch.tensor([len(part.scores) for part in parts])} | tensors
+
+
+def from_tensors(content: Mapping[str, Any]) -> Found:
+    counts = content["counts"].tolist()
+    columns = (content[name].split(counts) for name in ("classes", "scores", "segments"))
+    found = (Detections(*(tensor.numpy() for tensor in part)) for part in zip(*columns, strict=True))
+    return dict(zip(content["videos"], found, strict=True))
 
 
 def _plain(value: Any) -> Any:

@@ -129,7 +129,7 @@ class Recorder:
             record["best"] = best = self.state.is_best(record, self.config)
             self.state.records.append(record)
             if best:
-                self.state.best_model = Best(record, moment.weights, evaluation.as_json)
+                self.state.best_model = Best(record, moment.weights, evaluation.found)
             self.files.write_evaluation(record, best)
             maps = {f"mAP@{name}": value for name, value in record["mAP"].items()}
             scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": self.config.record_average(record)}

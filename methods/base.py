@@ -8,7 +8,9 @@ A method holds its `config` and `network` and offers
   predicted(score_c) -> (C,) bool, the classes that the video is predicted to contain;
   sequences(snippets) -> dict of arrays (B, T) or (B, T, C), the curves in a picture of a video;
   curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`,
-    and the `warp` of its time axis.
+    and the `warp` of its time axis;
+  narrow (optional) -> True if `curves` takes of the array `cas` (T, C) the columns of predicted classes alone (of the best one
+    if none is predicted), by localize.columns_of: an evaluation then keeps no others.
 `settings` is its subclass of Config, with its flags, recipes and quirks.
 
 A method that trains in steps, each taught by what the one before found in all videos, offers besides

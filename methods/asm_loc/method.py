@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.checkpoint import load_file, network_weights
 from engine.device import DTYPES
 from fast.snippets import Snippets
-from localize import Arrays, Curves, Detections, Sweep, localize_all
+from localize import Arrays, Curves, Detections, Sweep, columns_of, localize_all
 from methods.asm_loc.network import ASMNet, Output
 from methods.asm_loc.segments import Plan, at_random, uniform
 from methods.asm_loc.settings import ASMLocConfig
@@ -64,6 +64,7 @@ class Chain(nn.Module):
 
 class ASM_Loc:
     settings = ASMLocConfig
+    narrow = True
 
     def __init__(self, config: ASMLocConfig):
         self.config = config
@@ -188,7 +189,7 @@ class ASM_Loc:
         classes, points = self._classes(arrays), config.scale * len(arrays["cas"])
         return Curves(
             classes=classes,
-            activation=arrays["cas"][:, classes],
+            activation=columns_of(arrays, classes),
             common=arrays["attention"],
             sweeps=sweeps,
             points=points,
