@@ -25,9 +25,10 @@ from eval.table import Table, rows_of
 from localize import Arrays, Detections, localize_all, narrowed
 from methods.base import Method, Stepwise, build_method
 from thumos_features import Mixture, Store, Video, gather_input, test_batches
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, release_memory
 
 EVAL_BATCH = 8  # videos per forward pass; affects results by rounding only
+RELEASE_EVERY = 32  # batches after which unused memory is returned to the system
 AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # average numbers of proposals per video at which average recall is reported
 
 Activations = dict[str, Arrays]  # by video
@@ -97,7 +98,7 @@ def compute_activations(
     narrow = not whole and getattr(method, "narrow", False)
     method.network.eval()
     activations: Activations = {}
-    for part, shown in test_batches(videos, method.sample, EVAL_BATCH)[share]:
+    for count, (part, shown) in enumerate(test_batches(videos, method.sample, EVAL_BATCH)[share], 1):
         batch = method.activations(gather_input(part, store, shown).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(
@@ -115,6 +116,8 @@ def compute_activations(
                 activations[video.name]["frames"] = np.array(video.frames)
             if narrow:
                 activations[video.name] = narrowed(activations[video.name], found_classes(method, arrays["score"]))
+        if count % RELEASE_EVERY == 0:
+            release_memory()  # what is kept of a video is small and lies between arrays of the whole batch
         between()
     return activations
 

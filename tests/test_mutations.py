@@ -218,6 +218,7 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "main::nothing_in_saved_activations_is_executed",
         ),
         ("if not fits or not typed or 0 in array.shape:", "if False:", "main::activations_of_something_else_are_refused"),
+        ("            if narrow:", "            if False:", "load::localization_finds_the_same_in_the_columns_that_are_kept"),
         ("for quirk in sorted(lost) if lost[quirk]}", "for quirk in ()}", "quirks::what_quirks_take_is_counted"),
         ("if not np.isfinite(array).all() or (", "if False and (", "main::activations_of_something_else_are_refused"),
     ],
@@ -269,6 +270,9 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ),
     ],
     "eval/table.py": [
+        ("sum(counts) != len(self.label) or ", "", "load::a_file_is_read_as_its_content"),
+        ("any(row is not self for", "any(False for", "load::a_fault_in_a_file_is_told_as_in_its_content"),
+        ("                    return self\n", "", "load::many_detections_are_written_and_read_in_little_memory"),
         ("if len(content) < len(pairs):", "if False:", "eval::bad_detections_are_named"),
         (" and kind is not bool", "", "eval::bad_detections_are_named"),
         ("if not (np.isfinite(numbers).all() and np.isfinite(times).all()):", "if False:", "eval::bad_detections_are_named"),
