@@ -146,9 +146,12 @@ def test_localization_finds_the_same_in_the_columns_that_are_kept(method, class_
 
 @pytest.mark.slow
 def test_fifteen_thousand_videos_of_two_hundred_classes(tmp_path):
-    """Two iterations and one evaluation, in 8 GB and ten minutes; columns that nothing reads would alone take 3 GB."""
+    """Two iterations and one evaluation, in ten minutes of two cores and far less than 8 GB.
+
+    Class activations that nothing reads would alone take 3 GB. Processor time counts, as the machine may have other work.
+    """
     make_data(tmp_path / "data", 15_000)
     phases, total = run(training(tmp_path))
     record = json.loads((tmp_path / "output" / "log.jsonl").read_text())
     assert record["num_detections"] > 2_000_000 and any(phase.line.startswith("iteration 2/2") for phase in phases)
-    assert total.seconds < 600 and total.mib < 2.5 * 1024
+    assert total.cpu < 2 * 600 and total.mib < 2.5 * 1024
