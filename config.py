@@ -1,6 +1,6 @@
-"""The settings of a run, in one frozen object: its flags, facts of the data set, and what follows from both.
+"""The settings of a run in one frozen object: flags, facts of the data set, and values derived from both.
 
-A method's own settings are fields of a subclass, in the method's file. Standard library only.
+A subclass in the method's file adds the method's own settings. Standard library only.
 """
 
 import ast
@@ -22,21 +22,21 @@ Settings = dict[str, Any]  # values by flag
 
 
 class Quirk(NamedTuple):
-    """What an official code does that nobody would expect (docs/quirks.md)."""
+    """A defect of an official code that runs can reproduce (docs/quirks.md)."""
 
     text: str
-    loses: bool = False  # it may leave a class without a detection
+    loses: bool = False  # can leave a predicted class without detections
 
 
 class Recipe(NamedTuple):
     """The settings of a method on a data set that differ from the defaults of its flags."""
 
-    origin: str  # published, derived (by this project, as nobody published any) or ours (for the demos)
+    origin: str  # published, derived (by this project, because none are published) or ours (for the demos)
     settings: Settings
 
 
 def published(base: Mapping[str, Any] | None = None, /, **settings: Any) -> Recipe:
-    """The settings of `base`, and others besides or instead."""
+    """A recipe of the settings `base`, updated with `settings`."""
     return Recipe("published", {**(base or {}), **settings})
 
 
@@ -48,7 +48,7 @@ def ours(base: Mapping[str, Any] | None = None, /, **settings: Any) -> Recipe:
     return published(base, **settings)._replace(origin="ours")
 
 
-ANY = ""  # the recipe for all data sets; one for a data set overrides it
+ANY = ""  # key of the recipe for all data sets, which the recipe for a data set overrides
 
 
 def flag(
@@ -59,7 +59,7 @@ def flag(
     metavar: str | None = None,
     ours: bool = False,
 ) -> Any:
-    """A Config field that is a flag of a method; `ours`: the method's authors have no such setting."""
+    """A Config field that is a flag of a method; `ours` if the method's authors have no such setting."""
     parsing = {"type": type, "choices": choices, "metavar": metavar}
     given = {name: value for name, value in parsing.items() if value is not None}
     return dataclasses.field(default=default, metadata={"help": help, "parsing": given, "ours": ours})
@@ -67,7 +67,7 @@ def flag(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. Fields are the flags of options.py under the same names, then facts of the dataset; a method adds its own."""
+    """Settings of one run: the flags of options.py, then facts of the data set; subclasses add those of a method."""
 
     dataset: str
     method: str
@@ -117,36 +117,36 @@ class Config:
     tiou_thresholds: tuple[float, ...]
     protocol: str
 
-    QUIRKS: ClassVar[Mapping[str, Quirk]] = {}  # of the official code, those that --fix can repair
+    QUIRKS: ClassVar[Mapping[str, Quirk]] = {}  # quirks of the official code that --fix can repair, by id
     RECIPES: ClassVar[Mapping[str, Recipe]] = {}  # by data set, or for ANY
-    MUST_AGREE: ClassVar[tuple[str, ...]] = ("method", "modal", "dataset")  # with the settings that a checkpoint is of
-    SHOULD_AGREE: ClassVar[tuple[str, ...]] = ("num_segments", "scale")  # weights do not show them, detections depend on them
+    MUST_AGREE: ClassVar[tuple[str, ...]] = ("method", "modal", "dataset")  # checkpoint and run differ here: error
+    SHOULD_AGREE: ClassVar[tuple[str, ...]] = ("num_segments", "scale")  # differ here: warning
     RECORD_AVERAGE: ClassVar[str] = "all"  # tIoU range of the average in the authors' record and log
     PAPER_AVERAGE: ClassVar[str] = "0.1:0.7"  # tIoU range of the average that the paper puts first
 
     @property
     def described(self) -> str:
-        """The form of the method for reports, if it has several."""
+        """Variant of the method, for reports."""
         return ""
 
     @property
     def title(self) -> str:
-        """What was run, for reports."""
+        """Method and data set, for reports."""
         return f"{self.method}{f' ({self.described})' if self.described else ''} on {self.dataset}"
 
     @property
     def first_batch_again(self) -> bool:
-        """Whether every batch after the first pass is the first of a new shuffle."""
+        """True if every batch after the first pass is the first batch of a new shuffle."""
         return False
 
     @property
     def single_overlaps(self) -> bool:
-        """Whether scoring rounds overlaps to single precision."""
+        """True if scoring rounds overlaps to single precision."""
         return False
 
     @property
     def best_of_each_step(self) -> bool:
-        """Whether a method that trains in steps chooses its best model anew in each of them."""
+        """True if each step of a stepwise method selects its own best model."""
         return False
 
     @property
@@ -168,8 +168,8 @@ class Config:
 
     @cached_property
     def repaired(self) -> tuple[str, ...]:
-        """Ids of the official quirks that this run repairs, in order: all with --compat fixed, else those of --fix."""
-        ids = re.sub(r"[\s'\"\[\]()]", "", self.fix).split(",")  # a list in options.py, too
+        """Ids of the official quirks that this run repairs: all with --compat fixed, else those of --fix."""
+        ids = re.sub(r"[\s'\"\[\]()]", "", self.fix).split(",")  # options.py may hold a list
         wanted = [name.upper() for name in ids if name]
         unknown = [name for name in wanted if name not in self.QUIRKS]
         if unknown:
@@ -181,7 +181,7 @@ class Config:
 
     @classmethod
     def notes_on(cls, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """A sentence on each quirk that left classes without a detection in `records`, which have names."""
+        """One sentence per quirk that left classes without a detection in the named `records`."""
         lost = {name: record["lost"] for name, record in records.items() if record.get("lost")}
         notes = []
         for quirk, (text, loses) in cls.QUIRKS.items():
@@ -203,20 +203,20 @@ class Config:
 
     @property
     def unpublished(self) -> list[str]:
-        """Settings as this project derived them, because nobody published any."""
+        """Settings that this project derived because none are published."""
         origin, settings = self.RECIPES.get(self.dataset, published())
         return [name for name, value in settings.items() if origin == "derived" and getattr(self, name) == value]
 
     def seconds_per_point(self, num_seg: int, points: int, duration: SupportsFloat | None = None) -> float:
-        """Of so many points over a video, in the official codes' order of multiplying: the last bit may decide."""
+        """Seconds per point for `points` over a video, multiplied in the official order because the last bit can matter."""
         return num_seg * self.snippet_frames / (self.fps * points) if duration is None else float(duration) / points
 
     def seconds(self, num_seg: int, duration: float | None = None) -> float:
-        """How long a video is: as long as its `num_seg` feature rows, unless a `duration` is to be used."""
+        """Length of a video: that of its `num_seg` snippets, or its `duration` if given."""
         return num_seg * self.snippet_frames / self.fps if duration is None else duration
 
     def chosen(self, map_by_tiou: dict[str, float]) -> dict[str, float]:
-        """The mAPs whose mean chooses the best model."""
+        """The mAPs, by threshold, whose mean selects the best model."""
         if self.choose_by == "all":
             return map_by_tiou
         first, _, last = self.choose_by.partition(":")
@@ -228,19 +228,25 @@ class Config:
         return {name: map_by_tiou[name] for name in names[names.index(first) : names.index(last or first) + 1]}
 
     def choice_of(self, map_by_tiou: dict[str, float]) -> float:
+        """The mAP that selects the best model."""
         values = self.chosen(map_by_tiou).values()
         return math.fsum(values) / len(values)
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        """Classification losses of a network that finds all classes equally likely: far above them, a loss has exploded."""
+        return {}
 
     def settled(self) -> "Config":
         """Copy of the config with file-dependent settings resolved."""
         return self
 
     def prepare_training(self, videos: list[Any], layout: Layout, database: Database) -> tuple[list[Any], list[str]]:
-        """What a method adds to the training videos, and lines that say so."""
+        """The training videos with a method's additions, and lines to print about them."""
         return videos, []
 
     def record_average(self, record: Mapping[str, Any]) -> float:
-        """The average in the authors' record; over all thresholds where these do not cover RECORD_AVERAGE."""
+        """The average over RECORD_AVERAGE, or over all thresholds if these do not cover it."""
         average: float = record["averages"].get(self.RECORD_AVERAGE, record["average_mAP"])
         return average
 
@@ -257,14 +263,14 @@ class Config:
         return self.batches_per_pass(num_videos) if self.eval_every == "epoch" else int(self.eval_every)
 
     def check(self) -> None:
-        """A mistake in the flags is told now, not after an hour."""
+        """Raise UserError for flags that do not fit together."""
         if self.draws == "official" and (self.method != "basnet" or self.compile):
             raise UserError(
-                f"--draws official with --method {self.method}{' --compile' * self.compile}: follows the official program of "
-                "BaS-Net, which is not compiled. Leave out --draws, or use --method basnet without --compile."
+                f"--draws official with --method {self.method}{' --compile' * self.compile}: reproduces the official program "
+                "of BaS-Net, which is not compiled. Leave out --draws, or use --method basnet without --compile."
             )
         if self.len_feature % len(self.streams):
-            raise UserError(f"--len_feature {self.len_feature} cannot be shared by the streams {self.streams}.")
+            raise UserError(f"--len_feature {self.len_feature} does not divide into the streams {', '.join(self.streams)}.")
         _ = self.cas_thresholds, self.repaired, self.chosen({f"{tiou:g}": 0.0 for tiou in self.tiou_thresholds})
 
     def as_dict(self) -> dict[str, Any]:
@@ -273,8 +279,17 @@ class Config:
 
 
 def average_and_maps(average: float, maps: Mapping[str, float]) -> str:
-    """The lines of a record that BaS-Net, UM and BackTAL write alike."""
+    """Lines that the records of BaS-Net, UM and BackTAL have in common."""
     return f"average_mAP: {average:.4f}\n" + "".join(f"mAP@{tiou}: {value:.4f}\n" for tiou, value in maps.items())
+
+
+def record_over_seven(config: Config, record: Mapping[str, Any]) -> str:
+    """The record of UM's and CoLA's authors, whose thresholds are 0.1 to 0.7."""
+    maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
+    if set(seven) <= set(maps):
+        maps = {tiou: maps[tiou] for tiou in seven}
+    heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
+    return heading + average_and_maps(config.record_average(record), maps)
 
 
 def streams_of(modal: str) -> tuple[str, ...]:
@@ -287,7 +302,7 @@ def annotation_file(facts: Dataset, root: Path, layout: str, forced: str | None)
 
 def where_to_get(facts: Dataset, data_path: str) -> str:
     return (
-        f"Put the data of --dataset {facts.name} in {data_path} as dataset/README.md shows, name their place "
+        f"Put the data of --dataset {facts.name} in {data_path} as dataset/README.md shows, name their folder "
         f"with --data_path, or try the built-in data: bash run.sh --dataset demo. {facts.source}".strip()
     )
 
@@ -298,16 +313,18 @@ MOST_ITERATIONS = 10_000_000
 def parse_schedule(text: str, num_iters: int | None = None) -> list[float]:
     """Learning rate per iteration from `[0.0001]*1500`, `[1e-4]*1000+[1e-5]*500`, `[1e-4,1e-4]`, or `1e-4` with a count.
 
-    The text is read as a small language of its own; nothing in it is ever executed.
+    The text is parsed, never executed.
     """
     how = "Expected a list such as [0.0001]*1500 or [1e-4]*1000+[1e-5]*500, or a number together with --num_iters."
     try:
         rates = _schedule_value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         raise UserError(f"--lr {_short(text)} is not a schedule of learning rates. {how}") from None
+    if num_iters is not None and num_iters > MOST_ITERATIONS:
+        raise UserError(f"--num_iters {num_iters}: expected at most {MOST_ITERATIONS} iterations.")
     if isinstance(rates, float):
         if num_iters is None:
-            raise UserError(f"--lr {_short(text)} is one number, and nothing says for how many iterations. {how}")
+            raise UserError(f"--lr {_short(text)} is one number without a number of iterations. {how}")
         rates = [rates] * num_iters
     if not rates or not all(0 < rate <= 1e30 for rate in rates):
         raise UserError(f"--lr {_short(text)}: a schedule holds at least one value, all positive and at most 1e30. {how}")
@@ -329,7 +346,7 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
                 return numbers
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             first, second = _schedule_value(left), _schedule_value(right)
-            if isinstance(first, list) and isinstance(second, list):
+            if isinstance(first, list) and isinstance(second, list) and len(first) + len(second) <= MOST_ITERATIONS:
                 return first + second
         case ast.BinOp(left=left, op=ast.Mult(), right=ast.Constant(value=int() as times)):
             values = _schedule_value(left)
@@ -339,7 +356,7 @@ def _schedule_value(node: ast.expr) -> float | list[float]:
 
 
 def parse_thresholds(flag: str, text: str) -> list[float]:
-    """`start:stop:step`, stop left out, with the roundings of numpy.arange; or ascending numbers between commas."""
+    """Thresholds from `start:stop:step`, without stop and rounded as by numpy.arange, or from `a,b,c` in ascending order."""
     try:
         numbers = [float(part) for part in text.strip(" []()").split(":" if ":" in text else ",")]
         if ":" in text:

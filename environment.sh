@@ -40,26 +40,43 @@ for name, version in pins(pathlib.Path(sys.argv[1])):
 PY
 }
 
-# Set `python` to an interpreter that satisfies requirements file $1: the active one, or that of .venv, made if need be.
-# .venv/complete is there when the last installation ran to its end.
-use_environment() {
-    python=$(find_python) || exit 2
-    if [[ $python != "$PWD/.venv/bin/"* ]] && satisfies "$python" "$1"; then
-        return
-    fi
-    local base=$python
-    python=$PWD/.venv/bin/python
-    if [[ -e .venv/complete ]] && satisfies "$python" "$1"; then
-        return
-    fi
+# Lock .venv for this shell, with file descriptor 9 on .venv.lock; wait if another shell has it. $1 is any Python, since
+# macOS has no flock command. The system keeps the lock for the open file: it ends with `exec 9>&-`, and with this shell and
+# what it has started, however they end, so it never outlives them.
+lock_environment() {
+    { exec 9>>.venv.lock; } 2>/dev/null || return 0 # a folder that may not be written to: pip says so
+    "$1" - <<'PY'
+import signal, sys
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+try:
+    import fcntl
+
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("environment: waiting for .venv, which another script of this folder is installing", file=sys.stderr, flush=True)
+    fcntl.flock(9, fcntl.LOCK_EX)
+except (ImportError, OSError):
+    pass  # a system, or a file system, without such locks
+PY
+}
+
+# Is the environment in .venv whole, and does it satisfy requirements file $1?
+installed() {
+    [[ -e .venv/complete ]] && satisfies .venv/bin/python "$1"
+}
+
+# Install requirements file $1 into .venv, made with the Python $2 if need be.
+install() {
+    local python=$PWD/.venv/bin/python
     if ! "$python" -m pip --version >/dev/null 2>&1; then
         if [[ -e .venv ]]; then # of an interrupted run, or its Python is gone
             echo "environment: .venv does not work; keeping it as .venv.broken.$$" >&2
             mv .venv ".venv.broken.$$"
         fi
-        echo "environment: creating .venv with $base" >&2
-        "$base" -m venv .venv || {
-            echo "error: $base cannot create .venv (on Debian: apt-get install python3-venv)." >&2
+        echo "environment: creating .venv with $2" >&2
+        "$2" -m venv .venv || {
+            echo "error: $2 cannot create .venv (on Debian: apt-get install python3-venv)." >&2
             exit 2
         }
     fi
@@ -71,4 +88,19 @@ use_environment() {
     }
     touch .venv/complete
     echo "environment: ready" >&2
+}
+
+# Set `python` to an interpreter that satisfies requirements file $1: the active one, or that of .venv, made if need be.
+# .venv/complete is there when the last installation ran to its end.
+use_environment() {
+    python=$(find_python) || exit 2
+    if [[ $python != "$PWD/.venv/bin/"* ]] && satisfies "$python" "$1"; then
+        return
+    fi
+    if ! installed "$1"; then
+        lock_environment "$python"
+        installed "$1" || install "$1" "$python"
+        exec 9>&-
+    fi
+    python=$PWD/.venv/bin/python
 }

@@ -1,4 +1,9 @@
-"""Train a method on a dataset, evaluating as it goes: python main.py --help."""
+"""Train a method on a dataset with evaluations on schedule: python main.py --help."""
+
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
 
 import contextlib
 import dataclasses
@@ -38,7 +43,7 @@ def train(args: Namespace, kind: type[RunFiles] = RunFiles) -> None:
     with team.joined(device):
         if team.leads:
             ensure_demo(args.dataset, args.data_path)
-        team.agreed(None)  # that it is there
+        team.agreed(None)  # wait until the demo exists
         config = make_config(args)
         config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
         data = load_data(config)
@@ -47,7 +52,7 @@ def train(args: Namespace, kind: type[RunFiles] = RunFiles) -> None:
 
 
 def train_on(data: Data, team: Team, config: Config, device: torch.device, args: Namespace, files: RunFiles) -> None:
-    """One process's part of a run."""
+    """Train, as one process of `team`."""
     torch.autograd.set_detect_anomaly(args.debug)
     saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
     seed = team.agreed(config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31))
@@ -60,10 +65,10 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
     optimizer = make_optimizer(method.network, config)
     state = TrainingState(method.network, optimizer, scaler, seed, fingerprint(videos, data.truth), draws)
     if saved:
-        state.restore(files.checkpoint, saved, config)
+        state.restore(files.checkpoint, saved, method, data.train, data.test)
         files.say(f"resuming after iteration {state.iteration}")
     if team.agreed(state.iteration) != state.iteration:
-        raise UserError(f"{files.checkpoint}: is not the same for all processes; expected a folder that all of them see.")
+        raise UserError(f"{files.checkpoint}: differs between processes; expected a folder that all of them share.")
     if config.model_file and not saved:
         load_network(method.network, config.model_file, config)
     if config.compile:
@@ -75,8 +80,8 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
         for finding in quick_check(data, config):
             files.say(f"warning: {finding}")
     else:
-        team.agreed(None)  # that number 0 has made the packed copy
-    products.choose(device, DTYPES[config.precision])  # the others will find it remembered
+        team.agreed(None)  # wait until rank 0 has written the packed copy
+    products.choose(device, DTYPES[config.precision])  # rank 0 measures first; the others read its result
     store = open_store(videos, config, device, files.say, state.contents)
     if team.leads:
         team.agreed(None)
@@ -91,7 +96,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
 
 
 def eval_workers(config: Config, device: torch.device) -> int:
-    """Processes that evaluate beside the training: of use where the training is on a GPU and leaves the cores idle."""
+    """Number of evaluation processes; by default only with a GPU, whose training leaves cores idle."""
     if config.eval_workers is not None:
         return config.eval_workers
     return min(8, max(1, cores() - 2)) if device.type == "cuda" else 0

@@ -1,7 +1,12 @@
-"""Evaluate a checkpoint, saved activations or a file of detections: python main_eval.py --model_file FILE.
+"""Evaluate a checkpoint, saved activations or a detections file: python main_eval.py --model_file FILE.
 
-Only a checkpoint or activations need torch, so what they need is imported once they are there.
+Functions import what only they need, because detections are scored without torch.
 """
+
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
 
 from argparse import Namespace
 from dataclasses import replace
@@ -27,7 +32,7 @@ def main() -> None:
 
 def evaluate(args: Namespace) -> None:
     if args.seeds:
-        raise UserError("--seeds is for main.py, which trains and evaluates them; main_eval.py takes one checkpoint at a time.")
+        raise UserError("--seeds is for main.py, which trains and evaluates seeds; main_eval.py evaluates one checkpoint.")
     if args.result:
         score_file(args)
     else:
@@ -35,10 +40,11 @@ def evaluate(args: Namespace) -> None:
 
 
 def score_file(args: Namespace) -> None:
-    """Print what a file of detections is worth, protocol by protocol."""
+    """Print the scores of a detections file under each protocol."""
     from eval.protocols import PROTOCOLS, GroundTruths, name_of
+    from eval.reading import InputError
     from eval.report import per_class, protocols_text, unmatched_text
-    from eval.table import InputError, read_predictions
+    from eval.table import read_predictions
     from eval.thumos_kit import read_kit, write_kit
 
     facts = dataset_facts(args.dataset)
@@ -80,22 +86,22 @@ def score_file(args: Namespace) -> None:
 
 
 def write_per_class(path: Path, frame: "pandas.DataFrame") -> None:
-    """Write the table to `path` with the endings .csv and .md; one of these that `path` has already is not repeated."""
-    from eval.report import per_class_text
+    """Write the table to `path` as .csv and .md; `path` may already end in one of them."""
+    from eval.report import per_class_csv, per_class_text
 
     name = path.stem if path.suffix in (".csv", ".md") else path.name
-    for ending, text in ((".csv", frame.to_csv(index=False)), (".md", per_class_text(frame))):
+    for ending, text in ((".csv", per_class_csv(frame)), (".md", per_class_text(frame))):
         with atomic_write(path.with_name(name + ending)) as stream:
             stream.write(text)
 
 
 def evaluate_network(args: Namespace) -> None:
-    """Evaluate a checkpoint, or the activations that one was seen to have."""
+    """Evaluate a checkpoint or saved activations, and write the reports."""
     from dataset.make_demo import ensure_demo
     from engine.device import choose_device, choose_precision
     from engine.files import locked, record_of, set_aside
     from engine.report import report
-    from eval.report import per_class, per_class_text
+    from eval.report import per_class, per_class_csv, per_class_text
     from test import as_table, write_detections
 
     ensure_demo(args.dataset, args.data_path)
@@ -119,7 +125,7 @@ def evaluate_network(args: Namespace) -> None:
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
         frame = per_class({evaluation.protocol: evaluation.score}, as_table(evaluation.found, config.classes))
         set_aside(paths)
-        contents = (text, config.record_text(record, epoch=0), frame.to_csv(index=False), per_class_text(frame))
+        contents = (text, config.record_text(record, epoch=0), per_class_csv(frame), per_class_text(frame))
         for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)

@@ -1,8 +1,8 @@
-"""The command line of main.py and main_eval.py: one parser, grouped; parsing touches nothing on disk.
+"""The command line of main.py and main_eval.py. Parsing touches nothing on disk.
 
-The defaults below are what runs: edit them here. They are BaS-Net's published values for THUMOS'14. The flags of another method
-stand in its file, and so do the recipes: what differs for a --method on a --dataset. A default that was edited here wins over a
-recipe, and the run says so.
+The defaults below are what runs: edit them here. They are BaS-Net's published values for THUMOS'14. A method's file holds its
+other flags and its recipes, the settings that differ for a --method on a --dataset. A default that is edited here overrides
+recipes, and the run prints it.
 """
 
 import argparse
@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import Config, Settings, annotation_file, parse_schedule, where_to_get
+from config import MOST_ITERATIONS, Config, Settings, annotation_file, parse_schedule, where_to_get
 from dataset.annotations import classes_of, read_database
 from dataset.facts import DEMOS, KNOWN, Dataset, dataset_facts
 from dataset.layouts import LAYOUTS
 from engine.flags import (
+    MOST_SEEDS,
+    MOST_THREADS,
     Group,
     Parser,
     add_own_flags,
+    at_most,
     device,
     file_name,
     interval,
@@ -34,44 +37,46 @@ from engine.flags import (
     share,
 )
 from eval.names import did_you_mean
+from eval.reading import is_text
 from methods.base import METHODS, folder_name, settings_class
 from methods.recipes import origin, recipe, recipe_name, shipped
-from utils import UserError, say_now
+from utils import UserError, check_file, say_now
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
+NAME_MODEL = "Name another with --model_file."
 
 
 def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> Namespace:
-    """`folders` is what the names of folders to write to end in by default."""
-    chosen = _choice_of_work(argv)
-    parser = build_parser(chosen.method, chosen.dataset, folders)
+    """Parse the command line; `folders` is the ending of the default output folders."""
+    given = _method_and_dataset(argv)
+    parser = build_parser(given.method, given.dataset, folders)
     args = parser.parse_args(argv, Namespace(compat=None))
-    if args.compat is None:  # quirks that are chosen are all that is repaired
+    if args.compat is None:  # --fix without --compat reproduces all other quirks
         args.compat = "official" if args.fix else parser.get_default("compat")
     if args.seeds and args.seed != parser.get_default("seed"):
-        parser.error("argument --seeds: --seed names one seed, --seeds many; give one of the two")
+        parser.error("argument --seeds: not allowed with --seed; give one of the two")
     return args
 
 
 def parse_shared_args(argv: Sequence[str]) -> Namespace:
-    """The flags of this file alone, those of another method unread; needs no package, and knows no recipe."""
-    chosen = _choice_of_work(argv)
-    parser = _parser_as_written("basnet", chosen.dataset, "")
-    parser.set_defaults(data_path=_data_path(parser, chosen.dataset))
-    return parser.parse_args(argv) if chosen.method == "basnet" else parser.parse_known_args(argv)[0]
+    """Parse the flags of this file and ignore those of other methods' files; needs no package and applies no recipe."""
+    given = _method_and_dataset(argv)
+    parser = _parser_as_written("basnet", given.dataset, "")
+    parser.set_defaults(data_path=_data_path(parser, given.dataset))
+    return parser.parse_args(argv) if given.method == "basnet" else parser.parse_known_args(argv)[0]
 
 
-def _choice_of_work(argv: Sequence[str] | None) -> Namespace:
-    """--method and --dataset, which say what flags there are and what their defaults are."""
+def _method_and_dataset(argv: Sequence[str] | None) -> Namespace:
+    """Parse --method and --dataset, on which the other flags and their defaults depend."""
     parser = Parser(add_help=False)
-    _add_choice_of_work(parser)
+    _add_method_and_dataset(parser)
     for action in parser._actions:
         parser.check_default(action, "options.py")
     return parser.parse_known_args(argv)[0]
 
 
 def flags_of(args: Namespace) -> list[str]:
-    """The command line that parse_args reads as `args`, without what is so by default."""
+    """The command line that parse_args parses to `args`, without defaults."""
     choice = [f"--method={args.method}", f"--dataset={args.dataset}"]
     default = vars(parse_args(choice))
     others = {name: value for name, value in vars(args).items() if value != default[name]}
@@ -93,28 +98,28 @@ def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str
 
 
 def _data_path(parser: argparse.ArgumentParser, dataset: str) -> str | None:
-    """The default of --data_path; the place that stands in this file is THUMOS'14's."""
+    """The default of --data_path; that in this file is for THUMOS'14."""
     if dataset == "thumos14":
         return parser.get_default("data_path")
     return KNOWN[dataset].data_path if dataset in KNOWN else None
 
 
 def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
-    """With the defaults that stand in this file, whoever wrote them."""
+    """A parser with the defaults of this file, edited or not, without recipes."""
     parser = Parser(
         methods_with,
         epilog=f"Defaults are those of --method {method} --dataset {dataset}; give others with --help to see theirs. "
-        "`published`: the paper and its code, `for thumos14`: there, and nobody published one for this data set; `derived, "
-        "unpublished`: nobody did, so it is BackTAL's or follows from it (docs/basnet.md); `official flag`: the code's command "
+        "`published`: in the paper and its code; `for thumos14`: but not for this data set; `derived, unpublished`: not "
+        "published, but taken or derived from BackTAL's (docs/basnet.md); `official flag`: on the official code's command "
         "line; `ours`: added here.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
     )
-    _add_choice_of_work(parser.add_argument_group("what to run"))
-    _add_places(parser.add_argument_group("where things are"), folder_name(METHODS[method]) + folders)
+    _add_method_and_dataset(parser.add_argument_group("what to run"))
+    _add_places(parser.add_argument_group("files and folders"), folder_name(METHODS[method]) + folders)
     _add_training(parser.add_argument_group("training"))
     _add_network(parser.add_argument_group("network and data sizes"))
     _add_localization(parser.add_argument_group("localization"))
-    own = parser.add_argument_group(f"of --method {method}")
+    own = parser.add_argument_group(f"flags of --method {method}")
     if method == "basnet":
         _add_basnet(own)
     else:
@@ -131,17 +136,17 @@ def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
 
 
 def methods_with(flag: str) -> list[str]:
-    """The methods that have a flag of their own of this name."""
+    """The methods whose own flags include `flag`."""
     try:
         return [method for method in METHODS if method != "basnet" and flag in own_flags(settings_class(method))] or (
             ["basnet"] if flag in shipped("basnet").keys() - shipped("").keys() else []
         )
-    except ImportError:  # without the packages, no method's file can be read
+    except ImportError:  # a method's file cannot be imported without the packages
         return []
 
 
 def edited_defaults(method: str) -> Settings:
-    """The flags, of those that a recipe may set, whose default in this file is not the one that was shipped."""
+    """Flags that a recipe may set and whose default in this file differs from the shipped one."""
     return _edited(_parser_as_written(method, "thumos14", ""), method)
 
 
@@ -151,7 +156,7 @@ def _edited(parser: argparse.ArgumentParser, method: str) -> Settings:
 
 
 def _same(flag: str, value: Any, other: Any) -> bool:
-    """Whether two defaults mean the same; a schedule may be written in several ways."""
+    """True if two defaults are equal; a schedule can be written in several ways."""
     if flag != "lr" or value == other:
         return value == other
     try:
@@ -161,14 +166,14 @@ def _same(flag: str, value: Any, other: Any) -> bool:
 
 
 def say_settings(args: Namespace) -> list[str]:
-    """A line on every default that was edited in this file and is in use, and one on the flags that a recipe set."""
+    """Lines to print: one per default that is edited in this file and in use, and one with the flags that a recipe set."""
     parser = _parser_as_written(args.method, args.dataset, "")
     edited, usual = _edited(parser, args.method), shipped(args.method)
     settings, title = recipe(args.method, args.dataset), recipe_name(args.method, args.dataset)
     lines = []
     for flag, value in edited.items():
         if getattr(args, flag) != value:
-            continue  # another was given on the command line
+            continue  # given on the command line
         if flag in settings and not _same(flag, value, settings[flag]):
             lines.append(
                 f"warning: options.py was edited: {flag} is {_brief(value)}, not {settings[flag]} as in recipe {title}"
@@ -177,13 +182,13 @@ def say_settings(args: Namespace) -> list[str]:
             lines.append(f"options.py was edited: {flag} is {_brief(value)}, shipped with {usual[flag]}")
     place = parser.get_default("data_path")
     if args.dataset != "thumos14" and place not in (None, KNOWN["thumos14"].data_path):
-        lines.append(f"warning: options.py was edited: data_path {place} is where THUMOS'14 is, and not used for {title}")
+        lines.append(f"warning: options.py was edited: data_path {place} applies to THUMOS'14 and is not used for {title}")
     of_recipe = [flag for flag, value in settings.items() if flag not in edited and getattr(args, flag) == value]
     return [*lines, f"recipe {title}: {', '.join(of_recipe)}"] if of_recipe else lines
 
 
 def tell_settings(args: Namespace, say: Callable[[str], object]) -> None:
-    """`say` these lines; with --quiet the warnings among them go to stderr."""
+    """Pass the lines of say_settings to `say`; with --quiet, warnings go to stderr instead."""
     for line in say_settings(args):
         (say_now if args.quiet and line.startswith("warning: ") else say)(line)
 
@@ -194,12 +199,12 @@ def _brief(value: Any) -> str:
 
 
 def _origin(flag: str, method: str, dataset: str) -> str:
-    """Where a default comes from."""
+    """Origin of a default, for --help."""
     return origin(flag, method, dataset) or ("official flag" if flag in OFFICIAL_FLAGS else "ours")
 
 
 def make_config(args: Namespace, training: bool = True) -> Config:
-    """The run that `args` (parse_args) asks for; what concerns `training` alone is looked for only then."""
+    """The config of `args` (parse_args); file-dependent settings of training are resolved only if `training`."""
     facts = dataset_facts(args.dataset)
     kind = settings_class(args.method)
     values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
@@ -209,9 +214,13 @@ def make_config(args: Namespace, training: bool = True) -> Config:
     for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
         values[name] = getattr(args, name) or getattr(facts, name)
     if args.dataset.endswith(".json"):
-        values["dataset"] = str(Path(args.dataset).resolve())  # one data set, however its description is spelt
+        values["dataset"] = str(Path(args.dataset).resolve())  # the same for every spelling of the path
+        if not is_text(values["dataset"]):
+            raise UserError(f"{values['dataset']!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     values["classes"] = facts.classes or _annotated_classes(facts, values)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
+    if args.model_file and Path(args.model_file).exists() and not Path(args.model_file).is_dir():
+        check_file(args.model_file, "a checkpoint", NAME_MODEL)
     config = kind(**values)
     config.check()
     return config.settled() if training else config
@@ -219,42 +228,42 @@ def make_config(args: Namespace, training: bool = True) -> Config:
 
 def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
     if facts.name in DEMOS and not Path(values["data_path"]).exists():
-        return ()  # it makes itself before it is read
+        return ()  # created before it is read
     path = annotation_file(facts, Path(values["data_path"]), values["layout"], values["ground_truth"])
     return classes_of(read_database(path, where_to_get(facts, values["data_path"])))
 
 
-# ------------------------------------------------------------------------------------------------------- the flags
+# ----------------------------------------------------------------------------------------------------------- flags
 
 
-def _add_choice_of_work(group: Group) -> None:
+def _add_method_and_dataset(group: Group) -> None:
     group.add_argument(
         "--dataset",
         default="thumos14",
         type=dataset,
-        help=f"{', '.join(KNOWN)} (the demos make themselves), or PATH/TO/dataset.json that describes your own",
+        help=f"{', '.join(KNOWN)} (demos are created at first use), or PATH/TO/dataset.json for your own data",
     )
     group.add_argument("--method", default="basnet", choices=list(METHODS), help="method")
     group.add_argument("--modal", default="all", choices=["rgb", "flow", "all"], help="feature streams")
 
 
 def _add_places(group: Group, name: str) -> None:
-    where = "folder of the data, in any of the layouts of dataset/README.md (None: as dataset.json says)"
+    where = "folder of the data, in any layout of dataset/README.md (None: that in dataset.json)"
     group.add_argument("--data_path", default="./dataset/THUMOS14", help=where)
     group.add_argument(
-        "--layout", default="auto", choices=["auto", *LAYOUTS], help="whose arrangement of the features; auto looks for it"
+        "--layout", default="auto", choices=["auto", *LAYOUTS], help="layout of the feature files; auto detects it"
     )
     group.add_argument(
         "--ground_truth",
         default=None,
         metavar="PATH",
-        help="annotation file (None: looked for in --data_path); with --result also the folder of the official annotations",
+        help="annotation file (None: searched in --data_path); with --result also the folder of the official annotations",
     )
     group.add_argument(
         "--missing",
         default=None,
         choices=["fail", "drop"],
-        help="what to do about annotated videos without features (None: drop on ActivityNet and HACS, else fail)",
+        help="action on annotated videos without features (None: drop on ActivityNet and HACS, else fail)",
     )
     group.add_argument("--model_path", default=f"./models/{name}", help="folder for checkpoints")
     group.add_argument("--output_path", default=f"./outputs/{name}", help="folder for records, detections and logs")
@@ -266,19 +275,19 @@ def _add_training(group: Group) -> None:
     schedule = "learning rate of each iteration: a list such as [1e-4]*1000+[1e-5]*500, or one number with --num_iters"
     group.add_argument("--lr", default="[0.0001]*1500", help=schedule)
     group.add_argument(
-        "--num_iters", type=positive_integer, help="iterations, at most the length of --lr, which None stands for"
+        "--num_iters", type=at_most(MOST_ITERATIONS), help="iterations, at most the length of --lr (None: all of it)"
     )
-    group.add_argument("--batch_size", type=positive_integer, default=16, help="videos per iteration")
+    group.add_argument("--batch_size", type=at_most(10_000), default=16, help="videos per iteration")
     decay = "L2 term added to the gradient by Adam"
     group.add_argument("--weight_decay", type=not_negative_number, default=0.0005, help=decay)
     group.add_argument("--dropout", type=share, default=0.7, help="dropout before the classifier")
-    group.add_argument("--seed", type=seed, default=-1, help="seed of everything random; -1 draws one and reports it")
+    group.add_argument("--seed", type=seed, default=-1, help="seed of all random numbers; -1 draws one and prints it")
     group.add_argument(
         "--draws",
         default="ours",
         choices=["ours", "official"],
-        help="batches, rows and dropout of a seed: from our generators, or as BaS-Net's official code with --num_workers 0 "
-        "draws them (docs/basnet.md, section 9)",
+        help="random batches, snippets and dropout: from our generators, or identical to BaS-Net's official code with "
+        "--num_workers 0 (docs/basnet.md, section 9)",
     )
     group.add_argument(
         "--eval_every",
@@ -290,56 +299,56 @@ def _add_training(group: Group) -> None:
         "--choose_by",
         default="all",
         metavar="TIOU",
-        help="mAP that chooses the best model: all, the mean over all thresholds; a range such as 0.1:0.7; or one such as 0.5",
+        help="mAP that selects the best model: all, the mean over all thresholds; a range such as 0.1:0.7; or one such as 0.5",
     )
     group.add_argument("--resume", action="store_true", help="continue the run of this seed from its last checkpoint")
 
 
 def _add_network(group: Group) -> None:
-    length = "rows T that every video is sampled to; 750 rows cover 8 minutes of I3D snippets of 0.64 s"
-    group.add_argument("--num_segments", type=positive_integer, default=750, help=length)
+    length = "snippets T that every video is sampled to; 750 I3D snippets of 0.64 s cover 8 minutes"
+    group.add_argument("--num_segments", type=at_most(100_000), default=750, help=length)
     group.add_argument(
         "--len_feature",
-        type=positive_integer,
+        type=at_most(100_000),
         default=None,
-        help="features per row, all streams together (None: the dataset's width, 1024 a stream for I3D)",
+        help="features per snippet, all streams together (None: the dataset's width, 1024 a stream for I3D)",
     )
     group.add_argument(
         "--timing",
         default=None,
         choices=["rows", "duration"],
-        help="how long a video is: as its rows last, or its annotated duration (None: as the dataset says)",
+        help="length of a video: that of its snippets (rows), or its annotated duration (None: the dataset's)",
     )
     group.add_argument(
-        "--fps", type=positive_number, default=None, help="of the videos that features were taken from (None: the dataset's)"
+        "--fps", type=positive_number, default=None, help="frame rate at which features were extracted (None: the dataset's)"
     )
     group.add_argument(
-        "--snippet_frames", type=positive_integer, default=None, help="video frames per feature row (None: the dataset's)"
+        "--snippet_frames", type=positive_integer, default=None, help="video frames per snippet (None: the dataset's)"
     )
-    channels = "channels of the classifier; the filter has a quarter of them"
-    group.add_argument("--hidden", type=positive_integer, default=2048, help=channels)
+    channels = "hidden channels of the classifier; the filter has a quarter of them"
+    group.add_argument("--hidden", type=at_most(16_384), default=2048, help=channels)
 
 
 def _add_localization(group: Group) -> None:
-    group.add_argument("--class_th", type=share, default=0.25, help="video score in 0..1 from which a class is localized")
-    points = "points per row (BackTAL: per frame) that activations are interpolated to"
-    group.add_argument("--scale", type=positive_integer, default=24, help=points)
+    group.add_argument("--class_th", type=share, default=0.25, help="lowest video score, in 0..1, of a class to localize")
+    points = "points per snippet (BackTAL: per frame) that activations are interpolated to"
+    group.add_argument("--scale", type=at_most(1_000), default=24, help=points)
     group.add_argument("--cas_th", default="0:0.25:0.025", help="thresholds of the scaled activation, start:stop:step or a,b,c")
-    surroundings = "contrast region on each side of a proposal, in its lengths"
+    surroundings = "width of the contrast region on each side of a proposal, in its lengths"
     group.add_argument("--outer", type=not_negative_number, default=0.25, help=surroundings)
     term = "weight of the class term in a proposal's score"
     group.add_argument("--class_weight", type=not_negative_number, default=0.2, help=term)
     group.add_argument("--nms_th", type=share, default=0.7, help="temporal IoU from which a worse detection is suppressed")
-    quirks = "reproduce the official code's quirks, or repair those of docs/quirks.md"
+    quirks = "reproduce the official code's quirks, or repair those listed in docs/quirks.md"
     group.add_argument("--compat", default="official", choices=["official", "fixed"], help=quirks)
-    chosen = "repair these quirks only, such as B1,B4; without --compat the others are reproduced"
+    chosen = "repair these quirks, such as B1,B4; without --compat, reproduce all others"
     group.add_argument("--fix", default="", metavar="IDS", help=chosen)
 
 
 def _add_basnet(group: Group) -> None:
     group.add_argument("--alpha", type=not_negative_number, default=0.0001, help="weight of the filter's L1 norm in the loss")
-    group.add_argument("--topk", type=share, default=0.125, help="share of a video's rows whose activations make its score")
-    whole = "score of one more proposal, the whole video, of each class that has any; none: no such proposal"
+    group.add_argument("--topk", type=share, default=0.125, help="share of a video's snippets that is averaged to its score")
+    whole = "score of the whole video as a further proposal of each class that has proposals; none: no such proposal"
     group.add_argument("--whole_video", type=optional(not_negative_number), default=None, metavar="SCORE", help=whole)
     group.add_argument(
         "--ablation",
@@ -354,7 +363,7 @@ def _add_basnet(group: Group) -> None:
 
 def _add_scoring(group: Group) -> None:
     group.add_argument(
-        "--result", default=None, metavar="FILE", help="detections to score: ActivityNet's JSON or the kit's .txt"
+        "--result", default=None, metavar="FILE", help="detections to score: ActivityNet's JSON or the THUMOS kit's .txt"
     )
     group.add_argument(
         "--protocols",
@@ -368,12 +377,10 @@ def _add_scoring(group: Group) -> None:
         "--unlisted",
         default="count",
         choices=["count", "ignore"],
-        help="with --result: detections in videos that the ground truth does not list are false positives, as officially, or "
-        "ignored",
+        help="with --result: count detections in videos that the ground truth does not list as false positives, as officially, "
+        "or ignore them",
     )
-    group.add_argument(
-        "--score_key", default="score", metavar="KEY", help="with --result: what the JSON calls the score of a detection"
-    )
+    group.add_argument("--score_key", default="score", metavar="KEY", help="with --result: the JSON key of a detection's score")
     group.add_argument(
         "--per_class",
         default=None,
@@ -381,11 +388,15 @@ def _add_scoring(group: Group) -> None:
         metavar="NAME",
         help="with --result: write AP by class to NAME.csv and NAME.md",
     )
-    group.add_argument("--save_kit", default=None, metavar="FILE", help="with --result: write the detections as the kit's text")
+    group.add_argument(
+        "--save_kit", default=None, metavar="FILE", help="with --result: write the detections in the kit's .txt form"
+    )
     group.add_argument(
         "--activations", default=None, metavar="FILE", help="saved activations to evaluate, instead of a checkpoint"
     )
-    group.add_argument("--save_activations", default=None, metavar="FILE", help="write what localization needs to FILE.npz")
+    group.add_argument(
+        "--save_activations", default=None, metavar="FILE", help="write the activations for localization to FILE.npz"
+    )
 
 
 def _add_running(group: Group) -> None:
@@ -394,55 +405,61 @@ def _add_running(group: Group) -> None:
         "--precision",
         default="auto",
         choices=["auto", "fp32", "tf32", "bf16", "fp16"],
-        help="of large products; weights, scores and losses are in single precision. auto: tf32 on GPUs, else fp32",
+        help="precision of large matrix products; weights, scores and losses are in single precision. auto: tf32 on GPUs, "
+        "else fp32",
     )
-    group.add_argument("--compile", action="store_true", help="let torch compile the network")
+    group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
     group.add_argument(
         "--eval_workers",
-        type=not_negative_integer,
+        type=at_most(MOST_THREADS, not_negative_integer),
         default=None,
         metavar="N",
-        help="processes that evaluate beside the training (None: on a GPU two less than the cores, at most 8; else 0)",
+        help="processes that evaluate during training (None: on a GPU the cores minus 2, from 1 to 8; else 0)",
     )
-    group.add_argument("--num_workers", type=int, default=8, help="threads that read feature files, at least one")
+    group.add_argument(
+        "--num_workers", type=at_most(MOST_THREADS, int), default=8, help="threads that read feature files, at least one"
+    )
     group.add_argument(
         "--cache",
         default="auto",
         choices=["auto", "ram", "device", "off"],
-        help="where features are during a run: in memory, on the GPU, or read from their files at each use; auto: the "
-        "fastest of these that fits",
+        help="place of the features during a run: in memory, on the GPU, or in their files, which are read at each use; auto: "
+        "the fastest that fits",
     )
     group.add_argument(
-        "--cache_budget", type=not_negative_number, default=16.0, metavar="GIB", help="what auto may take for features"
+        "--cache_budget", type=not_negative_number, default=16.0, metavar="GIB", help="limit of --cache auto for features"
     )
     group.add_argument(
         "--cache_path",
         default="auto",
         metavar="FOLDER",
-        help="folder of one packed copy of the features, which makes the next start fast; auto: packed/ in --data_path; none",
+        help="folder of a packed copy of the features, for a fast start; auto: packed/ in --data_path; none: no copy",
     )
     group.add_argument(
-        "--cache_dtype", default="float32", choices=["float32", "float16"], help="numbers in memory; float16 takes half"
+        "--cache_dtype",
+        default="float32",
+        choices=["float32", "float16"],
+        help="type of features in memory; float16 takes half",
     )
     group.add_argument(
         "--seeds",
         type=optional(seed_list),
         default=None,
         metavar="LIST",
-        help="run many seeds, such as 0-9 or 0,3,7-9, each in folders of its own, and sum them up (docs/running.md)",
+        help="run many seeds, such as 0-9 or 0,3,7-9, each in its own folders, and summarize them (docs/running.md)",
     )
     group.add_argument(
         "--backend",
         default="local",
         choices=["local", "dask"],
-        help="with --seeds: where they run; this machine, or those of a Dask cluster",
+        help="with --seeds: run on this machine, or on a Dask cluster",
     )
     group.add_argument(
         "--jobs",
-        type=optional(positive_integer),
+        type=optional(at_most(MOST_SEEDS)),
         default=None,
         metavar="N",
-        help="with --seeds: how many run at once (None: one per GPU, or else per two cores; on a cluster all it takes)",
+        help="with --seeds: runs at a time (None: one per GPU, else one per two cores; on a cluster as many as it can run)",
     )
     group.add_argument("--quiet", action="store_true", help="print the final report only")
     group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")

@@ -3,6 +3,11 @@
 Shapes: V videos, C classes; activations are those of methods/, one dict of arrays per video.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import importlib
 import json
 import sys
@@ -17,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from config import Config
+from dataset.archives import header, open_npz, unpacked_size
 from eval.classification import classification_map, exact_accuracy, top1_accuracy
 from eval.eval_detection import DetectionScore, score_tables
 from eval.proposals import average_recall
@@ -25,10 +31,11 @@ from eval.table import Table, rows_of
 from localize import Arrays, Detections, localize_all, narrowed
 from methods.base import Method, Stepwise, build_method
 from thumos_features import Mixture, Store, Video, gather_input, test_batches
-from utils import UserError, atomic_write, release_memory
+from utils import UserError, atomic_write, check_file, release_memory
 
 EVAL_BATCH = 8  # videos per forward pass; affects results by rounding only
 RELEASE_EVERY = 32  # batches after which unused memory is returned to the system
+MOST_RATIO = 100  # of the sizes of activations in memory and in their file, which is not compressed as it is written
 AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # average numbers of proposals per video at which average recall is reported
 
 Activations = dict[str, Arrays]  # by video
@@ -127,7 +134,9 @@ def take_steps(method: Method, videos: list[Video], store: Store, device: torch.
     if isinstance(method, Stepwise):
         last = method.last_step
         if last > method.step_of(sys.maxsize):
-            raise UserError(f"the checkpoint was trained for {last} steps; evaluate it with the --steps of its training.")
+            raise UserError(
+                f"{method.config.model_file}: was trained for {last} steps; evaluate it with the --steps of its training."
+            )
         method.begin_step(0, {})
         for step in range(1, last + 1):
             known = method.refine(compute_activations(method, videos, store, device), [])
@@ -141,47 +150,69 @@ def save_activations(path: str | Path, activations: Activations) -> None:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
+MOST_SECONDS, MOST_FRAMES = 1e6, 10**7  # of a video; larger values are damage, and would exhaust the memory
+REMEDY = "Write it again with main_eval.py --model_file FILE --save_activations, with the flags of the training run."
+
+
 def read_activations(path: str | Path, method: Method, database: dict[str, Any]) -> Activations:
     """Read a file of `save_activations`; checks every array against the shapes of `method`."""
-    remedy = "Write it again with main_eval.py --model_file FILE --save_activations, with the flags of the training run."
+    check_file(path, "saved activations", REMEDY)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            content = dict(file)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected saved activations. {remedy}") from None
+        with open_npz(path) as file:
+            size, packed = unpacked_size(file), Path(path).stat().st_size
+            if size > MOST_RATIO * packed:
+                raise ValueError(f"its {packed:,} bytes unpack to {size:,}, more than {MOST_RATIO} times as many")
+            names = file.files
+            content = {key: file[key] for key in names if header(file, key)}
     except Exception as error:  # on a malformed archive numpy raises many types
-        raise UserError(f"{path}: cannot be read as saved activations ({error}). {remedy}") from None
+        raise UserError(f"{path}: cannot be read as saved activations ({str(error)[:200]}). {REMEDY}") from None
+    if len(content) < len(names):
+        raise UserError(f"{path}: has an array twice; expected every key once. {REMEDY}")
     activations: Activations = {}
     for key, array in content.items():
         name, _, kind = key.rpartition("/")
         activations.setdefault(name, {})[kind] = array
     if not activations:
-        raise UserError(f"{path}: contains no video. {remedy}")
+        raise UserError(f"{path}: contains no video. {REMEDY}")
     for name, arrays in activations.items():
         if not database.get(name, {}).get("annotations"):
             annotations = method.config.annotation_file
             raise UserError(
-                f"{path}: video {name!r} is not annotated in {annotations}; expected keys <video>/<array>. {remedy}"
+                f"{path}: video {name[:200]!r} is not annotated in {annotations}; expected keys <video>/<array>. {REMEDY}"
             )
-        times = {"duration": (), "frames": (), "warp": (None,)}  # present only if the video's timing needs them
-        expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
-        if foreign := arrays.keys() - expected:
-            raise UserError(f"{path}: {name} also has {', '.join(sorted(foreign))}: it is of another method. {remedy}")
-        for kind, shape in expected.items():
-            array = arrays.get(kind, np.zeros(0, dtype=object))
-            fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
-            counts = kind in ("num_seg", "frames")
-            typed = array.dtype.kind in "iu" if counts else array.dtype in (np.float32, np.float64)
-            if not fits or not typed or 0 in array.shape:
-                found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
-                wanted = "an integer" if counts else f"float32 {shape}"
-                raise UserError(f"{path}: {name}/{kind} is {found}; expected {wanted}. {remedy}")
-            if not np.isfinite(array).all() or (kind in ("num_seg", "duration", "frames") and array <= 0):
-                raise UserError(f"{path}: {name}/{kind} has values that are not finite or not positive. {remedy}")
-        lengths = {len(arrays[kind]) for kind, shape in method.activation_shapes().items() if shape[:1] == (None,)}
-        if len(lengths) > 1:
-            raise UserError(f"{path}: the arrays of {name} have {' and '.join(map(str, sorted(lengths)))} times. {remedy}")
+        _check_arrays(f"{path}: {name}", arrays, method)
     return activations
+
+
+def _check_arrays(where: str, arrays: Arrays, method: Method) -> None:
+    """Raise a UserError unless `arrays` are those of one video by `method`."""
+    times = {"duration": (), "frames": (), "warp": (None,)}  # present only if the video's timing needs them
+    expected = method.activation_shapes() | {"num_seg": ()} | {kind: times[kind] for kind in times.keys() & arrays}
+    if foreign := arrays.keys() - expected:
+        raise UserError(f"{where} also has {', '.join(sorted(foreign))[:200]}: it is of another method. {REMEDY}")
+    for kind, shape in expected.items():
+        array = arrays.get(kind, np.zeros(0, dtype=object))
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{where}/{kind} is no array. {REMEDY}")
+        fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
+        counts = kind in ("num_seg", "frames")
+        typed = array.dtype.kind in "iu" if counts else array.dtype in (np.float32, np.float64)
+        if not fits or not typed or 0 in array.shape:
+            found = f"{array.dtype} {array.shape}" if kind in arrays else f"only {', '.join(arrays)}"
+            wanted = "an integer" if counts else f"float32 {shape}"
+            raise UserError(f"{where}/{kind} is {found}; expected {wanted}. {REMEDY}")
+        if not np.isfinite(array).all() or (kind in ("num_seg", "duration", "frames") and array <= 0):
+            raise UserError(f"{where}/{kind} has values that are not finite or not positive. {REMEDY}")
+        most = MOST_FRAMES if counts else MOST_SECONDS
+        if not shape and array > most:
+            raise UserError(f"{where}/{kind} is {array}; expected at most {most:g}. {REMEDY}")
+    lengths = {len(arrays[kind]) for kind, shape in method.activation_shapes().items() if shape[:1] == (None,)}
+    if len(lengths) > 1:
+        raise UserError(f"{where} has arrays of {' and '.join(map(str, sorted(lengths)))} times. {REMEDY}")
+    if (warp := arrays.get("warp")) is not None:
+        count = int(arrays["num_seg"]) + 1
+        if len(warp) != count or warp[0] != 0 or warp[-1] <= 0 or (np.diff(warp) < 0).any():
+            raise UserError(f"{where}/warp is no time axis; expected {count} ascending starts of snippets from 0. {REMEDY}")
 
 
 def detect(method: Method, activations: Activations, threads: int | None = None) -> Found:

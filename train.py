@@ -1,7 +1,12 @@
-"""The optimizer and the training loop that serve every method; BaS-Net's loss is imported from here, as in its own code.
+"""The optimizer and the training loop of all methods. BaS_Net_loss can be imported from here, as in the official code.
 
 Shapes: B batch, T time, C action classes.
 """
+
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
 
 import importlib
 import signal
@@ -33,7 +38,7 @@ def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 class Loss(nn.Module):
-    """A method's loss as a module, the form in which torch shares work among processes."""
+    """A method's loss as a module, as DistributedDataParallel requires."""
 
     def __init__(self, method: Method):
         super().__init__()
@@ -44,14 +49,14 @@ class Loss(nn.Module):
 
 
 def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, team: Team) -> dict[str, Tensor]:
-    """One update; returns the loss terms of the whole batch from before it, still on the device."""
+    """Update the weights once. Returns the loss terms of the whole batch before the update, on the device."""
     loss.train()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.optimizer.zero_grad()
     with state.draws.dropout(state.iteration), part_of_batch(batch.first, len(batch.whole)):
         terms = loss(batch)
-        state.scaler.scale(terms["loss_total"] * (batch.share * team.size)).backward()  # gradients become the team's means
+        state.scaler.scale(terms["loss_total"] * (batch.share * team.size)).backward()  # the team averages gradients
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.iteration += 1
@@ -61,7 +66,7 @@ def train_step(loss: nn.Module, state: TrainingState, batch: Batch, lr: float, t
 
 @dataclass(frozen=True)
 class Training:
-    """What a run trains with, and the loop. All processes of a team run it; rank 0 has the Recorder."""
+    """The training loop and its parts. All processes of a team run it; only rank 0 has a Recorder."""
 
     method: Method
     state: TrainingState
@@ -72,7 +77,7 @@ class Training:
     team: Team
 
     def fit(self) -> None:
-        """Train from the iteration of `state` to the last one, with evaluations on schedule."""
+        """Train from the iteration of `state` to the last one, and evaluate on schedule."""
         config, state, recorder = self.method.config, self.state, self.recorder
         interval = config.eval_interval(len(self.data.train))
         stepwise = self.method if isinstance(self.method, Stepwise) else None
@@ -104,27 +109,27 @@ class Training:
             recorder.finish()
 
     def activations(self, videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
-        """Activations of `videos`, in that order, on rank 0; none on the others. `between` is called after each batch."""
-        self.team.share_buffers(self.method.network)  # each process has seen its share of the batches
+        """Activations of `videos`, in that order, on rank 0, else {}. `between` is called after each batch."""
+        self.team.share_buffers(self.method.network)  # each process has seen only its share of the batches
         own = compute_activations(self.method, videos, self.store, self.device, between, self.team.every())
         found = {name: arrays for part in self.team.gathered(own) for name, arrays in part.items()}
         return {video.name: found[video.name] for video in videos if found}
 
     def begin_step(self, stepwise: Stepwise, step: int) -> None:
-        """Begin a step of a method that trains in several; all processes use what rank 0 makes of all activations."""
-        # test and training videos apart, as an evaluation computes the test videos alone
+        """Begin a step of a stepwise method, in all processes with the output of rank 0's `refine`."""
+        # test videos apart from training videos, as in an evaluation
         found = self.activations(self.data.test) | self.activations(self.data.train)
         known = stepwise.refine(found, self.data.train) if found else {}
         self.state.known, self.state.step = self.team.agreed(known), step
         stepwise.begin_step(step, self.state.known)
 
     def stop_if_asked(self, stop: StopSignal) -> None:
-        """After a signal to any process: save, and stop all of them."""
+        """Save and stop all processes if any of them has received a signal."""
         if self.team.any(stop.received is not None):
             self.recorder.save()
             self.recorder.say_how_to_resume(f"stopped after iteration {self.state.iteration}")
             raise Stopped(stop.received or signal.SIGTERM)
 
 
-if __name__ == "__main__":  # `python train.py` is the command of UM's second implementation, in tools/leftthomas.py
+if __name__ == "__main__":  # leftthomas/UM's command `python train.py` (tools/leftthomas.py)
     importlib.import_module("tools.leftthomas").run_train()

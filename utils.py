@@ -10,10 +10,12 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.ending import end_at_once, let_unwind, say_interrupted
+from eval import reading
 from eval.files import atomic_write, naming
 
 # Errors of the machine or of the user's flags, not of the program: full disk, no permission, a file where a folder must be.
@@ -40,11 +42,12 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # the terminal may not encode a video's name
     try:
+        let_unwind(True)
         command()
     except Stopped as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        say_interrupted()
         sys.exit(130)
     except UserError as error:
         if debug:
@@ -60,6 +63,8 @@ def run_command(command: Callable[[], None], debug: bool = False) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    finally:
+        let_unwind(False)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
@@ -71,7 +76,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 def say_now(text: str) -> None:
     """Write to stderr unbuffered: a signal handler must not use Python's buffers while the program does."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))  # the name of a file may not be text
 
 
 def command_to_go_on() -> str:
@@ -103,8 +108,12 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():  # after a signal the process is ending; ignore further ones
-            signal.signal(number, handler if self.received is None else signal.SIG_IGN)
+        if self.received is None:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+        else:  # the process is ending: a SIGTERM does not disturb it, and Ctrl-C does not wait for it
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, end_at_once)
 
 
 def remove_halves(path: Path) -> None:
@@ -124,23 +133,30 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
         stream.write("\n")
 
 
-def read_json(path: str | Path, what: str, remedy: str) -> Any:
-    """Read a JSON file that the user supplied; a byte-order mark is accepted."""
+@contextlib.contextmanager
+def as_user_error() -> Iterator[None]:
+    """Turn an InputError of eval/ into a UserError."""
     try:
-        return json.loads(read_text(path, what, remedy))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); expected {what}. {remedy}") from None
+        yield
+    except reading.InputError as error:
+        raise UserError(str(error)) from None
+
+
+def read_json(path: str | Path, what: str, remedy: str) -> Any:
+    """Read a JSON file that the user supplied; a byte-order mark is accepted, a repeated key is not."""
+    with as_user_error():
+        return reading.read_json(path, what, remedy)
 
 
 def read_text(path: str | Path, what: str, remedy: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: no such file; expected {what}. {remedy}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; expected {what}. {remedy}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error}); expected {what}. {remedy}") from None
+    with as_user_error():
+        return reading.read_text(path, what, remedy)
+
+
+def check_file(path: str | Path, what: str, remedy: str) -> None:
+    """Raise a UserError unless `path` is a regular file: reading a pipe or a device may never end."""
+    with as_user_error():
+        reading.check_file(path, what, remedy)
 
 
 def cores() -> int:

@@ -16,6 +16,7 @@ import torch
 from benchmarks.bench_scoring import once
 from benchmarks.record import machine
 from benchmarks.steps import Layer, bare_products, side_by_side, stepper
+from config import Config
 from engine.device import choose_device
 from eval.eval_detection import detection_map
 from fast.snippets import Snippets
@@ -58,17 +59,9 @@ def length(random: np.random.RandomState) -> int:
 
 def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> None:
     """Print the seconds of a train step, ours and plain, and of its bare products."""
-    random = np.random.RandomState(1)
-    parts, index, first = [], [], 0
-    for num_seg in lengths:
-        distinct, place = np.unique(random_indices(num_seg, config.num_segments, random), return_inverse=True)
-        parts.append(torch.rand(len(distinct), config.len_feature))
-        index.append(torch.from_numpy(place + first))
-        first += len(distinct)
-    label_bc = torch.eye(config.num_classes)[torch.arange(len(lengths)) % config.num_classes]
-    batch = Batch(Snippets(tuple(parts), torch.stack(index)), label_bc)
-    count, shown = first, batch.snippets.index_bt.numel()
+    batch = batch_of(config, lengths)
     dense = Snippets.of(batch.snippets.dense().transpose(1, 2).contiguous())
+    count, shown = len(batch.snippets.table()), batch.snippets.index_bt.numel()
     layers = [Layer(count, config.len_feature, 3 * config.hidden, 1, False), Layer(shown, config.hidden, config.num_classes)]
     side_by_side(
         f"{name} ({100 * count / shown:.0f}% distinct)",
@@ -78,6 +71,19 @@ def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> N
         CPU,
         turns,
     )
+
+
+def batch_of(config: Config, lengths: list[int]) -> Batch:
+    """A training batch of random features of videos of these lengths."""
+    random = np.random.RandomState(1)
+    parts, index, first = [], [], 0
+    for num_seg in lengths:
+        distinct, place = np.unique(random_indices(num_seg, config.num_segments, random), return_inverse=True)
+        parts.append(torch.rand(len(distinct), config.len_feature))
+        index.append(torch.from_numpy(place + first))
+        first += len(distinct)
+    label_bc = torch.eye(config.num_classes)[torch.arange(len(lengths)) % config.num_classes]
+    return Batch(Snippets(tuple(parts), torch.stack(index)), label_bc)
 
 
 def bench_evaluation(config: UMConfig, count: int, turns: int) -> None:

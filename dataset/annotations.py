@@ -3,14 +3,14 @@
 Standard library only. `database` is {video: {"subset", "annotations": [{"segment", "label"}], "duration"?}}.
 """
 
-import math
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from eval.names import did_you_mean
-from utils import UserError, listing, read_json
+from eval.reading import as_number, check_database
+from utils import UserError, as_user_error, listing, read_json
 
 Database = dict[str, Any]
 
@@ -32,34 +32,11 @@ def _read(path: Path, remedy: str, _size: int, _time: int) -> Database:
             f'{path}: has no "database" object; expected {{"database": {{video: ...}}}}, as dataset/README.md shows.'
         )
     database = content["database"]
-    subsets = any(isinstance(video, dict) and "subset" in video for video in database.values())
-    for name, video in database.items():
-        try:
-            _check(video, subsets)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise UserError(
-                f'{path}: video {name} is malformed; expected {{"subset": "test", "annotations": '
-                '[{"segment": ["18.6", "24.8"], "label": "HighJump"}]} with finite times.'
-            ) from None
+    with as_user_error():
+        check_database(database, str(path))
+    for video in database.values():
+        video.setdefault("annotations", [])
     return database
-
-
-def _check(video: Any, subsets: bool) -> None:
-    """Raise an exception if the entry of a video is malformed."""
-    labels = {row["label"] for row in video["annotations"]}
-    segments = [row["segment"] for row in video["annotations"]]
-    times = [time for segment in segments for time in segment]
-    well_formed = (
-        all(isinstance(text, str) for text in [*labels, *([video["subset"]] if subsets else [])])
-        and all(isinstance(segment, list) and len(segment) == 2 for segment in segments)
-        and all(isinstance(time, str | int | float) and not isinstance(time, bool) for time in times)
-        and all(math.isfinite(float(time)) for time in times)
-        and not isinstance(video.get("duration"), bool)
-        and float(video.get("duration") or 1) > 0
-        and math.isfinite(float(video.get("duration") or 1))
-    )
-    if not well_formed:
-        raise ValueError
 
 
 def classes_of(database: Database) -> tuple[str, ...]:
@@ -107,4 +84,4 @@ def check_labels(database: Database, path: Path, classes: tuple[str, ...], datas
 
 
 def duration_of(video: dict[str, Any]) -> float | None:
-    return float(video["duration"]) if video.get("duration") else None
+    return as_number(video["duration"]) if video.get("duration") else None

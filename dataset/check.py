@@ -4,6 +4,11 @@ It lists all problems, where a run stops at the first error. The exit code is 1 
 the quick check, which reads no features.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import argparse
 import hashlib
 import json
@@ -19,7 +24,7 @@ from joblib import Parallel, delayed
 
 from config import Config, where_to_get
 from dataset.annotations import Database, classes_of, read_database
-from dataset.feature_files import patiently
+from dataset.archives import patiently
 from dataset.layouts import Layout, find_layout
 from dataset.make_demo import ensure_demo
 from options import make_config, parse_args

@@ -8,7 +8,7 @@ import contextlib
 import csv
 import random
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from dataset.annotations import Database
 from dataset.layouts import Layout
 from eval.names import spellings
+from eval.reading import as_number
 from utils import UserError, listing, read_text
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def find_source(wanted: str, root: Path, layout: Layout, annotator: str | None) 
         return wanted
     first = next(iter(layout.files("train", ("rgb",))[0].values()), None)
     with contextlib.suppress(OSError, zipfile.BadZipFile):  # reading the file later reports its errors
-        if first and zipfile.is_zipfile(first):
+        if first and first.is_file() and zipfile.is_zipfile(first):
             with zipfile.ZipFile(first) as archive:
                 if "point_label.npy" in archive.namelist():
                     return "npz"
@@ -127,6 +128,9 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     columns = next((pair for pair in COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
     if columns is None:
         raise UserError(f"{path}: its columns are {', '.join(reader.fieldnames or ()) or 'none'}; {expected}.")
+    repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path}: its header has the column {listing(repeated)} more than once; {expected}.")
     known = {other: name for name in database for other in spellings(name)}
     used = {video.name: video for video in videos}
     found = []
@@ -138,7 +142,7 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
         if row.get("Tag", HUMAN_TAG) != HUMAN_TAG:
             raise UserError(f"{where}: Tag is {row['Tag']!r}; expected {HUMAN_TAG}, a click on background.")
         try:
-            second = float(text)
+            second = as_number(text)
         except ValueError:
             raise UserError(f"{where}: {columns[1]} is {text!r}; expected a number of seconds.") from None
         video = used.get(known[name])
@@ -163,14 +167,18 @@ def _labelled_snippets(video: "Video", background: int) -> tuple[float, ...]:
     """Clicks from the snippet labels of a .npz file in BackTAL's layout."""
     import numpy as np  # imported here because the configuration is made before numpy is installed
 
+    from dataset.archives import header, open_npz
+
     path = video.files[0]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            label_l = file["point_label"]
+        with open_npz(path) as file:
+            found = header(file, "point_label")
+            label_l = file["point_label"] if found.shape == (video.num_seg,) else found.zeros()
     except Exception as error:  # on a malformed archive numpy raises many types
         raise UserError(f"{path}: has no readable point_label ({error}); choose other clicks with --clicks.") from None
-    unknown = sorted(set(label_l.ravel().tolist()) - {background, NO_CLICK})
-    if label_l.shape != (video.num_seg,) or unknown:
+    fits = label_l.shape == (video.num_seg,)
+    unknown = sorted(set(label_l.tolist()) - {background, NO_CLICK}) if fits else []
+    if not fits or unknown:
         raise UserError(
             f"{path}: point_label has shape {label_l.shape}, unexpected values {listing(list(map(str, unknown))) or 'none'}; "
             f"expected ({video.num_seg},), {background} at background clicks and {NO_CLICK} elsewhere."

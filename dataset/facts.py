@@ -4,11 +4,13 @@ Standard library only, so that run.sh can report missing data before it builds a
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from eval.names import did_you_mean
+from eval.reading import is_file_name, is_text, short
 from utils import UserError, listing, read_json
 
 THUMOS14_CLASSES = (
@@ -122,6 +124,7 @@ def dataset_facts(name: str) -> Dataset:
 
 
 NAME_KEYS = ("annotations", "train", "test", "classes")  # a name or a list of names
+FOLDER_KEYS = ("train", "test")  # a name is also that of a folder
 NUMBER_KEYS = {"stream_width": int, "fps": float, "snippet_frames": int}
 EXPECTED = (
     'expected the keys of docs/own-dataset.md, as in {"annotations": "annotations.json", "train": "train", "test": "test"}'
@@ -156,10 +159,14 @@ def read_description(path: Path) -> Dataset:
 def _checked_value(path: Path, key: str, value: Any) -> Any:
     if key in NAME_KEYS:
         names = [value] if isinstance(value, str) else value
-        good = isinstance(names, list) and names and all(isinstance(name, str) and name and "\0" not in name for name in names)
-        if good and len(set(names)) == len(names):
+        good = isinstance(names, list) and names and all(is_text(name) and name and "\0" not in name for name in names)
+        if good and len(set(names)) == len(names) and (key not in FOLDER_KEYS or all(map(_stays_inside, names))):
             return tuple(names)
-        expected = "a name or a list of different names"
+        expected = "a name or a list of different names" + (", none outside of data_path" if key in FOLDER_KEYS else "")
+    elif key == "name":
+        if isinstance(value, str) and re.fullmatch(r"[\w+-][\w.+ -]{0,99}", value) and is_file_name(value):
+            return value
+        expected = "1 to 100 letters, digits, `_`, `-`, `+`, dots and spaces, beginning with neither dot nor space"
     elif key in NUMBER_KEYS:
         if (
             isinstance(value, int | float)
@@ -170,12 +177,17 @@ def _checked_value(path: Path, key: str, value: Any) -> Any:
             return NUMBER_KEYS[key](value)
         expected = "a positive number"
     elif key == "tiou_thresholds":
-        if isinstance(value, list) and value and all(isinstance(x, int | float) and 0 < x <= 1 for x in value):
+        if isinstance(value, list) and value and all(type(x) in (int, float) and 0 < x <= 1 for x in value):
             return tuple(float(x) for x in value)
         expected = "a list of numbers in 0..1"
     else:
         choices = {"timing": ("rows", "duration"), "missing": ("fail", "drop")}.get(key)
-        if isinstance(value, str) and value and "\0" not in value and (choices is None or value in choices):
+        if is_text(value) and value and "\0" not in value and (choices is None or value in choices):
             return value
         expected = " or ".join(choices) if choices else "text"
-    raise UserError(f"{path}: {key} is {value!r}; expected {expected}.")
+    raise UserError(f"{path}: {key} is {short(value)}; expected {expected}.")
+
+
+def _stays_inside(name: str) -> bool:
+    """True if a folder of this name lies in the folder of the data, where files are written, too."""
+    return not PurePath(name).is_absolute() and ".." not in PurePath(name).parts

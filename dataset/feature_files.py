@@ -3,23 +3,22 @@
 Shapes: L snippets, W features of one stream, F features of all streams.
 """
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from dataset.archives import header, open_npz, patiently, read_scalar
 from dataset.layouts import STREAMS, Layout
 from dataset.video import Floats
+from eval.reading import check_file
 from utils import UserError
 
 Array = NDArray[Any]
 
-T = TypeVar("T")
+MOST_SNIPPETS = 2**18  # of one video: 46 hours of 16 frames at 25 per second, 1 GiB of each I3D stream
 NPZ_KEYS = {"rgb": "feat_spa", "flow": "feat_tem"}
 
 
@@ -81,26 +80,13 @@ def _arrays(
 
 def _map(path: Path) -> Array:
     try:
+        check_file(path, "features")
         array = patiently(lambda: np.load(path, mmap_mode="r", allow_pickle=False))
     except Exception as error:  # on a malformed file numpy raises many types
         raise _unreadable(path, error) from None
     if not isinstance(array, np.ndarray):
         raise _unreadable(path, f"it contains a {type(array).__name__}")
     return array
-
-
-def patiently(load: Callable[[], T]) -> T:
-    """Call `load`, again after a SystemError, and return its result.
-
-    numpy parses file headers with Python's parser, whose recursion counter is shared between threads in Python 3.11. Threads
-    that parse at the same time sometimes get a SystemError although the file is valid.
-    """
-    for _ in range(20):
-        try:
-            return load()
-        except SystemError:
-            time.sleep(0.001)
-    return load()
 
 
 def _unreadable(path: Path, reason: object) -> UserError:
@@ -118,40 +104,32 @@ def _checked_array(array: Array, path: Path, width: int, shown: str = "(L, {})")
             f"{path}: shape {found}; expected {shown.format(width)} with at least one snippet. "
             "Features of another width need --len_feature (all streams together)."
         )
+    if len(array) > MOST_SNIPPETS:
+        raise UserError(
+            f"{path}: claims {len(array):,} snippets; expected at most {MOST_SNIPPETS:,}, 46 hours of 16 frames at 25 "
+            "frames per second. Extract the features again, or split the video."
+        )
     return array
 
 
 def _from_npz(path: Path, streams: tuple[str, ...], width: int, headers_only: bool) -> tuple[list[Array], FileFacts]:
+    keys = [NPZ_KEYS[stream] for stream in streams]
     try:
-        with open(path, "rb") as stream, patiently(lambda: np.load(stream, allow_pickle=False)) as file:
-            lacking = [NPZ_KEYS[stream] for stream in streams if NPZ_KEYS[stream] not in file.files]
+        with open_npz(path) as file:
+            lacking = [key for key in keys if key not in file.files]
             if lacking:
                 raise UserError(f"{path}: has no {lacking[0]}, only {', '.join(file.files)}; expected BackTAL's keys.")
-            keys = [NPZ_KEYS[stream] for stream in streams]
-            read = partial(_header, file) if headers_only else file.__getitem__
-            arrays = [patiently(partial(read, key)) for key in keys]
-            numbers = [
-                float(patiently(partial(file.__getitem__, key))) if key in file.files else None
-                for key in ("duration", "frame_num")
-            ]
+            arrays = [_checked_array(header(file, key).zeros().T, path, width, "({}, L)") for key in keys]
+            if not headers_only:
+                arrays = [patiently(partial(file.__getitem__, key)).T for key in keys]
+            duration, frames = (read_scalar(file, key) if key in file.files else None for key in ("duration", "frame_num"))
     except UserError:
         raise
     except Exception as error:
         raise _unreadable(path, error) from None
-    duration, frames = numbers
     if duration is not None and not 0 < duration < np.inf:
         raise UserError(f"{path}: duration is {duration}; expected a positive number of seconds. Extract the features again.")
     if frames is not None and not (0 < frames < 2**31 and frames == int(frames)):
         raise UserError(f"{path}: frame_num is {frames}; expected the video's number of frames. Extract the features again.")
     stated = FileFacts(duration, None if frames is None else int(frames))
-    return [_checked_array(array.T, path, width, "({}, L)") for array in arrays], stated
-
-
-def _header(file: NpzFile, key: str) -> Array:
-    """An array of zeros of the dtype and shape in the header; reads no values and allocates no memory."""
-    assert file.zip is not None
-    with file.zip.open(f"{key}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-    return np.broadcast_to(np.zeros((), dtype=dtype), shape)
+    return arrays, stated

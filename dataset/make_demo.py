@@ -4,7 +4,13 @@
 Shapes: L snippets of a video, W features of one stream, C classes, S kinds of surroundings.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import argparse
+import contextlib
 import os
 import shutil
 import tempfile
@@ -17,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.facts import KNOWN
-from utils import write_json
+from engine.locks import lock
+from utils import UserError, run_command, say_now, write_json
 
 Doubles = NDArray[np.float64]
 
@@ -181,15 +188,51 @@ def smooth(random: np.random.Generator, length: int, width: int, persistence: fl
 
 
 def make_demo(folder: Path, name: str = "demo") -> None:
-    """Write a demo to `folder`, which appears as a whole or not at all."""
+    """Write a demo to `folder`, which appears as a whole or not at all and is not there yet."""
+    with _alone(folder):
+        if (folder.exists() and any(folder.iterdir())) or not _make(folder, name):
+            raise UserError(f"{folder}: is there already; expected a new folder, as nothing is overwritten. Name another one.")
+
+
+def ensure_demo(dataset: str, data_path: str | None) -> None:
+    """Generate a demo where a run looks for it, unless the path exists."""
+    if dataset not in KINDS:
+        return
+    folder = Path(data_path or KNOWN[dataset].data_path)
+    if folder.exists():
+        return
+    with _alone(folder):
+        if folder.exists():
+            return
+        print(f"making the demo data in {folder}", flush=True)
+        if not _make(folder, dataset):
+            print(f"{folder}: was made by another program meanwhile, and is used as it is", flush=True)
+
+
+def _alone(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """A lock that is held while a demo is made in `folder`."""
+
+    def wait(holder: str) -> None:
+        say_now(f"waiting for the demo data in {folder}, which another process makes: {holder}")
+
+    return lock(folder.with_name(f".{folder.name}.lock"), wait)
+
+
+def _make(folder: Path, name: str) -> bool:
+    """Write a demo to `folder`; False if another program makes that folder meanwhile, which is left as it is then."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
         (_write_thumos if name == "demo" else _write_activitynet)(part, KINDS[name])
         part.chmod(0o755)
         os.rename(part, folder)
+    except OSError:
+        if not (folder.is_dir() and any(folder.iterdir())):
+            raise
+        return False
     finally:
         shutil.rmtree(part, ignore_errors=True)  # after an error, the unfinished folder
+    return True
 
 
 def _write_thumos(folder: Path, kind: Kind) -> None:
@@ -244,18 +287,9 @@ def annotations(timeline: Timeline, kind: Kind) -> list[dict[str, Any]]:
     ]
 
 
-def ensure_demo(dataset: str, data_path: str | None) -> None:
-    """Generate a demo where a run looks for it, unless the path exists."""
-    if dataset in KINDS:
-        folder = Path(data_path or KNOWN[dataset].data_path)
-        if not folder.exists():
-            print(f"making the demo data in {folder}", flush=True)
-            make_demo(folder, dataset)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write a demo data set.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dataset", default="demo", choices=list(KINDS))
     given = parser.parse_args()
-    make_demo(given.folder, given.dataset)
+    run_command(lambda: make_demo(given.folder, given.dataset))

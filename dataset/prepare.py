@@ -3,14 +3,21 @@
 No file is changed in place. Every command writes new files, each as a whole or not at all, and prints their paths.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import argparse
 import hashlib
 import http.client
 import json
 import re
 import sys
+import urllib.parse
 import urllib.request
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,8 +31,10 @@ from dataset.annotations import Database, classes_of, duration_of, read_database
 from dataset.facts import KNOWN, Dataset
 from dataset.feature_files import inspect
 from dataset.layouts import LAYOUTS, STREAMS, Layout
+from engine.flags import positive_number
 from eval.protocols import PROTOCOLS, GroundTruths
-from eval.table import InputError, Table
+from eval.reading import InputError, as_number
+from eval.table import Table
 from eval.thumos_kit import read_annotations
 from options import make_config, parse_args
 from thumos_features import Video, load_data
@@ -98,13 +107,16 @@ def prepare_durations(args: Namespace) -> None:
     words = read_text(args.durations, "alternating names and seconds of videos", "").split()
     try:
         names = [re.sub(r"\.(mp4|avi|mkv|webm|mov)$", "", Path(name).name) for name in words[::2]]
-        seconds = dict(zip(names, map(float, words[1::2]), strict=True))
-        if not all(0 < value < float("inf") for value in seconds.values()):
+        seconds = dict(zip(names, map(as_number, words[1::2]), strict=True))
+        if not all(value > 0 for value in seconds.values()):
             raise ValueError
     except ValueError:
         raise UserError(
             f"{args.durations}: expected alternating names and seconds of videos, for example a.mp4 51.3."
         ) from None
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{args.durations}: {listing(repeated)} listed more than once; expected every video once.")
     database = read_database(Path(args.annotations), "")
     known = {name: name if name in seconds else f"v_{name}" for name in database}
     lacking = [name for name, other in known.items() if other not in seconds]
@@ -166,7 +178,7 @@ def prepare_features(args: Namespace, rest: Sequence[str]) -> None:
     data = load_data(config)
     print(data.summary)
     jobs = [(subset, video) for subset, part in (("train", data.train), ("test", data.test)) for video in part]
-    files = {config.facts.annotations[0]: database_text(read_database(config.annotation_file, ""))}
+    files = {Path(config.facts.annotations[0]).name: database_text(read_database(config.annotation_file, ""))}
     files |= {
         f"split_{subset}.txt": "\n".join(video.name for video in part) + "\n"
         for subset, part in (("train", data.train), ("test", data.test))
@@ -218,21 +230,54 @@ def prepare_downloads(args: Namespace) -> None:
         print(f"{name}\n{DOWNLOADS[name]}\n")
 
 
+class CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only to an address that the user could have given."""
+
+    def __init__(self, allow_http: bool):
+        self.allow_http = allow_http
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        _check_address(newurl, self.allow_http)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_address(url: str, allow_http: bool) -> None:
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError:
+        scheme = ""
+    if scheme != "https" and not (scheme == "http" and allow_http):
+        remedy = "--allow_http takes this one" if scheme == "http" else "Download other files yourself"
+        raise UserError(f"{url}: is no address to fetch from; expected https://... {remedy}.")
+
+
+def _check_size(url: str, size: int, most: int) -> None:
+    if size > most:
+        raise UserError(
+            f"{url}: has {size:,} bytes or more; expected at most {most:,}; file discarded. Check the address, or raise --most."
+        )
+
+
 def prepare_fetch(args: Namespace) -> None:
     """Download a file to --output, and keep it only if its checksum is right."""
     output = Path(args.output)
     if output.exists():
         raise UserError(f"{output}: exists already, and nothing is overwritten. Choose another --output.")
     checksum = hashlib.new(args.algorithm)
+    most = int(args.most * 2**30)
+    _check_address(args.url, args.allow_http)
+    opener = urllib.request.build_opener(CheckedRedirects(args.allow_http))
     try:
-        with urllib.request.urlopen(args.url, timeout=60) as answer, atomic_write(output, "wb") as stream:
+        with opener.open(args.url, timeout=60) as answer, atomic_write(output, "wb") as stream:
             total, done = int(answer.headers.get("Content-Length") or 0) or None, 0
+            _check_size(args.url, total or 0, most)
             with tqdm(total=total, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
                 while block := answer.read(2**20):
                     checksum.update(block)
                     stream.write(block)
                     bar.update(len(block))
                     done += len(block)
+                    _check_size(args.url, done, most)
                 if total is not None and done < total:
                     raise UserError(f"{args.url}: ended after {done} of {total} bytes. Run this again.")
             if checksum.hexdigest() != args.checksum.lower():
@@ -285,6 +330,8 @@ def build_parser() -> argparse.ArgumentParser:
     fetch.add_argument("--output", required=True)
     fetch.add_argument("--checksum", required=True, help="checksum of the file, in hexadecimal digits")
     fetch.add_argument("--algorithm", default="sha256", choices=["sha256", "md5", "sha1"])
+    fetch.add_argument("--most", type=positive_number, default=100.0, metavar="GIB", help="largest size (default: 100)")
+    fetch.add_argument("--allow_http", action="store_true", help="take http:// too, which anybody on the way can change")
     return parser
 
 

@@ -4,6 +4,11 @@
 flags of options.py; a run reads all of them, and the files themselves.
 """
 
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
+
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -12,27 +17,22 @@ from pathlib import Path
 from config import annotation_file, streams_of, where_to_get
 from dataset.facts import DEMOS, dataset_facts
 from dataset.layouts import find_layout, split_names
-from options import parse_shared_args
-from utils import UserError, run_command
+from options import NAME_MODEL, parse_shared_args
+from utils import UserError, check_file, run_command
 
 
 def check_start(subsets: list[str], argv: Sequence[str]) -> None:
     """Raise the errors of a run that are known without its packages; a demo makes its data itself."""
     args = parse_shared_args(argv)
     if args.result:  # a file of detections is scored without features
-        require_file(args.result, "result")
+        check_file(args.result, "detections", "Name others with --result.")
         return
     if args.dataset not in DEMOS:
         require_data(args, [] if args.activations else subsets)
     if args.activations:
-        require_file(args.activations, "activations")
-    elif args.model_file and not args.resume:
-        require_file(args.model_file, "model_file")
-
-
-def require_file(path: str, flag: str) -> None:
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such file. Name an existing one with --{flag}.")
+        check_file(args.activations, "saved activations", "Name others with --activations.")
+    elif args.model_file and not args.resume and not Path(args.model_file).is_dir():
+        check_file(args.model_file, "a checkpoint", NAME_MODEL)
 
 
 def require_data(args: Namespace, subsets: list[str]) -> None:

@@ -1,16 +1,17 @@
 """The files of a run: their names, when each is written, and how files of an earlier run are preserved."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
-from engine.report import report
+from engine.locks import lock
+from engine.report import explosion, report
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
 from eval.table import size
@@ -129,6 +130,7 @@ class RunFiles:
         write_detections(self.last_detections, evaluation.found, evaluation.classes)
         assert state.best_model is not None
         text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
+        text += explosion(state.records, self.config)
         written = [path for path in self._all() if path.exists() and path != self.report]
         text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
         with atomic_write(self.report) as stream:
@@ -170,13 +172,12 @@ def locked(*folders: str) -> Iterator[None]:
     """Lock `folders` against a second run; the lock ends with the process."""
     with contextlib.ExitStack() as stack:
         for folder in sorted({Path(folder).resolve() for folder in folders}):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{folder}: another run is writing to it. Wait for it, or choose other folders.") from None
-            except OSError:
-                pass  # a file system without locks: a second run is not detected
+            stack.enter_context(lock(folder / ".lock", partial(_refuse, folder)))
         yield
+
+
+def _refuse(folder: Path, holder: str) -> NoReturn:
+    raise UserError(
+        f"{folder}: another run is writing to it: {holder}. Expected a folder of its own for each run: wait for that one, or "
+        "choose others (--model_path, --output_path, --log_path)."
+    )

@@ -1,27 +1,30 @@
-"""What options.py and the methods' files make flags of: the parser, and the types of values.
+"""The parser and the argument types of options.py and of the methods' files.
 
 Standard library only.
 """
 
 import argparse
 import dataclasses
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 from config import Config
 from eval.names import did_you_mean
+from eval.reading import is_text
 
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
 T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors suggest what was probably meant."""
+    """A parser whose errors suggest similar names."""
 
     def __init__(self, owners: Callable[[str], list[str]] = lambda flag: [], **settings: Any):
-        """`owners` returns the methods that have a flag which this parser does not know."""
+        """`owners(flag)` returns the methods that have a flag unknown to this parser."""
         usage = "main.py [FLAGS] (train and evaluate) or main_eval.py --model_file FILE [FLAGS] (evaluate)"
         super().__init__(usage=usage, allow_abbrev=False, **settings)
         self.owners = owners
@@ -32,6 +35,14 @@ class Parser(argparse.ArgumentParser):
             text = f"{value!r} is none of {', '.join(names)}.{did_you_mean(str(value), names)}"
             raise argparse.ArgumentError(action, text)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse names that UTF-8 cannot write: a report names the folders of its run, and is the last thing to be written."""
+        words = [*(sys.argv[1:] if args is None else args), os.getcwd()]
+        if odd := [word for word in words if not is_text(word)]:
+            shown = odd[0].encode(errors="backslashreplace").decode()
+            self.error(f"{shown}: is not UTF-8; expected names in UTF-8. Rename the file or folder, or name another.")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
@@ -40,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
     def _hint(self, flag: str) -> str:
-        """What an unknown flag may be: one of another method, or one that is spelt differently."""
+        """A hint for an unknown flag: the methods that have it, or a flag with a similar name."""
         owners = self.owners(flag.lstrip("-"))
         if owners:
             return f" a flag of --method {' or '.join(owners)}."
@@ -48,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         return near.replace("mean ", "mean --")
 
     def check_default(self, action: argparse.Action, file: str) -> None:
-        """Read the default of a flag, which may have been edited in `file`, as if it were given on the command line."""
+        """Parse a default, which may be edited in `file`, like a value on the command line."""
         if action.default in (None, argparse.SUPPRESS) or action.nargs == 0:
             return
         text = str(list(action.default)) if isinstance(action.default, list | tuple) else str(action.default)
@@ -61,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def own_flags(kind: type[Config]) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of a method's settings that are flags (config.flag), by name."""
+    """The fields of a method's settings that are flags (config.flag), by name of the flag."""
     return {field.name: field for field in dataclasses.fields(kind) if "help" in field.metadata}
 
 
@@ -79,6 +90,18 @@ def positive_integer(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def at_most(most: int, kind: Callable[[str], int] = positive_integer) -> Callable[[str], int]:
+    """`kind` up to a bound that no machine or video reaches."""
+
+    def integer(text: str) -> int:
+        value = kind(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{value} is more than {most}")
+        return value
+
+    return integer
 
 
 def positive_number(text: str) -> float:
@@ -117,18 +140,21 @@ def seed(text: str) -> int:
 
 
 MOST_SEEDS = 10_000
+MOST_THREADS = 1_024  # or processes
 
 
 def seed_list(text: str) -> tuple[int, ...]:
-    """`0-9`, `0,3,7-9`."""
+    """Seeds from `0-9` or `0,3,7-9`."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part, re.ASCII)
         if match is None:
             raise argparse.ArgumentTypeError(f"{part!r} is neither a seed nor a range of seeds such as 0-9")
         first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < min(2**32, first + MOST_SEEDS):
-            raise argparse.ArgumentTypeError(f"{part} is not in order, not in 0..4294967295, or more than {MOST_SEEDS} seeds")
+        if not first <= last < min(2**32, first + MOST_SEEDS - len(seeds)):
+            raise argparse.ArgumentTypeError(
+                f"{part} is not in order, not in 0..4294967295, or makes more than {MOST_SEEDS} seeds"
+            )
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text} names a seed twice")
@@ -151,5 +177,5 @@ def device(text: str) -> str:
 
 def file_name(text: str) -> str:
     if not PurePath(text).name:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file name")
     return text

@@ -17,9 +17,10 @@ from torch.utils.tensorboard import SummaryWriter
 from config import Config
 from engine.checkpoint import Best, TrainingState
 from engine.files import RunFiles, record_of
+from engine.report import explosion
 from engine.workers import Beside
 from test import Activations, Evaluation, Judge
-from utils import UserError, naming
+from utils import UserError, naming, say_now
 
 CHECKPOINT_SHARE = 0.05  # largest share of the time spent on checkpoints
 LOSSES_AT_ONCE = 20  # iterations whose losses are fetched from a GPU together, since each fetch synchronizes
@@ -127,7 +128,10 @@ class Recorder:
             record = record_of(evaluation, moment.iteration, moment.losses, self.config)
             record |= {"step": moment.step} if moment.step else {}
             record["best"] = best = self.state.is_best(record, self.config)
+            seen_before = explosion(self.state.records, self.config)
             self.state.records.append(record)
+            if not seen_before and (warning := explosion(self.state.records, self.config)):
+                say_now(warning.rstrip())
             if best:
                 self.state.best_model = Best(record, moment.weights, evaluation.found)
             self.files.write_evaluation(record, best)

@@ -1,11 +1,35 @@
 """The report of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config import Config
-from eval.report import averages_from, figures, table
+from eval.report import as_markdown, averages_from, figures, table
 from eval.table import unknown_text
+
+EXPLODED = 2  # times the loss of a network that finds all classes equally likely: above it, a loss has left its range
+
+
+def exploded(record: Mapping[str, Any], config: Config) -> list[str]:
+    """The losses of a record that have left their range, in words."""
+    return [
+        f"{name} is {record[name]:.4g}, where equally likely classes give {usual:.4g}"
+        for name, usual in config.uniform_losses.items()
+        if 0 < EXPLODED * usual < record.get(name, 0)
+    ]
+
+
+def explosion(records: Sequence[Mapping[str, Any]], config: Config) -> str:
+    """A warning if the loss of an evaluation in `records` has left its range, else an empty text."""
+    found = [record for record in records if exploded(record, config)]
+    if not found:
+        return ""
+    times = f" and at {len(found) - 1} later evaluations" if len(found) > 1 else ""
+    return (
+        f"warning: the loss has left its range at iteration {found[0]['iteration']}{times}: "
+        f"{'; '.join(exploded(found[0], config))}. The numbers of this run are of weights that have exploded; lower --lr "
+        "(docs/running.md).\n"
+    )
 
 
 def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: Config, seed: int) -> str:
@@ -22,9 +46,9 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: C
             cells = [f"{100 * value:.2f}" for value in found]
             rows.append([f"{name} *", str(record["iteration"]), *cells, *[""] * (len(values) - len(cells))])
     notes = [
-        f"{config.title}, streams {'+'.join(config.streams)}, seed {seed}, "
+        f"{as_markdown(config.title)}, streams {'+'.join(config.streams)}, seed {seed}, "
         f"precision {config.precision}. "
-        f"mAP in % at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), "
+        f"mAP in % at each tIoU, protocol {as_markdown(first['protocol'])} ({first['ground_truth']}), "
         f"quirks repaired: {', '.join(config.repaired) or 'none'}."
     ]
     notes += config.notes_on(records)
@@ -39,5 +63,5 @@ def report(records: Mapping[str, Mapping[str, Any]], evaluations: int, config: C
             "official codes; `last` involves no choice."
         )
     unknown = {name: record["unknown_labels"] for name, record in records.items() if record.get("unknown_labels")}
-    notes += [f"`{name}`: {unknown_text(labels)}" for name, labels in unknown.items()]
+    notes += [f"`{name}`: {as_markdown(unknown_text(labels))}" for name, labels in unknown.items()]
     return table(header, rows) + "\n" + "\n".join(notes) + "\n"

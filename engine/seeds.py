@@ -1,10 +1,15 @@
-"""Many seeds of one run: each is a run of its own, here or on many machines, and a summary sums them up.
+"""Trains one run per seed, on this machine or on a cluster, and summarizes them.
 
-`python main.py --seeds 0-9 FLAGS` trains them; `python -m engine.seeds OUTPUT_PATH` makes the summary anew from what is there.
+`python main.py --seeds 0-9 FLAGS` trains; `python -m engine.seeds OUTPUT_PATH` summarizes the finished runs again.
 
-A seed runs in a process of its own: it is the very command that a user would type, and whatever becomes of it, the others go
-on. The machines of a cluster import this module too.
+Each seed is a process with the command that a user would type, so that its failure does not stop the others. The machines of
+a cluster import this module too.
 """
+
+if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
+    from engine.ending import begin
+
+    begin()
 
 import argparse
 import contextlib
@@ -15,6 +20,8 @@ import shlex
 import site
 import subprocess
 import sys
+import threading
+import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +32,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from dataset.make_demo import ensure_demo
+from engine.ending import END_WITH_STDIN
 from engine.files import locked
 from engine.summary import finished_run, is_finished, seeds_text, write_summary
 from eval.report import averages_from
@@ -32,14 +40,16 @@ from options import flags_of, make_config, tell_settings
 from utils import Stopped, StopSignal, UserError, command_to_go_on, cores, listing, run_command, say_now
 
 ROOT = Path(__file__).resolve().parent.parent
+POLL = 0.5  # seconds between two looks at a seed and at the marker
+TOUCH, PATIENCE = 5.0, 180.0  # seconds: the marker is touched so often; untouched for so long, its command has been killed
 
 
 def train_seeds(args: Namespace) -> None:
-    """Run the seeds that are not finished yet, then sum up all that are."""
+    """Train the unfinished seeds, then summarize all finished ones."""
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("--seeds starts a process for each seed itself: run it without torchrun (and without WORLD_SIZE).")
-    ensure_demo(args.dataset, args.data_path)  # once, before many would
-    config = make_config(args)  # a mistake in the flags is told once
+    ensure_demo(args.dataset, args.data_path)  # once, before the seeds start
+    config = make_config(args)  # reports a mistake in the flags once
     places = {seed: own_places(args, seed) for seed in args.seeds}
     folders = {seed: Path(places[seed]["output_path"]) for seed in args.seeds}
     output = Path(args.output_path).absolute()
@@ -82,12 +92,12 @@ def train_seeds(args: Namespace) -> None:
         reasons = {reason: seeds_text([seed for seed in failed if failed[seed] == reason]) for reason in failed.values()}
         raise UserError(
             f"{len(failed)} of {len(places)} seeds failed. {' '.join(f'{who}: {why}' for why, who in reasons.items())} "
-            f"All that a seed said is in {output}/seed_N/run.log. Once that is mended: {command_to_go_on()}"
+            f"The output of each seed is in {output}/seed_N/run.log. After fixing the cause: {command_to_go_on()}"
         )
 
 
 def own_places(args: Namespace, seed: int) -> dict[str, Any]:
-    """The flags in which the run of one seed differs from that of another."""
+    """The flags that differ between seeds."""
     folders = {name: str(Path(getattr(args, name)) / f"seed_{seed}") for name in ("model_path", "output_path", "log_path")}
     return {"seed": seed, **folders}
 
@@ -97,58 +107,79 @@ def own_places(args: Namespace, seed: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """One seed to run, in plain values that any machine understands."""
+    """One seed to run, in plain values, which can be sent to another machine."""
 
     seed: int
     flags: tuple[str, ...]
-    folder: str  # that paths in the flags start from
+    folder: str  # working directory
     log: str
-    marker: str  # while this file is there, seeds run; without it they save and stop
+    marker: str  # file of the command that starts the seeds; without it, and without that command, they save and stop
+    mark: str  # its content, by which it is told from the marker of a later command
     threads: str
 
 
-Ended = tuple[int, int | None, str]  # seed, exit code if it was begun, the last line that it wrote
+class Marker:
+    """A seed's view of the marker, from any machine. No clocks are compared, and a pause of all processes does not count."""
+
+    def __init__(self, job: Job):
+        self.path, self.mark = Path(job.marker), job.mark
+        self.touched, self.looks = 0, 0
+
+    def stands(self) -> bool:
+        """Whether the command that started the seed still runs and wants it; to be asked every POLL seconds."""
+        try:
+            touched, same = self.path.stat().st_mtime_ns, self.path.read_text(encoding="utf-8") == self.mark
+        except FileNotFoundError:
+            return False
+        except OSError:  # the file system does not answer for a while
+            touched, same = self.touched, True
+        self.looks = self.looks + 1 if touched == self.touched else 0
+        self.touched = touched
+        return same and self.looks < PATIENCE / POLL
+
+
+Ended = tuple[int, int | None, str]  # seed, exit code (None: not started), last line of output
 
 
 def run_seed(job: Job) -> Ended:
-    """Run one seed, on whatever machine this is."""
+    """Run one seed on the machine that calls this."""
     try:
         code, last_words = _run_seed(job)
-    except OSError as error:  # a folder that this machine does not see, or may not write to
+    except OSError as error:  # the folder is missing on this machine, or not writable
         return job.seed, None, str(error)
     return job.seed, code, last_words
 
 
 def _run_seed(job: Job) -> tuple[int | None, str]:
-    log, marker = Path(job.log), Path(job.marker)
-    if not marker.exists():
+    log, marker = Path(job.log), Marker(job)
+    if not marker.stands():
         return None, "not begun"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a+", encoding="utf-8", errors="replace") as stream:
         stream.write(f"$ {shlex.join(['python', 'main.py', *job.flags])}\n")
         stream.flush()
         begin = stream.tell()
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, str(ROOT / "main.py"), *job.flags],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # only this process holds its other end, so it closes when this process ends in any way
             stdout=stream,
             stderr=subprocess.STDOUT,
             cwd=job.folder,
-            env=os.environ | {"OMP_NUM_THREADS": job.threads},
-        )
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(0.5)
-                break
-            if not marker.exists():
-                process.terminate()
+            env=os.environ | {"OMP_NUM_THREADS": job.threads, END_WITH_STDIN: "1"},
+        ) as process:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(POLL)
+                    break
+                if not marker.stands():
+                    process.terminate()
         stream.seek(begin)
         lines = stream.read().split("\n")
     return code, next((line for line in reversed(lines) if line), "")
 
 
 def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callable[[str], None]) -> Iterator[Ended]:
-    """Run each of `runs`; how they ended, in the order in which they did."""
+    """Run each of `runs`; yields their results in the order in which they end."""
     if not runs:
         return
     names = seeds_text([run.seed for run in runs])
@@ -165,10 +196,10 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
     number = min(len(runs), args.jobs or usual)
     threads, on_a_device = max(1, cores() // number), -(-number // len(devices))
     for run in runs:
-        run.cache_budget /= on_a_device  # it is what features may take, of however many seeds
+        run.cache_budget /= on_a_device  # one budget for all seeds on a device
         if run.eval_workers is None and devices[0].startswith("cuda"):
-            run.eval_workers = max(1, min(8, threads - 1))  # of its share of the cores
-        run.device = "auto"  # the free one is named once it is known
+            run.eval_workers = max(1, min(8, threads - 1))  # within its share of the cores
+        run.device = "auto"  # run_on_free_device replaces it
     free: queue.SimpleQueue[str] = queue.SimpleQueue()
     for slot in range(number):
         free.put(devices[slot % len(devices)])
@@ -181,7 +212,7 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
             free.put(device)
 
     say(f"{names}: {number} at a time on {', '.join(devices[:number])}")
-    # threads do, because all of their work is to wait for the processes of their seeds
+    # threads suffice, because they only wait for the processes of their seeds
     pool = Parallel(number, backend="threading", return_as="generator_unordered")
     yield from pool(delayed(run_on_free_device)(make_job(run, marker, threads)) for run in runs)
 
@@ -189,11 +220,19 @@ def run_seeds(runs: list[Namespace], args: Namespace, marker: Path, say: Callabl
 def make_job(run: Namespace, marker: Path, threads: int) -> Job:
     flags = flags_of(Namespace(**(vars(run) | {"seeds": None, "backend": "local", "jobs": None})))
     log = Path(run.output_path).absolute() / "run.log"
-    return Job(run.seed, tuple(flags), os.getcwd(), str(log), str(marker), os.environ.get("OMP_NUM_THREADS", str(threads)))
+    threads_text = os.environ.get("OMP_NUM_THREADS", str(threads))
+    return Job(run.seed, tuple(flags), os.getcwd(), str(log), str(marker), content_of(marker), threads_text)
+
+
+def content_of(marker: Path) -> str:
+    try:
+        return marker.read_text(encoding="utf-8")
+    except FileNotFoundError:  # removed by a signal that has just come
+        return ""
 
 
 def visible_devices(name: str) -> list[str]:
-    """What `--device` leaves to choose from."""
+    """The devices that `--device` allows."""
     import torch
 
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") else 0
@@ -202,16 +241,27 @@ def visible_devices(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def kept(marker: Path) -> Iterator[Path]:
-    marker.write_text("While this file is there, the seeds of this folder run; without it they save and stop.\n")
+    """Keep the marker while the command runs: it is touched as long as the command lives, and removed at the end."""
+    what = "While this file is there and changes its time, the seeds of this folder run; without it they save and stop."
+    marker.write_text(f"{what}\n{uuid.uuid4().hex}\n", encoding="utf-8")
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(TOUCH):
+            with contextlib.suppress(OSError):  # it is removed, or the file system does not answer for a while
+                os.utime(marker)
+
+    threading.Thread(target=touch, daemon=True).start()
     try:
         yield marker
     finally:
+        ended.set()
         marker.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
-    """What joblib needs for the cluster that DASK_SCHEDULER_ADDRESS names, or one started here."""
+    """Settings of joblib for the cluster at DASK_SCHEDULER_ADDRESS, or for one started here."""
     try:
         import dask
         import distributed
@@ -221,10 +271,10 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
 
     class Backend(DaskDistributedBackend):
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))  # of a cluster with one thread, joblib would make no use at all
+            return max(2, super().effective_n_jobs(n_jobs))  # joblib ignores a cluster with one thread
 
     address = dask.config.get("scheduler-address", None)
-    # in this process: a terminal sends Ctrl-C to all processes of a command, and Dask's would lose their tasks by it
+    # in this process: a terminal sends Ctrl-C to all processes of a command, which would end Dask's and lose their tasks
     here = {"processes": False, "threads_per_worker": jobs or max(1, cores() // 2), "dashboard_address": None}
     try:
         client = distributed.Client(address) if address else distributed.Client(**here)
@@ -234,8 +284,10 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
         there = client.run(os.path.exists, __file__) | {address: client.run_on_scheduler(os.path.exists, __file__)}
         blind = [str(name) for name, sees in there.items() if not sees]
         if blind:
-            raise UserError(f"{__file__}: is not seen by {listing(blind)}; the project has to be at the same path everywhere.")
-        client.run_on_scheduler(site.addsitedir, str(ROOT))  # both import what they are sent
+            raise UserError(
+                f"{__file__}: does not exist on {listing(blind)}; the project must be at the same path on all machines."
+            )
+        client.run_on_scheduler(site.addsitedir, str(ROOT))  # scheduler and workers import this module
         client.register_worker_callbacks(functools.partial(site.addsitedir, str(ROOT)))
         yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
 
@@ -251,9 +303,7 @@ def summarize(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.seeds", description="Sum up the seeds that are finished, without training."
-    )
-    parser.add_argument("output_path", type=Path, help="that of the runs with --seeds")
+    parser = argparse.ArgumentParser(prog="python -m engine.seeds", description="Summarize finished seeds without training.")
+    parser.add_argument("output_path", type=Path, help="--output_path of the run with --seeds")
     arguments = parser.parse_args()
     run_command(lambda: summarize(arguments.output_path))

@@ -1,4 +1,4 @@
-"""The summary of many seeds: mean, standard deviation and more of each figure, as Markdown, CSV and LaTeX."""
+"""The summary of many seeds: statistics of each metric, as Markdown, CSV and LaTeX."""
 
 import json
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ from typing import Any
 import pandas
 
 from config import Config
-from engine.checkpoint import MAY_DIFFER
+from engine.checkpoint import MAY_DIFFER, checked
 from engine.files import set_aside
-from eval.report import averages_from, figures, table
-from methods.base import settings_class
-from utils import UserError, atomic_write
+from engine.schema import LOGGED, anything, fields, listed, one_of, shown, text, whole
+from eval.reading import is_text
+from eval.report import as_markdown, averages_from, figures, table
+from methods.base import METHODS, settings_class
+from utils import UserError, atomic_write, read_json, read_text
 
 GAP = "best - last"
 STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
@@ -28,10 +30,10 @@ def seeds_text(seeds: list[int]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run left."""
+    """The config and the records of a run."""
 
     config: dict[str, Any]
-    records: list[dict[str, Any]]  # of its evaluations
+    records: list[dict[str, Any]]  # one per evaluation
 
     @property
     def seed(self) -> int:
@@ -43,7 +45,7 @@ class Run:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The evaluation that the official code chooses, on the test videos: the last that was the best when it was made."""
+        """The best evaluation on the test videos, which the official code selects: the last that beat all before it."""
         best = [record for record in self.records if record.get("best")]
         return best[-1] if best else max(self.records, key=lambda record: record.get("choice", record["average_mAP"]))
 
@@ -53,43 +55,61 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that its numbers depend on, but for the seed."""
+        """The settings that its numbers depend on, without the seed."""
         free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run"}
         return {name: value for name, value in self.config.items() if name not in free}
 
 
 def finished_run(folder: Path) -> Run | None:
-    """The run in `folder`, if it came to its end: its report is the last thing that a run writes."""
+    """The run in `folder` if it is finished, else None. A run writes its report last."""
+    log, settings = folder / "log.jsonl", folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        log, report = folder / "log.jsonl", folder / f"report_seed_{config['seed']}.md"
-        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        config = read_json(settings, "the settings of a run", "")
+        report = folder / f"report_seed_{config['seed']}.md"
+        records = [json.loads(line) for line in read_text(log, "the log of a run", "").splitlines()]
         ended = records[-1]["iteration"] == config["num_iters"] and report.stat().st_mtime_ns >= log.stat().st_mtime_ns
-    except (OSError, ValueError, LookupError, TypeError):
+    except (UserError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return Run(config, records) if ended else None
+    if not ended:
+        return None
+    checked(settings, config, RUN_SETTINGS, DAMAGED)
+    checked(log, records, listed(LOGGED), DAMAGED)
+    return Run(config, records)
+
+
+DAMAGED = "The file is damaged: train this seed again, or move its folder away."
+RUN_SETTINGS = fields(
+    {"method": one_of(METHODS), "seed": whole(-1), "num_iters": whole(1), "dataset": text, "modal": text},
+    {"repaired": listed(text), "described": text},
+    anything,
+)
 
 
 def is_finished(config: Config) -> bool:
-    """Whether this very run has come to its end."""
+    """True if the run of `config` is finished."""
     run = finished_run(Path(config.output_path))
     wanted = Run(json.loads(json.dumps(config.as_dict())), []).settings
     return run is not None and run.settings | wanted == run.settings
 
 
 def write_summary(output: Path, runs: list[Run], asked: int) -> str:
-    """Write the summary as Markdown, CSV and rows for LaTeX; returns the Markdown."""
-    for run in runs[1:]:
+    """Write the summary as Markdown, CSV and LaTeX table rows; returns the Markdown."""
+    for number, run in enumerate(runs):
+        figured = [set(figures(record, run.paper_average)) for record in (runs[0].last, run.last, run.best)]
         differ = [
-            f"{name} {runs[0].settings.get(name)!r} and {value!r}"
+            f"{name} {shown(runs[0].settings.get(name))} and {shown(value)}"
             for name, value in run.settings.items()
             if runs[0].settings.get(name) != value
         ]
+        differ += ["the names of their figures"] * (figured != 3 * figured[:1])
+        differ += [f"two have seed {run.seed}"] * (run.seed in [other.seed for other in runs[:number]])
         if differ:
             raise UserError(
                 f"{output}: seeds {runs[0].seed} and {run.seed} are of runs with different settings: {'; '.join(differ)}. "
                 "Train one of them again, or keep them in different folders."
             )
+    if not is_text(str(output)):
+        raise UserError(f"{str(output)!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     tables = tables_of(runs)
     paths = [output / f"seeds.{kind}" for kind in ("md", "csv", "tex")]
     text = markdown(runs, tables, asked) + "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
@@ -101,8 +121,7 @@ def write_summary(output: Path, runs: list[Run], asked: int) -> str:
 
 
 def tables_of(runs: list[Run]) -> dict[str, pandas.DataFrame]:
-    """By model, a row a seed and a column a figure, all as in log.jsonl."""
-
+    """For each model, a table with one row per seed and one column per metric of log.jsonl."""
     last, best = (
         pandas.DataFrame.from_dict({run.seed: figures(record, run.paper_average) for run, record in chosen}, orient="index")
         for chosen in ([(run, run.last) for run in runs], [(run, run.best) for run in runs])
@@ -111,25 +130,22 @@ def tables_of(runs: list[Run]) -> dict[str, pandas.DataFrame]:
 
 
 def statistics_of(table: pandas.DataFrame) -> pandas.DataFrame:
-    """A row a statistic; the standard deviation is that of a sample, none of a single seed."""
+    """One row per statistic; the standard deviation is the sample's, NaN for a single seed."""
     return table.agg(list(STATISTICS.values())).set_axis(list(STATISTICS))
 
 
 def long_table(tables: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
-    """One value a row: of which model, of which seed or statistic, which figure."""
-
+    """One row per value, with its model, its seed or statistic, and its metric."""
     whole = pandas.concat({model: pandas.concat([table, statistics_of(table)]) for model, table in tables.items()})
     return whole.rename_axis(index=["model", "row"], columns="metric").stack().rename("value").reset_index()
 
 
 def columns_of(run: Run) -> list[str]:
-    """The figures that fit a page: mAP and its averages."""
-
+    """The metrics that fit a page: mAP and its averages."""
     return [*run.last["mAP"], *(f"avg {name}" for name in averages_from(run.last, run.paper_average))]
 
 
 def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -> str:
-
     config, first, columns = runs[0].config, runs[0].last, columns_of(runs[0])
     rows = [
         [model, statistic, *("" if value != value else f"{100 * value:.2f}" for value in values)]
@@ -152,9 +168,9 @@ def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']}{described} on {config['dataset']}, --modal {config['modal']}, "
+            f"{config['method']}{as_markdown(described)} on {as_markdown(config['dataset'])}, --modal {config['modal']}, "
             f"{count}. mAP in % "
-            f"at each tIoU, protocol {first['protocol']} ({first['ground_truth']}), quirks repaired: "
+            f"at each tIoU, protocol {as_markdown(first['protocol'])} ({first['ground_truth']}), quirks repaired: "
             f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
             "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
             f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",
@@ -167,7 +183,7 @@ def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -
 
 
 def latex(runs: list[Run], tables: dict[str, pandas.DataFrame]) -> str:
-    """Rows to paste into a table of one's own."""
+    """Rows to paste into a LaTeX table."""
     columns = columns_of(runs[0])
     lines = [f"% mAP in %, mean $\\pm$ standard deviation of {len(runs)} seeds: model & {' & '.join(columns)}"]
     for model in ("last", "best"):

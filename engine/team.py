@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,16 +20,39 @@ T = TypeVar("T")
 TIMEOUT = datetime.timedelta(minutes=30)  # long enough for one process to read its features while the others wait
 
 
+def _integer(name: str, default: int | None, least: int, end: int) -> int:
+    """The environment variable `name`, at least `least` and below `end`; without a `default` it has to be set."""
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        value = int(text or "")
+    except ValueError:
+        value = None
+    if value is None or not least <= value < end:
+        bounds = f"from {least} to {end - 1}" if end < 2**31 else f"of at least {least}"
+        _refuse(name, f"an integer {bounds}" + (f", as WORLD_SIZE is {end}" if name.endswith("RANK") else ""))
+    return value
+
+
+def _refuse(name: str, expected: str) -> NoReturn:
+    found = os.environ.get(name)
+    raise UserError(
+        f"{name} in the environment {'is not set' if found is None else f'is {found!r}'}; expected {expected}. Start several "
+        "processes with torchrun, which sets it, or one process without WORLD_SIZE, RANK and LOCAL_RANK."
+    )
+
+
 class Team:
     def __init__(self) -> None:
-        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if self.size > 1 and name not in os.environ]
-        if missing:
-            raise UserError(
-                f"WORLD_SIZE is {self.size} in the environment, but {', '.join(missing)} is not set. Start several processes "
-                "with torchrun, or one process without WORLD_SIZE."
-            )
+        self.size = _integer("WORLD_SIZE", 1, 1, 2**31)
+        several = self.size > 1
+        self.rank = _integer("RANK", None if several else 0, 0, self.size)
+        self.local_rank = _integer("LOCAL_RANK", 0, 0, self.size)  # of the only process on its machine, if nothing says so
+        if several:
+            _integer("MASTER_PORT", None, 1, 2**16)
+            if not os.environ.get("MASTER_ADDR"):
+                _refuse("MASTER_ADDR", "the address of the machine of rank 0")
 
     @contextlib.contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,7 @@ class Beside(Generic[Task, Given, Result]):
         if workers:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(["torch", "numba"])  # the slowest imports, done once
+            _start_forkserver()
             self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
 
     def begin(self, task: Task, given: Given) -> None:
@@ -71,11 +73,20 @@ class Beside(Generic[Task, Given, Result]):
             self.pool.shutdown(cancel_futures=True)
 
 
+def _start_forkserver() -> None:
+    """Start the process that starts workers. It and they inherit that SIGINT is blocked: the parent handles Ctrl-C."""
+    resource_tracker.ensure_running()  # the forkserver needs it, and starting it unblocks SIGINT
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # a Ctrl-C in between is handled now
+
+
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

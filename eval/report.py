@@ -1,5 +1,6 @@
 """Results as text: figures and averages of a record, AP per class, one row per protocol."""
 
+import re
 from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,20 @@ def per_class_text(frame: "pandas.DataFrame") -> str:
     return table(list(shown.columns), [[str(value) for value in row] for row in shown.itertuples(index=False)])
 
 
+def per_class_csv(frame: "pandas.DataFrame") -> str:
+    """The table of `per_class` as CSV. A name that a spreadsheet would compute begins with an apostrophe."""
+    return frame.assign(**{name: frame[name].map(csv_cell) for name in ("protocol", "class")}).to_csv(index=False)
+
+
+def csv_cell(name: str) -> str:
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name
+
+
+def as_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line; names of letters, digits and usual signs stay as they are."""
+    return re.sub(r"[\\|<`\[]", r"\\\g<0>", " ".join(re.split(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", text)))
+
+
 def protocols_text(scores: Mapping[str, "DetectionScore"]) -> str:
     """A Markdown table of one row per protocol: its ground truth, and mAP in percent."""
     first = next(iter(scores.values()))
@@ -75,6 +90,7 @@ def unmatched_text(scores: Mapping[str, "DetectionScore"], otherwise: Mapping[st
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, aligned for the terminal."""
+    header, rows = [as_markdown(cell) for cell in header], [[as_markdown(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
     return "".join("| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) + " |\n" for line in lines)

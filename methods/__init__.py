@@ -1,1 +1,1 @@
-"""The family: one file a method (base.py says what it offers)."""
+"""The methods, one file each; base.py defines their interface."""

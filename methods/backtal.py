@@ -5,6 +5,7 @@ is the background.
 """
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,21 +21,19 @@ from torch import Tensor, nn
 from config import ANY, Config, Quirk, Settings, average_and_maps, derived, flag, ours, parse_thresholds, published
 from dataset.annotations import Database
 from dataset.clicks import ANNOTATORS, SOURCES, find_source, read_clicks
-from dataset.layouts import Layout as Places
-from dataset.layouts import find_layout
+from dataset.layouts import Layout, find_layout
 from engine.device import DTYPES
-from engine.flags import not_negative_integer, not_negative_number, optional, positive_integer, share
+from engine.flags import at_most, not_negative_integer, not_negative_number, optional, share
 from eval.names import did_you_mean
 from fast.conv import Conv1d, at_least_single
 from fast.dropout import Dropout
-from fast.gated import GatedConv1d, Layout, affinities
+from fast.gated import GatedConv1d, GateLayout, affinities
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, columns_of, min_max
 from model import Filter_Module
 from thumos_features import Batch, Mixture, Video, interpolated
 
 EMBEDDING = 32  # channels
-
 
 ACTIVITYNET: Settings = {
     "seed": 5,
@@ -67,43 +66,45 @@ class BackTALConfig(Config):
     """BackTAL's settings; defaults are the published values for THUMOS'14."""
 
     alpha: float = flag(0.0001, "weight of the filter's L1 norm in the loss", not_negative_number)
-    topk: float = flag(0.125, "share of a video's snippets whose activations make its score", share)
+    topk: float = flag(0.125, "share of a video's snippets whose activations are averaged to its score", share)
     whole_video: float | None = flag(
         None,
-        "score of one more proposal, the whole video, for each class that has proposals; none: no such proposal",
+        "score of the whole video as an additional proposal of each class that has proposals; none: no such proposal",
         optional(not_negative_number),
         metavar="SCORE",
     )
     affinity_layout: Literal["official", "paper"] = flag(
         "official",
-        "which terms of a convolution a gate weights: a third of the channels each, as in the code and its checkpoints, or one "
-        "tap each, as the paper describes it (docs/backtal.md, section 2)",
+        "what each of the three gates weights: a third of the channels, as in the code and its checkpoints, or one kernel tap, "
+        "as in the paper (docs/backtal.md, section 2)",
         choices=["official", "paper"],
     )
     clicks: str = flag(
         "auto",
         "background clicks of the training videos: npz (in the feature files), human (the annotators' files in human_anns/ of "
-        "--data_path), simulated (from the ground truth, as every report then says), or a file with the columns video,second; "
-        "auto: the first of these three that is there",
+        "--data_path), simulated (from the ground truth, which every report states), or a file with the columns video,second; "
+        "auto: the first available of npz, human, simulated",
         click_source,
         metavar="SOURCE",
         ours=True,
     )
     annotator: str | None = flag(
-        None, "whose clicks to take (None: with --clicks human A1)", choices=[*ANNOTATORS, "all"], ours=True
+        None, "annotator of the clicks for --clicks human (None: A1)", choices=[*ANNOTATORS, "all"], ours=True
     )
     click_seed: int = flag(0, "seed of simulated clicks", not_negative_integer, ours=True)
-    clicks_per_gap: int = flag(1, "simulated clicks between two actions, and at the ends", positive_integer, ours=True)
-    click_noise: float = flag(0.0, "standard deviation of a simulated click", not_negative_number, metavar="SECONDS", ours=True)
+    clicks_per_gap: int = flag(1, "simulated clicks in each gap before, between and after actions", at_most(10_000), ours=True)
+    click_noise: float = flag(
+        0.0, "standard deviation of a simulated click's time", not_negative_number, metavar="SECONDS", ours=True
+    )
     click_miss: float = flag(0.0, "share of gaps without a simulated click", share, ours=True)
-    sep_weight: float = flag(1.0, "weight of the separation of scores in the loss", not_negative_number)
-    emb_weight: float = flag(0.8, "weight of the separation of embeddings in the loss", not_negative_number)
-    sep_topk: float = flag(0.125, "--topk of the separation of scores", share)
-    similar_min: float = flag(0.5, "lowest cosine that embeddings of one kind are trained to have", share)
-    different_max: float = flag(0.1, "highest cosine that embeddings of action and background are trained to have", share)
+    sep_weight: float = flag(1.0, "weight of the score separation loss", not_negative_number)
+    emb_weight: float = flag(0.8, "weight of the embedding separation loss", not_negative_number)
+    sep_topk: float = flag(0.125, "--topk of the score separation loss", share)
+    similar_min: float = flag(0.5, "embeddings of one kind have no loss from this cosine up", share)
+    different_max: float = flag(0.1, "embeddings of action and background have no loss up to this cosine", share)
     mag_th: str | None = flag(
         "0.3,0.375,0.45,0.525,0.6,0.675,0.75",
-        "thresholds of the features' magnitude, which gives proposals too; none: it gives none",
+        "thresholds of the feature magnitude for further proposals; none: no such proposals",
         optional(str),
         metavar="START:STOP:STEP",
     )
@@ -112,7 +113,7 @@ class BackTALConfig(Config):
     QUIRKS: ClassVar = {
         "B2": Quirk("non-maximum suppression adds one second to lengths and intersections"),
         "B5": Quirk("a proposal that is the first frame alone is none", loses=True),
-        "B6": Quirk("what surrounds a proposal on its right is one frame short"),
+        "B6": Quirk("the contrast region on the right of a proposal is one frame short"),
         "B15": Quirk("a video where no class passes the threshold yields no detection", loses=True),
     }
     RECIPES: ClassVar = {
@@ -154,6 +155,10 @@ class BackTALConfig(Config):
     def mag_thresholds(self) -> list[float]:
         return parse_thresholds("--mag_th", self.mag_th) if self.mag_th else []
 
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return dict.fromkeys(("loss_base", "loss_supp"), math.log(self.num_classes + 1))
+
     def check(self) -> None:
         super().check()
         _ = self.mag_thresholds
@@ -162,7 +167,7 @@ class BackTALConfig(Config):
         maps = {f"{float(tiou):.2f}": value for tiou, value in record["mAP"].items()}
         return f"Epoch: {epoch}\n" + average_and_maps(self.record_average(record), maps)
 
-    def prepare_training(self, videos: list[Any], layout: Places, database: Database) -> tuple[list[Any], list[str]]:
+    def prepare_training(self, videos: list[Any], layout: Layout, database: Database) -> tuple[list[Any], list[str]]:
         clicks, said = read_clicks(videos, layout, self, database)
         return [replace(video, clicks=clicks[video.name]) for video in videos], [said]
 
@@ -171,27 +176,27 @@ class BackTALConfig(Config):
         return replace(self, clicks=find_source(self.clicks, root, find_layout(root, self.facts, self.layout), self.annotator))
 
 
-class Output(NamedTuple):
-    """Branches are base and suppression, or the latter alone."""
+class BackTALOutput(NamedTuple):
+    """Outputs of the network; branches are base and suppression, or suppression alone."""
 
-    score_kbc: Tensor  # means of each class's largest activations
+    score_kbc: Tensor  # means of each class's k largest activations
     cas_kbtc: Tensor
     embedding_bte: Tensor  # unit vectors
     fore_bt: Tensor
-    magnitude_bt: Tensor | None  # of the suppression branch's first layer, where localization needs it
+    magnitude_bt: Tensor | None  # norm of the suppression branch's first layer; None in training
 
 
 class Gated_Module(nn.Module):
     """Two convolutions without bias, gated by affinities that both branches share."""
 
-    def __init__(self, len_feature: int, hidden: int, layout: Layout):
+    def __init__(self, len_feature: int, hidden: int, layout: GateLayout):
         super().__init__()
         self.conv_1 = GatedConv1d(len_feature, hidden, 3, padding=1, bias=False, layout=layout)
         self.conv_2 = GatedConv1d(hidden, hidden, 3, padding=1, bias=False, layout=layout)
         self.lrelu = nn.LeakyReLU()
 
     def forward(self, x: Tensor, gates_bt3: Tensor, weight_kbt: Tensor) -> tuple[Tensor, Tensor]:
-        """Both layers' (K, B, H, T) of x (B, F, T) times each branch's weights."""
+        """Outputs (K, B, H, T) of both layers for x (B, F, T) times the weights of each branch."""
         first = self.lrelu(self.conv_1(x, gates_bt3, weight_kbt))
         second = self.lrelu(self.conv_2(first.flatten(0, 1), gates_bt3.repeat(len(weight_kbt), 1, 1)))
         return first, second.unflatten(0, weight_kbt.shape[:2])
@@ -222,7 +227,7 @@ class Embedding_Module(nn.Module):
 
 
 class BackTALNetwork(nn.Module):
-    """`dtype` is that of the large products; weights, embeddings, scores and losses are in the parameters' own."""
+    """`dtype` is the type of large matrix products; weights, embeddings, scores and losses have the parameters' type."""
 
     def __init__(
         self,
@@ -232,7 +237,7 @@ class BackTALNetwork(nn.Module):
         hidden: int = 2048,
         dropout: float = 0.7,
         topk: float = 0.125,
-        layout: Layout = "official",
+        layout: GateLayout = "official",
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
@@ -243,8 +248,8 @@ class BackTALNetwork(nn.Module):
         self.k = max(1, int(num_segments * topk))
         self.dtype = dtype
 
-    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> Output:
-        """Of features (B, T, F) or `Snippets`; `localized_only` leaves out the base branch, which localization does not use."""
+    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> BackTALOutput:
+        """Output for features (B, T, F) or `Snippets`; `localized_only` skips the base branch, unused in localization."""
         snippets = Snippets.of(x, self.dtype)
         fore_bt = self.filter_module(snippets).squeeze(1)
         features = snippets.dense()
@@ -254,16 +259,16 @@ class BackTALNetwork(nn.Module):
         first, second = self.base_module(features, gates_bt3, weight_kbt.to(self.dtype))
         cas_kbtc = torch.stack([self.classifier_module(branch) for branch in second])
         magnitude_bt = first[-1].float().norm(dim=1) if localized_only else None
-        return Output(top_mean(cas_kbtc, self.k), cas_kbtc, embedding_bte, fore_bt, magnitude_bt)
+        return BackTALOutput(top_mean(cas_kbtc, self.k), cas_kbtc, embedding_bte, fore_bt, magnitude_bt)
 
 
 def top_mean(cas_kbtc: Tensor, k: int) -> Tensor:
-    """Mean over time of each class's k largest activations."""
+    """(..., C) mean over time of each class's k largest activations."""
     return cas_kbtc.topk(min(k, cas_kbtc.shape[-2]), dim=-2).values.mean(dim=-2)
 
 
 class BackTALLoss(nn.Module):
-    """Video classification of both branches, the filter's L1 norm, and what clicks teach (docs/backtal.md, section 3)."""
+    """Video classification of both branches, L1 norm of the filter, and three click losses (docs/backtal.md, section 3)."""
 
     def __init__(self, config: BackTALConfig):
         super().__init__()
@@ -271,11 +276,11 @@ class BackTALLoss(nn.Module):
         self.k, self.sep_k = (max(1, int(config.num_segments * share)) for share in (config.topk, config.sep_topk))
 
     def forward(
-        self, output: Output, label_bc: Tensor, click_bt: Tensor, counts: tuple[float, float] | None = None
+        self, output: BackTALOutput, label_bc: Tensor, click_bt: Tensor, counts: tuple[float, float] | None = None
     ) -> dict[str, Tensor]:
-        """`click_bt` is 1 where background was clicked, else 0. What clicks teach is 0 in a batch without any.
+        """Named terms; `click_bt` is 1 at background clicks, else 0. The click losses of a batch without clicks are 0.
 
-        `counts` is how many clicks and clicked videos means are over, where these are not those of `click_bt`.
+        `counts` are the numbers of clicks and of clicked videos to divide by (None: those of `click_bt`).
         """
         config = self.config
         (score_base, score_supp), (cas_base, cas_supp) = output.score_kbc, output.cas_kbtc
@@ -299,16 +304,16 @@ class BackTALLoss(nn.Module):
         return found | {"loss_total": total}
 
     def score_separation(self, score_bc: Tensor, cas_btc: Tensor, label_bc: Tensor, click_bt: Tensor) -> Tensor:
-        """(B,): how far clicked background scores like a class that is there, beside where that class scores highest."""
+        """(B,) softplus of a labelled class's mean activation at clicks minus its largest ones' mean, averaged over classes."""
         high_bc = score_bc if self.sep_k == self.k else top_mean(cas_btc, self.sep_k)
         clicked_bc = torch.einsum("btc,bt->bc", cas_btc, click_bt) / click_bt.sum(1, keepdim=True).clamp(min=1)
         term_bc = F.softplus(clicked_bc - high_bc)[:, :-1]
         return (term_bc * label_bc).sum(1) / label_bc.sum(1).clamp(min=1)
 
     def embedding_separation(self, embedding_bte: Tensor, cas_btc: Tensor, label_bc: Tensor, click_bt: Tensor) -> Tensor:
-        """(B,): hinges that draw action to action and clicks to clicks, and part the two.
+        """(B,) hinge losses that pull action to action and clicks to clicks, and push action and clicks apart.
 
-        Action is where the classes that are there score highest, a time once for each such class.
+        Action is the k times with the highest activations of each labelled class; a time counts once per such class.
         """
         top_bkc = cas_btc[:, :, :-1].detach().topk(min(self.k, cas_btc.shape[1]), dim=1).indices
         action_bt = torch.zeros_like(click_bt).scatter_add_(
@@ -328,17 +333,17 @@ class BackTALLoss(nn.Module):
 
 
 def classification(score_bc: Tensor, label_bc: Tensor, background: float) -> Tensor:
-    """Cross-entropy of the softmax over classes with the label normalised to sum 1, background included."""
+    """Cross-entropy of the softmax over classes with the label normalized to sum 1, background included."""
     target = torch.cat([label_bc, label_bc.new_full((len(label_bc), 1), background)], dim=1)
     target = target / (target.sum(dim=1, keepdim=True) + 1e-10)
     return -(target * score_bc.log_softmax(dim=1)).sum(1).mean()
 
 
-def clicked_rows(videos: Sequence[Video], times: int) -> NDArray[np.float32]:
-    """(B, T): 1 at the times in which clicks fall, when videos are cut into T equal parts."""
+def clicked_times(videos: Sequence[Video], times: int) -> NDArray[np.float32]:
+    """(B, T) 1 where one of the T equal parts of a video contains a click, else 0."""
     click_bt = np.zeros((len(videos), times), dtype=np.float32)
-    for row, video in zip(click_bt, videos, strict=True):
-        row[[min(times - 1, int(share * times)) for share in video.clicks]] = 1
+    for click_t, video in zip(click_bt, videos, strict=True):
+        click_t[[min(times - 1, int(share * times)) for share in video.clicks]] = 1
     return click_bt
 
 
@@ -365,10 +370,10 @@ class BackTAL:
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         times = self.config.num_segments
-        click_bt, whole_bt = clicked_rows(batch.videos, times), clicked_rows(batch.whole or batch.videos, times)
+        click_bt, whole_bt = clicked_times(batch.videos, times), clicked_times(batch.whole or batch.videos, times)
         clicks, clicked = (batch.share * float(count) or 1.0 for count in (whole_bt.sum(), whole_bt.any(axis=1).sum()))
-        shown_bt = torch.from_numpy(click_bt).to(batch.label_bc.device)
-        return self.criterion(self.network(batch.snippets), batch.label_bc, shown_bt, (clicks, clicked))
+        on_device_bt = torch.from_numpy(click_bt).to(batch.label_bc.device)
+        return self.criterion(self.network(batch.snippets), batch.label_bc, on_device_bt, (clicks, clicked))
 
     @torch.no_grad()
     def activations(self, snippets: Snippets) -> Arrays:

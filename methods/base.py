@@ -1,23 +1,24 @@
-"""What a method offers, and the registry of methods: each is one file and one line here (docs/new-method.md).
+"""The interface of a method, and the registry: a method is one file and one line here (docs/new-method.md).
 
-A method holds its `config` and `network` and offers
-  sample(video, random) -> the T snippets of a video that make the input: drawn by `random` in training, without it in tests;
-  loss(batch) -> dict of named scalar terms, `loss_total` among them;
-  activations(snippets) -> dict of arrays (B, ...), all that localization needs;
-  activation_shapes() -> dict of their shapes for one video, None where any length will do;
-  predicted(score_c) -> (C,) bool, the classes that the video is predicted to contain;
-  sequences(snippets) -> dict of arrays (B, T) or (B, T, C), the curves in a picture of a video;
-  curves(arrays) -> localize.Curves of one video, from its activations with `num_seg` and, where known, `duration` and `frames`,
-    and the `warp` of its time axis;
-  narrow (optional) -> True if `curves` takes of the array `cas` (T, C) the columns of predicted classes alone (of the best one
-    if none is predicted), by localize.columns_of: an evaluation then keeps no others.
-`settings` is its subclass of Config, with its flags, recipes and quirks.
+A method has a `config`, a `network` and
+  sample(video, random) -> the T snippets of a video for the network; `random` draws them in training and is None in tests;
+  loss(batch) -> dict of named scalar terms, with their weighted sum as `loss_total`;
+  activations(snippets) -> dict of the arrays (B, ...) that localization needs;
+  activation_shapes() -> dict of their shapes for one video, with None for a dimension of any size;
+  predicted(score_c) -> (C,) bool, True for the classes predicted in the video;
+  sequences(snippets) -> dict of arrays (B, T) or (B, T, C) that tools.plot draws;
+  curves(arrays) -> localize.Curves of one video, from its activations, `num_seg` and, if known, `duration`, `frames` and the
+    `warp` of its time axis;
+  narrow (optional) -> True if `curves` reads the array `cas` (T, C) with localize.columns_of, which needs the columns of
+    predicted classes alone: an evaluation then keeps no others.
+`settings` is the subclass of Config with the method's flags, recipes and quirks.
 
-A method that trains in steps, each taught by what the one before found in all videos, offers besides
-  step_of(iteration) -> the step in which an iteration is trained;
-  refine(activations, trained_on) -> what the next step needs, in tensors and plain values, for checkpoints too;
-  begin_step(step, known) -> None, begins a step with what `refine` returned at the end of the one before;
-  last_step -> the step of the weights that its network has.
+A method whose training has steps, each of which learns from the previous step's activations of all videos, also has
+  step_of(iteration) -> the step that trains in this iteration;
+  refine(activations, trained_on) -> input of the next step, in tensors and plain values, so that checkpoints can hold it;
+  begin_step(step, known) -> None, begins a step with the value that `refine` returned after the previous step;
+  last_step -> the step of the network's weights;
+  known_rule(videos) -> optional: the rule (engine/schema.py) for the value of `refine` in a checkpoint, for these videos.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from config import Config
 from utils import UserError
 
-if TYPE_CHECKING:  # flags are read without torch
+if TYPE_CHECKING:  # reading flags needs no torch
     from collections.abc import Mapping
 
     import numpy as np
@@ -66,19 +67,19 @@ class Stepwise(Method, Protocol):
 
 
 class Registry(dict[str, str]):
-    """Where the class of each method is, as module:class, by the name for --method."""
+    """`module:class` of each method, by its name for --method."""
 
     def __setitem__(self, name: str, place: str) -> None:
         taken = [known for known, other in self.items() if known == name or folder_name(other) == folder_name(place)]
         if taken:
             raise ValueError(
-                f"methods/base.py: {name} = {place}: --method {taken[0]} has this name or this class; choose others"
+                f"methods/base.py: {name} = {place}: --method {taken[0]} has this name or this class; choose another"
             )
         super().__setitem__(name, place)
 
 
 def folder_name(place: str) -> str:
-    """What the folders of a method's runs are called: as its class."""
+    """Name of the folders of a method's runs: its class name."""
     return place.partition(":")[2]
 
 
@@ -87,6 +88,7 @@ METHODS["basnet"] = "methods.basnet:BaSNet"
 METHODS["um"] = "methods.um:UM"
 METHODS["backtal"] = "methods.backtal:BackTAL"
 METHODS["asm_loc"] = "methods.asm_loc.method:ASM_Loc"
+METHODS["cola"] = "methods.cola:CoLA"
 
 
 def method_class(name: str) -> type[Method]:
@@ -108,6 +110,6 @@ def settings_class(name: str) -> type[Config]:
 
 
 def build_method(config: Config) -> Method:
-    """A freshly initialised method; seed torch just before to get the official initial weights."""
+    """A newly initialized method; seed torch just before this call to get the official initial weights."""
     method: Any = method_class(config.method)
     return method(config)

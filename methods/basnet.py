@@ -16,12 +16,12 @@ from engine.device import DTYPES
 from fast.dropout import as_torch
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, columns_of, min_max
-from methods.losses import BaS_Net_loss
+from methods.losses import BaS_Net_loss, uniform_cross_entropy
 from model import BaS_Net, evaluated_branch
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 
-# BaS-Net's authors published no settings for this data set. BackTAL's did, for the same two branches plus clicks; the schedules
-# are as long as its epochs times the batches of the complete training set.
+# BaS-Net's authors published no settings for ActivityNet. These are BackTAL's, which has the same two branches plus clicks.
+# The length of a schedule is BackTAL's number of epochs times the number of batches of the complete training set.
 ACTIVITYNET: Settings = {
     "num_segments": 100,
     "topk": 0.6,
@@ -39,7 +39,7 @@ ACTIVITYNET: Settings = {
 
 @dataclass(frozen=True, kw_only=True)
 class BaSNetConfig(Config):
-    """BaS-Net's settings; options.py holds its flags, with the published values for THUMOS'14."""
+    """BaS-Net's settings; options.py defines its flags, with the published values for THUMOS'14."""
 
     ablation: str
     alpha: float
@@ -80,6 +80,11 @@ class BaSNetConfig(Config):
     @property
     def first_batch_again(self) -> bool:
         return "B6" not in self.repaired
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        loss = uniform_cross_entropy(self.num_classes + (self.ablation != "baseline"), self.bce_reduction)
+        return {"loss_base": loss, "loss_supp": loss}
 
 
 class BaSNet:
@@ -147,7 +152,7 @@ class BaSNet:
         )
 
     def localized_classes(self, score_c: NDArray[np.floating]) -> NDArray[np.integer]:
-        """Predicted classes, less what quirks B1 and B2 lose."""
+        """Indices of the predicted classes, without those that quirks B1 and B2 lose."""
         classes = np.flatnonzero(self.predicted(score_c))
         if len(classes) == 0 and "B2" in self.config.repaired:
             return np.array([np.argmax(score_c)])

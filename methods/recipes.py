@@ -1,8 +1,8 @@
-"""How the defaults of a run come about from options.py, a method's flags and its recipes.
+"""Default values of flags, from options.py, a method's file and its recipes.
 
-Strongest first: a flag on the command line; a default of options.py that was edited; the method's recipe for the data set; its
-recipe for all data sets; options.py as it is shipped and the defaults in the method's file. Standard library only, unless a
-method's file is read.
+In order of precedence: a flag on the command line; an edited default in options.py; the method's recipe for the data set; its
+recipe for all data sets; the shipped options.py and the defaults in the method's file. Imports only the standard library and,
+if needed, the method's file.
 """
 
 from config import ANY, Recipe, Settings, published
@@ -10,7 +10,7 @@ from dataset.facts import KNOWN
 from engine.flags import own_flags
 from methods.base import settings_class
 
-# options.py as it is shipped: the flags that a recipe may set. A default of options.py that differs from these was edited.
+# Defaults of the shipped options.py for the flags that a recipe may set; a default that differs was edited.
 PUBLISHED_DEFAULTS: Settings = {
     "class_th": 0.25,
     "lr": "[0.0001]*1500",
@@ -38,16 +38,16 @@ OTHER_DEFAULTS: Settings = {
 
 
 def shipped(method: str) -> Settings:
-    """The defaults of options.py as it is shipped, of the flags that a recipe may set."""
+    """Defaults of the shipped options.py for the flags that a recipe may set."""
     return PUBLISHED_DEFAULTS | OTHER_DEFAULTS | (BASNET_DEFAULTS if method == "basnet" else {})
 
 
 def recipe(method: str, dataset: str) -> Settings:
     """The flags of `method` whose value on `dataset` differs from the default of the flag."""
-    if (method, dataset) == ("basnet", "thumos14"):  # options.py itself; nothing has to be imported
+    if (method, dataset) == ("basnet", "thumos14"):  # options.py itself; needs no import
         return {}
     kind = settings_class(method)
-    compat = {} if is_published(method, dataset) else {"compat": "fixed"}  # repair quirks where no number needs them
+    compat = {} if is_published(method, dataset) else {"compat": "fixed"}  # without a published number, repair quirks
     settings = _recipe(method, ANY).settings | compat | _recipe(method, dataset).settings
     usual = shipped(method) | {name: field.default for name, field in own_flags(kind).items()}
     return {flag: value for flag, value in settings.items() if value != usual[flag]}
@@ -58,7 +58,7 @@ def _recipe(method: str, dataset: str) -> Recipe:
 
 
 def is_published(method: str, dataset: str) -> bool:
-    """Whether there is an official number on `dataset` to be reproduced."""
+    """True if `method` has a published recipe for `dataset`, and thus an official number to reproduce."""
     recipes = settings_class(method).RECIPES
     return dataset in recipes and recipes[dataset].origin == "published"
 
@@ -71,7 +71,7 @@ def recipe_name(method: str, dataset: str) -> str:
 
 
 def origin(flag: str, method: str, dataset: str) -> str | None:
-    """Where a default comes from, if it is published, derived or of a recipe."""
+    """Origin of a default for --help; None for a flag that neither a paper nor a recipe sets."""
     if (method, dataset) == ("basnet", "thumos14"):
         return "published" if flag in PUBLISHED_DEFAULTS | BASNET_DEFAULTS else None
     own = _recipe(method, dataset)

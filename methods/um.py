@@ -1,7 +1,7 @@
 """UM: settings, network, loss, activations, curves (docs/um.md).
 
-Shapes: B batch, T time, F features, H hidden channels, C action classes, S the two sorts of
-selected times, action and background.
+Shapes: B batch, T time, F features, H hidden channels, C action classes, S the two selections,
+action and background.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from config import ANY, Config, Quirk, Settings, average_and_maps, flag, ours, parse_thresholds, published
+from config import ANY, Config, Quirk, Settings, flag, ours, parse_thresholds, published, record_over_seven
 from engine.device import DTYPES
 from engine.flags import not_negative_number, positive_integer
 from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, columns_of, min_max
-from methods.losses import cross_entropy
+from methods.losses import cross_entropy, uniform_cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from utils import UserError
 
@@ -34,23 +34,23 @@ class UMConfig(Config):
 
     variant: str = flag(
         "official",
-        "whose code: the authors' (official, the default but on ActivityNet); leftthomas/UM with its loss repaired "
-        "(leftthomas-fixed, the default on ActivityNet), or as it is (leftthomas-exact); docs/um.md",
+        "implementation to follow: the authors' (official; default except on ActivityNet), leftthomas/UM with its loss "
+        "repaired (leftthomas-fixed; default on ActivityNet), or leftthomas/UM as it is (leftthomas-exact); docs/um.md",
         choices=["official", "leftthomas-fixed", "leftthomas-exact"],
     )
     alpha: float = flag(0.0005, "weight of the uncertainty loss", not_negative_number)
     beta: float = flag(1.0, "weight of the background entropy loss", not_negative_number)
-    margin: float = flag(100.0, "magnitude that features of actions are trained to reach", not_negative_number)
-    r_act: int = flag(9, "one in so many snippets is selected as action", positive_integer)
-    r_bkg: int = flag(4, "one in so many snippets is selected as background", positive_integer)
+    margin: float = flag(100.0, "magnitude up to which the loss increases the features of actions", not_negative_number)
+    r_act: int = flag(9, "one in R_ACT snippets is selected as action", positive_integer)
+    r_bkg: int = flag(4, "one in R_BKG snippets is selected as background", positive_integer)
     mag_th: str = flag("0.4:0.625:0.025", "thresholds of the scaled feature magnitude, start:stop:step")
     bce_reduction: str = flag(
         "mean",
-        "both classification losses: mean over classes, or sum, without which many classes may not be learned (docs/um.md)",
+        "classification losses: mean over classes, or sum, without which many classes may not be learned (docs/um.md)",
         choices=["mean", "classsum"],
     )
     um_loss: str | None = flag(
-        None, "uncertainty loss of either code (None: the variant's)", choices=["official", "leftthomas"]
+        None, "implementation of the uncertainty loss (None: that of --variant)", choices=["official", "leftthomas"]
     )
 
     QUIRKS: ClassVar = {
@@ -59,7 +59,7 @@ class UMConfig(Config):
         "L2": Quirk("background snippets are picked among those that the mask has dropped"),
         "L8": Quirk("overlaps are rounded to single precision in scoring"),
     }
-    OF_VARIANT: ClassVar = {  # the quirks of its code
+    OF_VARIANT: ClassVar = {  # quirks of each implementation
         "official": {"O2"},
         "leftthomas-fixed": set[str](),
         "leftthomas-exact": {"L1", "L2", "L8"},
@@ -116,11 +116,11 @@ class UMConfig(Config):
         return "L8" in self.quirks
 
     def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
-        maps, seven = record["mAP"], [f"0.{tenths}" for tenths in range(1, 8)]
-        if set(seven) <= set(maps):
-            maps = {tiou: maps[tiou] for tiou in seven}
-        heading = f"Step: {record['iteration']}\nTest_acc: {record['test_acc']:.4f}\n"
-        return heading + average_and_maps(self.record_average(record), maps)
+        return record_over_seven(self, record)
+
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return {"loss_cls": uniform_cross_entropy(self.num_classes, self.bce_reduction)}
 
     def check(self) -> None:
         super().check()
@@ -132,12 +132,12 @@ class UMConfig(Config):
             )
 
     def counts(self, times: int) -> tuple[int, int]:
-        """How many of the network's `times` are taken for action and for background, one at least (quirk B1)."""
+        """Numbers of action and of background snippets selected from `times`, at least 1 each (quirk B1)."""
         return max(1, times // self.r_act), max(1, times // self.r_bkg)
 
 
 class CAS_Module(nn.Module):
-    """Features of every time and, from them, one logit per class."""
+    """Features of each snippet, and one logit per class."""
 
     def __init__(self, len_feature: int, num_classes: int, hidden: int, dropout: float):
         super().__init__()
@@ -146,13 +146,13 @@ class CAS_Module(nn.Module):
         self.drop_out = Dropout(dropout)
 
     def forward(self, x: Tensor | Snippets) -> tuple[Tensor, Tensor]:
-        """(B, F, T) -> (B, H, T) before dropout and (B, C, T)."""
+        """Features (B, H, T) before dropout and logits (B, C, T) of snippets (B, F, T)."""
         features = self.conv(x)
         return features, self.classifier(self.drop_out(features))
 
 
 class UMNetwork(nn.Module):
-    """The classifier, and the times that it takes for action and for background (docs/um.md, section 2)."""
+    """The classifier, and the selection of action and background snippets (docs/um.md, section 2)."""
 
     def __init__(self, config: UMConfig):
         super().__init__()
@@ -161,18 +161,18 @@ class UMNetwork(nn.Module):
         self.drop_out = Dropout(config.dropout)
 
     def forward(self, x: Tensor | Snippets) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, T, H), their magnitudes (B, T) without a gradient, and activations (B, T, C), in single precision."""
+        """Features (B, T, H), their magnitudes (B, T) without gradient, and logits (B, T, C), in single precision."""
         found = self.cas_module(Snippets.of(x, self.dtype))
         features_bth, cas_btc = (values.transpose(1, 2).float() for values in found)
         return features_bth, torch.linalg.vector_norm(features_bth.detach(), dim=2), cas_btc
 
     def video_score(self, cas_btc: Tensor) -> Tensor:
-        """Softmax over classes of the mean of each class's largest activations."""
+        """(B, C) softmax over classes of the mean of each class's largest logits."""
         k_action, _ = self.config.counts(cas_btc.shape[1])
         return cas_btc.topk(k_action, dim=1).values.mean(dim=1).softmax(dim=1)
 
     def select(self, magnitude_bt: Tensor) -> tuple[Tensor, Tensor]:
-        """Times of the largest magnitudes and of the smallest, of those that a mask keeps."""
+        """Times (B, k) of the largest and of the smallest magnitudes, each among the times that a dropout mask keeps."""
         kept_bt = self.drop_out(torch.ones_like(magnitude_bt))
         k_action, k_background = self.config.counts(magnitude_bt.shape[1])
         action_bk = _largest(magnitude_bt * kept_bt, k_action)
@@ -183,7 +183,7 @@ class UMNetwork(nn.Module):
 
 
 def _largest(values_bt: Tensor, k: int) -> Tensor:
-    """Where the k largest are; of equals, as what a mask has dropped (quirk B11), those that torch's sort puts first."""
+    """Times (B, k) of the k largest values. Equal ones, such as dropped times (quirk B11), are in the order of torch's sort."""
     return values_bt.sort(dim=1, descending=True).indices[:, :k]
 
 
@@ -216,7 +216,7 @@ class UM:
         return {"loss_cls": loss_cls, "loss_be": loss_be, "loss_um": loss_um, "loss_total": total}
 
     def sizes(self, features_bth: Tensor, share_bst: Tensor) -> Tensor:
-        """(B, S) how large the mean feature of each selection is, or what quirk L1 takes for it."""
+        """(B, S) norm of the mean feature of each selection; with quirk L1, norm over time of the mean over channels."""
         if "L1" in self.config.quirks:
             return torch.linalg.vector_norm((share_bst > 0) * features_bth.mean(dim=2)[:, None], dim=2)
         return torch.linalg.vector_norm(share_bst @ features_bth, dim=2)
@@ -263,7 +263,7 @@ class UM:
         )
 
     def certainty(self, magnitude_t: NDArray[np.floating]) -> NDArray[np.floating]:
-        """How far each magnitude is from the mean of the smallest to the mean of the largest, cut to 0..1."""
+        """(T,) magnitudes, scaled so that the mean of the smallest is 0 and the mean of the largest is 1, clipped to 0..1."""
         k_action, k_background = self.config.counts(len(magnitude_t))
         ordered = np.sort(magnitude_t)
         high, low = ordered[-k_action:].mean(), ordered[:k_background].mean()

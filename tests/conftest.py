@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import tracemalloc
 import unittest.mock
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,28 +54,28 @@ def products_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
-    """Values of the official code (docs/basnet.md, section 8 says how they came about)."""
+    """Values that the official code computed (docs/basnet.md, section 8)."""
     with np.load(ROOT / "tests" / "golden" / "basnet.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="session")
 def golden_localization() -> dict[str, np.ndarray]:
-    """Detections of the official codes of UM, ASM-Loc and BackTAL, and what they were made from."""
+    """Detections of the official codes of UM, ASM-Loc and BackTAL, with their inputs."""
     with np.load(ROOT / "tests" / "golden" / "localization.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="session")
 def golden_evaluation() -> dict[str, np.ndarray]:
-    """Scores by the official evaluators of UM, ASM-Loc and BackTAL, and for the last two what they score."""
+    """Scores of the official evaluators of UM, ASM-Loc and BackTAL, for the last two with the scored detections."""
     with np.load(ROOT / "tests" / "golden" / "evaluation.npz") as file:
         return dict(file)
 
 
 @pytest.fixture
 def official_scores(golden_evaluation: dict[str, np.ndarray]) -> dict:
-    """Our scores of what the official evaluators of BackTAL and ASM-Loc scored.
+    """Our scores of the detections that the official evaluators of BackTAL and ASM-Loc scored.
 
     BackTAL's counts detections of videos of another subset as wrong; ASM-Loc's detections include an unknown class.
     """
@@ -124,10 +125,10 @@ def make_tiny(folder: Path, train: int = 5, test: int = 4) -> Path:
         (folder / f"split_{subset}.txt").write_text("\n".join(names) + "\n")
         for number, name in enumerate(names):
             label = labels[number % len(labels)]
-            rows = int(random.integers(12, 30))
+            snippets = int(random.integers(12, 30))
             database[name] = {"subset": subset, "annotations": [{"segment": ["1.5", "4.5"], "label": label}]}
             for stream in ("rgb", "flow"):
-                features = 0.1 * random.random((rows, WIDTH))
+                features = 0.1 * random.random((snippets, WIDTH))
                 features[3:7, number % len(labels)] += 1
                 path = folder / "features" / subset / stream / f"{name}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def cli(tiny: Path, places: list[str]) -> Cli:
-    """Run main.py or main_eval.py on the tiny data as a user would, but in this process, which has its imports behind it."""
+    """Run main.py or main_eval.py on the tiny data, in this process, which saves the imports."""
 
     def run(script: str, *flags: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         done = run_here(command(script, tiny, places, *flags)[1:])
@@ -206,6 +207,23 @@ def run_here(line: list[str]) -> subprocess.CompletedProcess[str]:
 
 def command(script: str, data: Path, places: list[str], *flags: str) -> list[str]:
     return [sys.executable, script, f"--data_path={data}", "--cache_path=none", *TINY, *places, *flags]
+
+
+@pytest.fixture
+def memory() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """A limit, in bytes, on the memory that a block of a test allocates at a time."""
+
+    @contextlib.contextmanager
+    def limit(most: int) -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            yield
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak <= most, f"{peak:,} bytes were allocated"
+
+    return limit
 
 
 def one_thread() -> dict[str, str]:

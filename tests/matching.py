@@ -27,7 +27,7 @@ NEAR_ZERO = 1e-4  # a sum of thousands of products of size one that is smaller m
 
 
 def assert_match(curves, activations, expected, tolerance):
-    """`curves` describes each of `activations`, a dict of arrays a video; `expected` has rows (class, score, start, end)."""
+    """Compare `expected` rows (class, score, start, end) with the detections of `curves` of each video's `activations`."""
     differing = total = 0
     for arrays, wanted in zip(activations, expected, strict=True):
         described = curves(arrays)
@@ -43,7 +43,7 @@ def assert_match(curves, activations, expected, tolerance):
 
 
 def unmatched(some, others, seconds):
-    """Rows of each side that have no partner on the other."""
+    """Rows of each side that match no row of the other."""
     free = np.ones(len(others), dtype=bool)
     alone = []
     for row in some:
@@ -57,7 +57,7 @@ def unmatched(some, others, seconds):
 
 
 def assert_at_a_threshold(curves, arrays, extra, lost, tolerance):
-    """Some nudge makes each row that is expected, and some nudge does not make each that is not."""
+    """Each row of `lost` appears after some nudge, and each row of `extra` disappears after some nudge."""
     nudged = [as_rows(localize(curves(nudge(arrays, tolerance, seed)))) for seed in range(NUDGES)]
     for row in lost:
         assert any(has(rows, row, SCORE) for rows in nudged), f"{row} is expected and lies at no threshold"
@@ -72,7 +72,7 @@ def has(rows, row, score):
 
 
 def nudge(arrays, tolerance, seed):
-    """What the network gave, in single precision, plus or minus a share of each column's largest value."""
+    """The network's activations in single precision, plus random signs times a share of each column's largest value."""
     random = np.random.default_rng(seed)
 
     def moved(values):

@@ -1,4 +1,4 @@
-"""ASM-Loc as one would write it first: T x T masks, a box after another; what the fast forms are held against."""
+"""A plain ASM-Loc, with T x T masks and one box after another, to compare with the fast one."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fast.attention import HEADS, Attention
-from methods.asm_loc.network import ASMNet, Output
+from methods.asm_loc.network import ASMNet, ASMOutput
 from tests.oracles import plain
 
 
@@ -37,11 +37,11 @@ class PlainASMNet(ASMNet):
         for branch, divisor in enumerate(self.k_divisors):
             ordered = (logits * attention[..., branch : branch + 1]).sort(dim=1, descending=True).values
             scores.append(ordered[:, : max(x_btd.shape[1] // divisor, 1)].mean(dim=1).softmax(dim=1))
-        return Output(scores[0], scores[1], attention, logits, doubt)
+        return ASMOutput(scores[0], scores[1], attention, logits, doubt)
 
 
 def members(boxes, times, most=8, dtype=torch.float32):
-    """Which times (B, T, N) lie in which box, and which boxes (B, N) there are, of at most so many."""
+    """(B, T, N) 1 where a time is in a box, else 0, and (B, N) True for boxes that exist; N is `most`."""
     member_btn = torch.zeros(len(boxes), times, most, dtype=dtype)
     there_bn = torch.zeros(len(boxes), most, dtype=torch.bool)
     for b, own in enumerate(boxes):

@@ -1,10 +1,10 @@
-"""BackTAL as one would write it first: what the fast form is held against, and timed beside (benchmarks/bench_backtal.py)."""
+"""A plain BackTAL to compare with the fast one, in results and in time (benchmarks/bench_backtal.py)."""
 
 import torch
 import torch.nn.functional as F
 
 from fast.snippets import Snippets
-from methods.backtal import BackTALNetwork, Output
+from methods.backtal import BackTALNetwork, BackTALOutput
 from tests.oracles import PlainBaSNet, plain
 
 
@@ -40,7 +40,9 @@ class PlainBackTAL(BackTALNetwork):
             cas.append(plain(self.classifier_module.conv, dropped).transpose(1, 2))
             magnitude = first.norm(dim=1)
         score = [c.topk(self.k, dim=1).values.mean(dim=1) for c in cas]
-        return Output(torch.stack(score), torch.stack(cas), embedding_bet.transpose(1, 2), fore_b1t.squeeze(1), magnitude)
+        return BackTALOutput(
+            torch.stack(score), torch.stack(cas), embedding_bet.transpose(1, 2), fore_b1t.squeeze(1), magnitude
+        )
 
     def gated(self, layer, x_bit, gates_b3t):
         return gated_convolution(x_bit, layer.weight, gates_b3t, layer.layout)

@@ -1,4 +1,4 @@
-"""UM as one would write it first, step by step as its code goes: what methods/um.py is held against and measured beside."""
+"""A plain UM that follows the official code step by step, to compare with methods/um.py in results and in time."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from tests.oracles import plain
 
 
 class PlainUM(UM):
-    """The same weights, applied by convolutions of every row shown; whole sequences sorted, selected features gathered."""
+    """The same weights, applied by convolutions of every time; whole sequences sorted, selected features gathered."""
 
     def loss(self, batch):
         features_bth, cas_btc = self.plain_features(batch.snippets.dense().transpose(1, 2))
@@ -95,7 +95,7 @@ def scaled(sequence_tc):
 
 
 def upsampled(sequence_t, scale):
-    """Linear interpolation at multiples of 1/scale, extrapolated past the last row."""
+    """Linear interpolation at multiples of 1/scale, extrapolated past the last snippet."""
     x = np.arange(len(sequence_t) * scale) * (1.0 / scale)
     right = np.clip(np.searchsorted(np.arange(len(sequence_t)), x), 1, len(sequence_t) - 1)
     slope = (sequence_t[right] - sequence_t[right - 1]).astype(np.float64)

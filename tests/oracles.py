@@ -1,4 +1,4 @@
-"""The obvious versions of what the project computes fast: slow, plain, and what the kernels are held against."""
+"""Plain, slow versions of the fast kernels, to compare with them."""
 
 import math
 from unittest.mock import patch
@@ -10,13 +10,13 @@ from fast import dropout
 from model import BaS_Net
 
 
-def sample_rows(num_seg, rows, choice):
-    """Training sampler, row by row, drawing with `choice` as the official code does."""
-    if num_seg == rows:
-        return list(range(rows))
-    grid = [int(i * num_seg / rows) for i in range(rows)]
+def sample_snippets(num_seg, times, choice):
+    """Training sampler, snippet by snippet, drawing with `choice` as the official code does."""
+    if num_seg == times:
+        return list(range(times))
+    grid = [int(i * num_seg / times) for i in range(times)]
     picked = []
-    for i in range(rows - 1):
+    for i in range(times - 1):
         picked.append(choice(range(grid[i], grid[i + 1] + 1)) if grid[i] != grid[i + 1] else grid[i])
     last = grid[-1]
     picked.append(choice(range(last, num_seg)) if last < num_seg - 1 else last)
@@ -24,15 +24,15 @@ def sample_rows(num_seg, rows, choice):
 
 
 def per_item_batch(videos, config, iteration):
-    """One batch as a data loader of one process makes it: each item reads its files and draws row by row."""
+    """One batch of a data loader with one process: each item reads its files and draws snippet by snippet."""
     from dataset.draws import SNIPPETS, batch_videos, random_state
 
     items = []
     for v in batch_videos(len(videos), config.batch_size, iteration, 0, "B6" not in config.repaired):
         streams = [np.load(path).astype(np.float32) for path in videos[v].files]
         choice = random_state(SNIPPETS, 0, iteration, v).choice
-        rows = sample_rows(videos[v].num_seg, config.num_segments, choice)
-        items.append(np.concatenate([stream[rows] for stream in streams], axis=1))
+        index = sample_snippets(videos[v].num_seg, config.num_segments, choice)
+        items.append(np.concatenate([stream[index] for stream in streams], axis=1))
     return np.stack(items)
 
 
@@ -50,7 +50,7 @@ def upsample(values, scale):
 
 
 def resize(values, points):
-    """Linear interpolation between the middles of rows, point by point, in single precision."""
+    """Linear interpolation between the middles of snippets, point by point, in single precision."""
     fine = []
     for j in range(points):
         x = np.float32((j + 0.5) * (len(values) / points) - 0.5)
@@ -131,8 +131,8 @@ def place(first, last, curves):
         for i, time in enumerate(times):
             share = time / duration
             right = min(max(sum(knot < share for knot in knots), 1), len(knots) - 1)
-            rows = (share - knots[right - 1]) / (knots[right] - knots[right - 1]) + right - 1
-            times[i] = rows / (len(knots) - 1) * duration
+            snippet = (share - knots[right - 1]) / (knots[right] - knots[right - 1]) + right - 1
+            times[i] = snippet / (len(knots) - 1) * duration
     length = times[1] - times[0]
     return times[0] + curves.shrink * length, times[1] - curves.shrink * length
 
@@ -175,7 +175,7 @@ def average_precision(truths, found, tiou):
 
 
 def detection_map_by_rows(truth, found, tiou, ties="official"):
-    """AP (C, I) as the toolkit goes about it: data frames, one row at a time. Columns video, label, start, end, score.
+    """AP (C, I) by the toolkit's algorithm on data frames, row by row. Columns: video, label, start, end, score.
 
     A detection in a video without ground truth of its class is a false positive, whether the video is listed or not.
     """
@@ -221,12 +221,12 @@ def interpolated_precision(hit, count):
 
 
 def official_draws():
-    """Every Dropout draws as torch's own."""
+    """Let every Dropout draw its mask as torch does."""
     return patch.object(dropout.Dropout, "draw", staticmethod(dropout.as_torch))
 
 
 class PlainBaSNet(BaS_Net):
-    """The same weights, applied as one would write it first: convolutions of every row shown, branch by branch."""
+    """A plain network with the same weights: convolutions of every time, branch by branch."""
 
     def forward(self, x_btf):
         fore_weights = self.plain_filter(x_btf)
@@ -247,5 +247,5 @@ class PlainBaSNet(BaS_Net):
 
 
 def plain(layer, x_bct):
-    """What a convolution of torch.nn computes with the weights of `layer`."""
+    """A convolution of torch.nn with the weights of `layer`."""
     return F.conv1d(x_bct, layer.weight, layer.bias, padding=layer.padding)

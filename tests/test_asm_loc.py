@@ -1,4 +1,4 @@
-"""ASM-Loc against what the official code computes, and its fast forms against the plain ones."""
+"""ASM-Loc against the official code, and its fast layers against plain ones."""
 
 import json
 import os
@@ -72,7 +72,7 @@ SCALES = [  # of a parameter's normal numbers, by its name: the first that fits
 
 
 def fill(network, width):
-    """Weights that a key and a shape determine."""
+    """Weights that depend on key and shape only."""
     content = {}
     for key, own in network.state_dict().items():
         if key.endswith("num_batches_tracked"):
@@ -88,8 +88,8 @@ def fill(network, width):
     return network
 
 
-def features(rows, width, seed):
-    return (np.abs(np.random.default_rng(seed).standard_normal((rows, width))) * 0.5).astype(np.float32)
+def features(snippets, width, seed):
+    return (np.abs(np.random.default_rng(seed).standard_normal((snippets, width))) * 0.5).astype(np.float32)
 
 
 CASES = {
@@ -114,9 +114,9 @@ def case(golden_asm, tag, kind, network=ASMNet):
     pseudo = torch.zeros(size_b, size_t, classes + 1)
     b, t, c = given["pseudo_label_nz"][:, :3].astype(int).T
     pseudo[b, t, c] = torch.from_numpy(given["pseudo_label_nz"][:, 3])
-    rows = replace(Snippets.of(x), boxes=boxes)
+    snippets = replace(Snippets.of(x), boxes=boxes)
     terms = lambda output: losses(output, label_bc, pseudo if kind == "full" else None, config)  # noqa: E731
-    return net, rows, terms, given, recipe
+    return net, snippets, terms, given, recipe
 
 
 def outputs(output):
@@ -144,9 +144,9 @@ def values(terms):
 @pytest.mark.parametrize("kind", ["base", "full"])
 @pytest.mark.parametrize("tag", CASES)
 def test_forward_and_losses(golden_asm, tag, kind):
-    network, rows, terms, given, _ = case(golden_asm, tag, kind)
+    network, snippets, terms, given, _ = case(golden_asm, tag, kind)
     with torch.no_grad():
-        output = network.eval()(rows)
+        output = network.eval()(snippets)
     found = outputs(output)
     expected = {key.split("/")[2]: value for key, value in given.items() if key.startswith(f"{kind}/eval/")}
     assert len(expected) >= 6
@@ -164,14 +164,14 @@ def test_forward_and_losses(golden_asm, tag, kind):
 @pytest.mark.parametrize("kind", ["base", "full"])
 @pytest.mark.parametrize("tag", ["fwd_small_thumos", "fwd_small_anet"])
 def test_three_steps_of_adam(golden_asm, tag, kind):
-    network, rows, terms, given, recipe = case(golden_asm, tag, kind)
+    network, snippets, terms, given, recipe = case(golden_asm, tag, kind)
     meta = json.loads(str(golden_asm["meta_json"]))
     optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=recipe.weight_decay)
     named = dict(network.named_parameters())
     network.train()
     found = []
     for step in range(3):
-        output = network(rows)
+        output = network(snippets)
         loss = terms(output)
         found.append(values(loss))
         optimizer.zero_grad()
@@ -203,12 +203,12 @@ def test_attention_where_boxes_are_is_attention_with_masks(videos, training, see
     """Boxes that overlap, hold each other, are empty or the same; outputs, gradients, statistics, the plain ones in double."""
     torch.manual_seed(seed)
     boxes = tuple(np.array([(a, min(a + n, 29)) for a, n in own], dtype=np.int64).reshape(-1, 2) for own in videos)
-    rows = replace(Snippets.of(torch.rand(len(videos), 30, 5)), boxes=boxes)
+    snippets = replace(Snippets.of(torch.rand(len(videos), 30, 5)), boxes=boxes)
     ours, plain = ASMNet(5, 3, 16, True, (8, 3), 0.0), oracle.PlainASMNet(5, 3, 16, True, (8, 3), 0.0)
     fill(ours, 16), fill(plain, 16)
-    found, expected = ours.train(training)(rows), plain.double().train(training)(rows)
+    found, expected = ours.train(training)(snippets), plain.double().train(training)(snippets)
     for name, value in outputs(expected).items():
-        # batch norms over few rows amplify the rounding of single precision: 2.1e-5 is the most that was met
+        # batch norms over few snippets amplify the rounding of single precision: 2.1e-5 is the most that was met
         np.testing.assert_allclose(outputs(found)[name], value, atol=2e-4, err_msg=name)
     for output in (found, expected):
         weight = torch.linspace(-1, 1, output.logits.numel()).view_as(output.logits)
@@ -228,45 +228,45 @@ def test_attention_where_boxes_are_is_attention_with_masks(videos, training, see
 def test_official_sampling(golden_asm, num_seg):
     np.testing.assert_array_equal(uniform(num_seg, 60), golden_asm[f"samp/uniform_idx/L{num_seg}_T60"])
     if num_seg > 1:
-        rows, shares = at_random(num_seg, 60, np.random.RandomState(2))
-        np.testing.assert_allclose((rows * shares).sum(axis=1), golden_asm[f"samp/random_idx/L{num_seg}_T60"], atol=1e-12)
+        index, shares = at_random(num_seg, 60, np.random.RandomState(2))
+        np.testing.assert_allclose((index * shares).sum(axis=1), golden_asm[f"samp/random_idx/L{num_seg}_T60"], atol=1e-12)
 
 
 def test_official_stretching(golden_asm):
     x = features(40, 4, 11).astype(np.float64)
     warp = np.concatenate([[0], np.cumsum(golden_asm["samp/dyn/W"])])
     np.testing.assert_array_equal(warp, golden_asm["samp/dyn/cumsum"])
-    rows, shares = stretched(warp)
-    out = (x[rows] * shares[:, :, None]).sum(axis=1)
+    index, shares = stretched(warp)
+    out = (x[index] * shares[:, :, None]).sum(axis=1)
     np.testing.assert_allclose(out, golden_asm["samp/dyn/out"], atol=1e-6)
     np.testing.assert_allclose(out[uniform(len(out), 60)], golden_asm["samp/dyn/uniform60"], atol=1e-6)
     warp = np.array([0.0, 2, 4, 5, 6, 7])
-    rows, shares = stretched(warp)
+    index, shares = stretched(warp)
     np.testing.assert_array_equal(warp, golden_asm["samp/dyn2/cumsum"])
-    assert shares.min() < 0, "extrapolated below the first row"
-    np.testing.assert_allclose((x[:5][rows] * shares[:, :, None]).sum(axis=1), golden_asm["samp/dyn2/out"], atol=1e-6)
+    assert shares.min() < 0, "extrapolated below the first snippet"
+    np.testing.assert_allclose((x[:5][index] * shares[:, :, None]).sum(axis=1), golden_asm["samp/dyn2/out"], atol=1e-6)
 
 
 # ----------------------------------------------------------------------------------------------------------- segments
 
 
-def plan_for(found, rows, labels, trained_on, *flags):
+def plan_for(found, num_seg, labels, trained_on, *flags):
     """A video of such detections (class, score, start, end) in a step that follows another."""
     found = np.array(sorted(found, key=lambda row: (row[0], -row[1]))).reshape(-1, 4)
     config = config_for("--num_segments=30", "--hidden=8", "--len_feature=4", *flags)
     label_c = np.isin(np.arange(20), labels).astype(np.float32)
     annotations = [{"label": config.classes[c], "segment": [0, 1]} for c in labels]
-    video = Video("v", rows, label_c, annotations, 25.0, 16, None, False, 2, (), lambda: np.zeros((rows, 4), np.float32))
+    video = Video("v", num_seg, label_c, annotations, 25.0, 16, None, False, 2, (), lambda: np.zeros((num_seg, 4), np.float32))
     return Plan(Detections(found[:, 0].astype(int), found[:, 1], found[:, 2:]), video, trained_on, config), found
 
 
 @st.composite
 def detections_of_a_video(draw):
-    rows = draw(st.integers(2, 50))
-    place = st.integers(0, 2 * rows).map(lambda n: 0.32 * n)
+    num_seg = draw(st.integers(2, 50))
+    place = st.integers(0, 2 * num_seg).map(lambda n: 0.32 * n)
     one = st.tuples(st.integers(0, 3), st.sampled_from([-0.1, 0.1, 0.2, 0.5, 0.9]), place, place)
     found = [(c, s, min(a, b), max(a, b) + 0.32) for c, s, a, b in draw(st.lists(one, max_size=12))]
-    return found, rows, draw(st.permutations(range(4)))[: draw(st.integers(1, 3))], draw(st.booleans())
+    return found, num_seg, draw(st.permutations(range(4)))[: draw(st.integers(1, 3))], draw(st.booleans())
 
 
 @given(detections_of_a_video(), st.sampled_from([("0.5", "6", "0.7"), ("0", "10", "0.3"), ("1", "3", "1")]))
@@ -275,28 +275,28 @@ def test_segments_are_those_of_plain_steps(video, setting):
     delta, gamma, alpha = setting
     flags = [f"--delta={delta}", f"--gamma={gamma}", f"--proposal_share={alpha}"]
     plan, found = plan_for(*video, *flags)
-    _, rows, labels, trained_on = video
+    _, num_seg, labels, trained_on = video
     classes = labels if trained_on else list(dict.fromkeys(found[:, 0].astype(int)))
     by_class = [[tuple(row) for row in found[found[:, 0] == c, 1:]] for c in classes]
-    w = oracle.weights([own for own in by_class if own], rows, float(delta), float(gamma), float(alpha))
+    w = oracle.weights([own for own in by_class if own], num_seg, float(delta), float(gamma), float(alpha))
     cumsum = np.concatenate([[0], np.cumsum(w)])
     np.testing.assert_allclose(plan.warp, cumsum, atol=1e-9)
-    assert plan.warp[-1] == pytest.approx(round(plan.warp[-1]), abs=1e-9), "stretched runs last whole rows"
+    assert plan.warp[-1] == pytest.approx(round(plan.warp[-1]), abs=1e-9), "stretched runs last whole snippets"
     ordered = [row[1:] for own in by_class for row in sorted(own, key=lambda row: -row[0])]
     times = len(plan.sample(None).snippets_tk)
     assert times == min(30, round(plan.warp[-1]))
     for count in (times, 30):
-        expected = oracle.boxes(ordered, rows, plan.warp, count, float(delta))
+        expected = oracle.boxes(ordered, num_seg, plan.warp, count, float(delta))
         np.testing.assert_array_equal(plan.boxes(count), np.array(expected).reshape(-1, 2))
         label_tc = plan.labels(count)
         triples = [(int(c), a, b) for c, _, a, b in found]
-        np.testing.assert_array_equal(label_tc, oracle.labels(triples, plan.label_c, rows, plan.warp, count))
+        np.testing.assert_array_equal(label_tc, oracle.labels(triples, plan.label_c, num_seg, plan.warp, count))
         np.testing.assert_allclose(label_tc.sum(axis=1), 1, atol=1e-6)
 
 
-def test_a_short_action_is_stretched_to_gamma_widened_rows():
+def test_a_short_action_is_stretched_to_gamma_widened_snippets():
     plan, _ = plan_for([(0, 0.6, 12.8, 16.0), (0, 0.5, 30.0, 31.0)], 60, [0], True)
-    weight_l = np.diff(plan.warp)  # 5 rows, widened to 11, last 12; those of the worse detection last as before
+    weight_l = np.diff(plan.warp)  # 5 snippets, widened to 11, last 12; those of the worse detection last as before
     np.testing.assert_allclose(weight_l, [1] * 18 + [12 / 11] * 11 + [1] * 31, atol=1e-9)
     mixture = plan.sample(np.random.RandomState(0))
     assert mixture.snippets_tk.shape == (30, 4) and mixture.boxes is not None and len(mixture.boxes) == 2
@@ -329,25 +329,25 @@ def chain(golden_asm, dataset):
     labels = json.loads(str(golden_asm["meta_json"]))["labels_e2e"][dataset]
     videos = {
         subset: [
-            made_video(pattern % i, 100 * (subset == "test") + i, rows, own, config.classes)
-            for i, (rows, own) in enumerate(zip(LENGTHS[subset], labels[subset], strict=True))
+            made_video(pattern % i, 100 * (subset == "test") + i, num_seg, own, config.classes)
+            for i, (num_seg, own) in enumerate(zip(LENGTHS[subset], labels[subset], strict=True))
         ]
         for subset, pattern in zip(("train", "test"), patterns, strict=True)
     }
     return method, videos
 
 
-def made_video(name, j, rows, labels, classes):
-    z = np.abs(np.random.default_rng(1000 + j).standard_normal((rows, 32)))
+def made_video(name, j, num_seg, labels, classes):
+    z = np.abs(np.random.default_rng(1000 + j).standard_normal((num_seg, 32)))
     proto = np.abs(np.random.default_rng(2000 + j).standard_normal(32))
-    on = np.arange(rows) // (3 + j % 4) % 3 == 1
+    on = np.arange(num_seg) // (3 + j % 4) % 3 == 1
     x = (0.15 * z + 0.8 * on[:, None] * proto).astype(np.float32)
     label_c = np.zeros(len(classes), dtype=np.float32)
     label_c[labels] = 1
-    seconds = rows * 16 / 25
+    seconds = num_seg * 16 / 25
     spans = [(round(0.1 * seconds * (i + 1), 2), round(0.1 * seconds * (i + 1) + 0.3 * seconds, 2)) for i in range(len(labels))]
     annotations = [{"label": classes[c], "segment": list(span)} for c, span in zip(labels, spans, strict=True)]
-    return Video(name, rows, label_c, annotations, 25.0, 16, None, False, 16, (), lambda: x)
+    return Video(name, num_seg, label_c, annotations, 25.0, 16, None, False, 16, (), lambda: x)
 
 
 def in_order(rows):
@@ -419,9 +419,9 @@ def assert_log(method, videos, activations, detections, expected):
     method.network.eval()
     terms = []
     for video in videos:
-        rows = gather_input([video], Files(1), [method.sample(video, None)])
+        snippets = gather_input([video], Files(1), [method.sample(video, None)])
         with torch.no_grad():
-            terms.append(values(method.loss(Batch(rows, torch.from_numpy(video.label_c)[None], [video]))))
+            terms.append(values(method.loss(Batch(snippets, torch.from_numpy(video.label_c)[None], [video]))))
     np.testing.assert_allclose(np.mean(terms, axis=0), expected[:5], atol=2e-4)
     database = {video.name: {"subset": "test", "annotations": video.annotations} for video in videos}
     truth = read_ground_truth({"database": database}, "test")
@@ -671,13 +671,13 @@ def test_q8_suppression_adds_a_second():
     assert counts == [1, 2]
 
 
-def test_q9_the_last_row_of_a_long_video_is_never_drawn():
+def test_q9_the_last_snippet_of_a_long_video_is_never_drawn():
     random = np.random.RandomState(0)
     drawn = np.concatenate([at_random(100, 30, random)[0][:, 0] for _ in range(200)])
     assert set(drawn.tolist()) == set(range(99))
 
 
-def test_q11_a_video_of_one_row_is_trained_on():
+def test_q11_a_video_of_one_snippet_is_trained_on():
     assert at_random(1, 30, np.random.RandomState(0))[0].max() == 0
     plan, _ = plan_for([(0, 0.6, 0.0, 0.64)], 1, [0], True)
     shown = plan.sample(np.random.RandomState(0))

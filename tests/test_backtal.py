@@ -22,7 +22,7 @@ from engine.checkpoint import load_network
 from fast.adam import Adam
 from fast.gated import GatedConv1d, affinities, terms
 from localize import localize, resize
-from methods.backtal import BackTALConfig, BackTALLoss, BackTALNetwork, Output
+from methods.backtal import BackTALConfig, BackTALLoss, BackTALNetwork, BackTALOutput
 from methods.base import build_method
 from options import make_config, parse_args
 from test import detect, detections_text, read_activations
@@ -233,7 +233,7 @@ def test_official_losses(golden, dataset, sep_topk):
 
     cas = torch.stack([given("cas_base"), given("cas_supp")]).transpose(2, 3)
     embedding = torch.nn.functional.normalize(given("emb_raw"), dim=1).transpose(1, 2)
-    output = Output(cas.topk(4, dim=2).values.mean(2), cas, embedding, given("fore")[:, 0], None)
+    output = BackTALOutput(cas.topk(4, dim=2).values.mean(2), cas, embedding, given("fore")[:, 0], None)
     click = (given("click") == 4).float()
     config = replace(config_of(DATASETS[dataset]), num_segments=16, topk=0.25, sep_topk=sep_topk)
     found = BackTALLoss(config)(output, given("label"), click)
@@ -338,11 +338,11 @@ def test_a_batch_without_clicks_learns_from_labels_alone():
 # ----------------------------------------------------------------------------------------------------------- on the seams
 
 
-def video_of(name, clicks, label, rows=12, seconds=30.0):
+def video_of(name, clicks, label, num_seg=12, seconds=30.0):
     def read():
-        return np.random.default_rng(len(name)).random((rows, 12), dtype=np.float32)
+        return np.random.default_rng(len(name)).random((num_seg, 12), dtype=np.float32)
 
-    return Video(name, rows, np.array(label, np.float32), [], 25.0, 16, seconds, True, 6, (), read, clicks=clicks)
+    return Video(name, num_seg, np.array(label, np.float32), [], 25.0, 16, seconds, True, 6, (), read, clicks=clicks)
 
 
 def test_shares_of_a_batch_add_up_to_the_whole():
@@ -370,13 +370,13 @@ def test_shares_of_a_batch_add_up_to_the_whole():
 
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_input_is_resized_as_activations_are(num_seg, times):
-    """Rows and shares give what the localization core's resizing gives, row by row."""
-    rows = np.random.default_rng(num_seg).random(num_seg, dtype=np.float32)
+    """Snippets and shares give what the localization core's resizing gives, time by time."""
+    values = np.random.default_rng(num_seg).random(num_seg, dtype=np.float32)
     mixture = interpolated(num_seg, times)
     assert mixture.snippets_tk.max() < num_seg and mixture.snippets_tk.min() >= 0
-    np.testing.assert_allclose((rows[mixture.snippets_tk] * mixture.shares_tk).sum(1), resize(rows, times), atol=1e-5)
+    np.testing.assert_allclose((values[mixture.snippets_tk] * mixture.shares_tk).sum(1), resize(values, times), atol=1e-5)
     if num_seg == times:
-        np.testing.assert_array_equal((rows[mixture.snippets_tk] * mixture.shares_tk).sum(1), rows)
+        np.testing.assert_array_equal((values[mixture.snippets_tk] * mixture.shares_tk).sum(1), values)
 
 
 def localization(dataset, *flags, **changes):
@@ -408,14 +408,14 @@ def test_official_detections(golden_localization, case):
     np.testing.assert_allclose(found.segments, expected[:, 2:], atol=1e-6)
 
 
-def one_class(rows, prob=0.9, duration=25.0):
+def one_class(activation, prob=0.9, duration=25.0):
     """Class 5 has these activations, magnitude tells nothing."""
-    cas = np.full((len(rows), 21), -1, dtype=np.float32)
-    cas[:, 5] = rows
+    cas = np.full((len(activation), 21), -1, dtype=np.float32)
+    cas[:, 5] = activation
     score = np.zeros(21, dtype=np.float32)
     score[5] = prob
-    numbers = {"num_seg": np.array(len(rows)), "duration": np.array(duration), "frames": np.array(len(rows))}
-    return {"cas": cas, "score": score, "magnitude": np.ones(len(rows), dtype=np.float32)} | numbers
+    numbers = {"num_seg": np.array(len(activation)), "duration": np.array(duration), "frames": np.array(len(activation))}
+    return {"cas": cas, "score": score, "magnitude": np.ones(len(activation), dtype=np.float32)} | numbers
 
 
 def detected(arrays, *flags, **changes):
@@ -424,27 +424,27 @@ def detected(arrays, *flags, **changes):
 
 
 def test_b2_one_second_is_added_to_lengths_and_intersections():
-    rows = np.full(100, -1.0)
-    rows[[20, 21, 23, 24]] = 1  # two stretches of half a second, a quarter of a second apart
-    official, fixed = (detected(one_class(rows), *flags, nms_th=0.3) for flags in ((), ("--fix", "B2")))
+    activation = np.full(100, -1.0)
+    activation[[20, 21, 23, 24]] = 1  # two stretches of half a second, a quarter of a second apart
+    official, fixed = (detected(one_class(activation), *flags, nms_th=0.3) for flags in ((), ("--fix", "B2")))
     assert len(official) == 1 and len(fixed) == 2
     assert 0 < fixed[:, 2].max() - fixed[:, 3].min() < 1, "the two do not touch"
 
 
 def test_b5_the_first_frame_alone_is_no_proposal(golden_localization):
-    rows = np.full(750, -1.0)
-    rows[0] = 1
-    assert len(detected(one_class(rows))) == golden_localization["backtal/edge_frame0_ndet"][0] == 0
-    assert len(detected(one_class(rows), "--fix", "B5")) == 1
-    rows[1] = 1
-    np.testing.assert_allclose(detected(one_class(rows)), golden_localization["backtal/edge_frame01_det"], atol=1e-6)
+    activation = np.full(750, -1.0)
+    activation[0] = 1
+    assert len(detected(one_class(activation))) == golden_localization["backtal/edge_frame0_ndet"][0] == 0
+    assert len(detected(one_class(activation), "--fix", "B5")) == 1
+    activation[1] = 1
+    np.testing.assert_allclose(detected(one_class(activation)), golden_localization["backtal/edge_frame01_det"], atol=1e-6)
 
 
 def test_b6_the_surroundings_on_the_right_are_one_frame_short():
     """Of a run of eight, two frames on each side count; the last of them, on the right, is as high as the run."""
-    rows = np.full(100, -1.0)
-    rows[40:48], rows[49] = 1, 1
-    official, fixed = (detected(one_class(rows), *flags) for flags in ((), ("--fix", "B6")))
+    activation = np.full(100, -1.0)
+    activation[40:48], activation[49] = 1, 1
+    official, fixed = (detected(one_class(activation), *flags) for flags in ((), ("--fix", "B6")))
     scores = [found[(found[:, 2:] == [10, 12]).all(1), 1].item() for found in (official, fixed)]
     np.testing.assert_allclose(scores[0] - scores[1], 1 / 4, atol=1e-6)
 
@@ -464,7 +464,7 @@ def test_frames_are_those_of_the_file_or_of_the_duration():
     del arrays["frames"]
     assert method.curves(arrays).points == 625, "25 seconds of 25 frames"
     del arrays["duration"]
-    assert method.curves(arrays).points == 1600, "100 rows of 16 frames"
+    assert method.curves(arrays).points == 1600, "100 snippets of 16 frames"
 
 
 def test_the_best_is_the_best_at_one_tiou():

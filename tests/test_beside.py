@@ -110,6 +110,25 @@ def wait_until(holds, seconds):
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.5, 1.5])
+def test_workers_that_are_just_starting_leave_ctrl_c_to_the_parent(seconds):
+    code = (
+        "import time, utils; from engine.ending import begin; from engine.workers import Beside\n"
+        "def work():\n"
+        "    with Beside(abs, 2) as beside:\n"
+        "        beside.begin(0, 0); print('begun', flush=True); time.sleep(600)\n"
+        "if __name__ == '__main__': begin(); utils.run_command(work)\n"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "env": one_thread()}
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        message = process.communicate(timeout=60)[1]
+    assert (process.returncode, message) == (130, "interrupted\n")
+
+
+@pytest.mark.whole
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_job_that_is_to_stop_is_saved_whatever_reaches_its_workers(tiny, places, number, code):
     """A cluster's SIGTERM, of which they die first, and a terminal's Ctrl-C, which they leave to the parent."""

@@ -41,7 +41,7 @@ def annotation(**new):
     return lambda folder: edit_gt(folder, lambda db: db["video_train_0"]["annotations"][0].update(**new))
 
 
-def rows_of_quarter_stride(folder):
+def snippets_of_quarter_stride(folder):
     edit_gt(folder, lambda db: [video.update(duration=3.0 + i / 10) for i, video in enumerate(db.values())])
 
 
@@ -55,7 +55,7 @@ CASES = {
     "inverted instance": (annotation(segment=["3", "1"]), False, "video_train_0"),
     "instance of no length": (annotation(segment=["3", "3"]), False, "video_train_0"),
     "instance before the start": (annotation(segment=["-3", "3"]), False, "video_train_0"),
-    "snippets per second": (rows_of_quarter_stride, True, "9 videos"),
+    "snippets per second": (snippets_of_quarter_stride, True, "9 videos"),
     "label without training video": (
         lambda d: edit_gt(d, lambda db: db["video_test_0"]["annotations"][0].update(label="Diving")), False, "Diving",
     ),
@@ -112,7 +112,7 @@ def test_durations_that_are_missing_are_reported(tmp_path):
 @pytest.fixture
 def npz(tiny, tmp_path):
     """Tells the feature file of a video in BackTAL's layout another duration; as made, all last as annotated."""
-    edit_gt(tiny, lambda db: [video.update(duration=rows(tiny, name) * 0.64) for name, video in db.items()])
+    edit_gt(tiny, lambda db: [video.update(duration=num_snippets(tiny, name) * 0.64) for name, video in db.items()])
     prepare(["features", "--to", "backtal", f"--output={tmp_path / 'npz'}", f"--data_path={tiny}", *TINY])
 
     def tell(name, seconds):
@@ -124,15 +124,15 @@ def npz(tiny, tmp_path):
     return tell
 
 
-def test_durations_that_differ_by_more_than_a_row_are_reported(npz, tiny, tmp_path):
-    folder, count = tmp_path / "npz", rows(tiny, "video_test_1")
+def test_durations_that_differ_by_more_than_a_snippet_are_reported(npz, tiny, tmp_path):
+    folder, count = tmp_path / "npz", num_snippets(tiny, "video_test_1")
     assert findings(folder) == []
     npz("video_test_1", (count - 0.9) * 0.64)
     assert findings(folder) == []
     npz("video_test_1", (count - 1.1) * 0.64)
     npz("video_train_2", 77.0)
     first, second = findings(folder, quick=True)
-    annotated = rows(tiny, "video_train_2") * 0.64
+    annotated = num_snippets(tiny, "video_train_2") * 0.64
     text = f"77.00 s in its feature file, {annotated:.2f} s in the annotations; the former is used"
     assert first == (False, "durations differ", "video_train_2", text)
     assert second[2] == "video_test_1" and second[3].startswith(f"{(count - 1.1) * 0.64:.2f} s in its feature file, ")
@@ -148,7 +148,7 @@ def test_annotation_times_are_held_against_the_duration_of_the_feature_file(npz,
 
 
 def test_integers_are_reported(tiny):
-    each_stream(tiny, "video_train_1", lambda rows: np.arange(rows.size).reshape(rows.shape))
+    each_stream(tiny, "video_train_1", lambda features: np.arange(features.size).reshape(features.shape))
     assert [row[:3] for row in findings(tiny)] == [(False, "features of integers", "video_train_1")]
 
 
@@ -161,12 +161,12 @@ def test_some_names_with_v_are_reported(tiny):
 
 
 def test_the_stride_is_guessed_from_durations(tiny):
-    edit_gt(tiny, lambda db: [video.update(duration=rows(tiny, name) / 7.5) for name, video in db.items()])
+    edit_gt(tiny, lambda db: [video.update(duration=num_snippets(tiny, name) / 7.5) for name, video in db.items()])
     (found,) = findings(tiny, quick=True)
     assert found[3].startswith("7.5 snippets per second: features of stride 4 at 30 fps; expected 1.56")
 
 
-def rows(folder, name):
+def num_snippets(folder, name):
     return len(np.load(features(folder, name)))
 
 
@@ -179,7 +179,7 @@ def test_a_run_says_warnings_and_refuses_errors(tiny):
     annotation(segment=["1", "99"])(tiny)
     config = make_config(parse_args([f"--data_path={tiny}", *TINY]))
     assert "annotation past the end" in [finding.kind for finding in quick_check(load_data(config), config)]
-    rows_of_quarter_stride(tiny)
+    snippets_of_quarter_stride(tiny)
     with pytest.raises(UserError, match=r"snippets per second: .* dataset\.check"):
         quick_check(load_data(config), config)
 

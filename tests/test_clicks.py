@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataset.clicks import gaps, simulate
 from dataset.prepare import main as prepare
-from methods.backtal import clicked_rows
+from methods.backtal import clicked_times
 from options import make_config, parse_args
 from thumos_features import Video, fingerprint, load_data
 from utils import UserError
@@ -44,7 +44,7 @@ def clicks(data):
 
 @pytest.fixture
 def stretched(tiny, tmp_path):
-    """The tiny videos in BackTAL's layout, with durations and frames, and a click in rows 2 and 9 of the first."""
+    """The tiny videos in BackTAL's layout, with durations and frames, and a click in snippets 2 and 9 of the first."""
     prepare(["features", "--to", "backtal", f"--output={tmp_path / 'npz'}", f"--data_path={tiny}", *TINY])
     for number, path in enumerate(sorted((tmp_path / "npz").rglob("*.npz"))):
         with np.load(path) as file:
@@ -121,7 +121,7 @@ def test_the_annotators_files(tiny):
     every = clicks(load(tiny, "--annotator=all"))
     assert every["video_train_0"] == [0.5, 6] and every["video_train_2"] == every["video_train_3"] == [5]
     video = data.train[0]
-    shown = clicked_rows([video], 16)[0]
+    shown = clicked_times([video], 16)[0]
     assert np.flatnonzero(shown).tolist() == [int(0.5 / video.seconds * 16), int(6 / video.seconds * 16)]
 
 
@@ -145,7 +145,9 @@ def test_clicks_inside_actions_are_counted(tiny):
         ("video,second\nvideo_train_9,1\n", "line 2: video 'video_train_9' is not annotated"),
         ("video,second\nvideo_train_0,99\n", "line 2: second 99 of video_train_0, which lasts"),
         ("video,second\nvideo_train_0,1\nvideo_train_0,-1\n", "line 3: second -1"),
-        ("video,second\nvideo_train_0,nan\n", "second nan"),
+        ("video,second\nvideo_train_0,1_0\n", "second is '1_0'"),
+        ("video,second,second\nvideo_train_0,1,2\n", "the column second more than once"),
+        ("video,second\nvideo_train_0,nan\n", "second is 'nan'"),
         ("video,second\nvideo_train_0,early\n", "line 2: second is 'early'; expected a number"),
         ("video,second\nvideo_train_0\n", "second is ''"),
         ("video,time\nvideo_train_0,1\n", "its columns are video, time; expected a header with the columns video,second"),
@@ -165,11 +167,11 @@ def test_bad_lists_are_refused(tiny, text, message):
     assert str(path) in str(error.value) and message in str(error.value)
 
 
-def test_a_click_just_past_the_end_is_in_the_last_row(tiny):
+def test_a_click_just_past_the_end_is_in_the_last_snippet(tiny):
     video = load(tiny).train[0]
     path = tiny / "own.csv"
     path.write_text(f"video,second\nvideo_train_0,{video.seconds + 0.5}\n")
-    assert np.flatnonzero(clicked_rows(load(tiny, f"--clicks={path}").train, 16)[0]).tolist() == [15]
+    assert np.flatnonzero(clicked_times(load(tiny, f"--clicks={path}").train, 16)[0]).tolist() == [15]
 
 
 def test_other_clicks_are_another_data_set(tiny):
@@ -184,7 +186,7 @@ def test_clicks_in_feature_files(stretched):
     data = load(stretched)  # auto: they are there
     assert "clicks of the feature files: 2 in 1 of 5" in data.summary
     video = data.train[0]
-    assert np.flatnonzero(clicked_rows([video], video.num_seg)[0]).tolist() == [2, 9], "row for row"
+    assert np.flatnonzero(clicked_times([video], video.num_seg)[0]).tolist() == [2, 9], "snippet for snippet"
     assert [video.frames for video in data.test] == [400, 401, 402, 403]
 
 
@@ -221,7 +223,9 @@ def test_bad_labels_in_feature_files_are_refused(stretched, label, message):
 
 def test_nothing_in_labels_of_feature_files_is_executed(stretched, tmp_path):
     path = stretched / "val" / "video_train_1.npz"
-    np.savez(path, **(dict(np.load(path)) | {"point_label": np.array([Harmful(tmp_path / "executed")])}))
+    arrays = dict(np.load(path))
+    harm = [Harmful(tmp_path / "executed")] * arrays["feat_spa"].shape[1]
+    np.savez(path, **(arrays | {"point_label": np.array(harm)}))
     with pytest.raises(UserError, match=r"video_train_1\.npz: has no readable point_label"):
         load(stretched, "--clicks=npz")
     assert not (tmp_path / "executed").exists()
@@ -242,3 +246,11 @@ def test_without_clicks_they_are_simulated_and_that_is_said(tiny):
     assert config_of(tiny).clicks == "simulated" and len(clicks(data)["video_train_0"]) == 2
     assert "clicks simulated from the ground truth (seed 0, 1 a gap): 10 in 5 of 5" in data.summary
     assert data.train[0].width == WIDTH
+
+
+def test_labels_of_another_size_are_not_unpacked(stretched, memory):
+    path = stretched / "val" / "video_train_1.npz"
+    arrays = dict(np.load(path))
+    np.savez_compressed(path, **arrays | {"point_label": np.zeros(2**27)})
+    with memory(2**28), pytest.raises(UserError, match=r"video_train_1\.npz: point_label has shape \(134217728,\)"):
+        load(stretched, "--clicks=npz")

@@ -29,10 +29,10 @@ def small_network():
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.2), ("fp16", 0.1)])
 def test_half_precisions_round_and_nothing_else(precision, tolerance):
-    network, rows, label = small_network()
+    network, snippets, label = small_network()
     half = copy.deepcopy(network)
     half.dtype = DTYPES[choose_precision(precision, CPU)]
-    expected, found = (outputs_and_gradients(n, rows, label) for n in (network, half))
+    expected, found = (outputs_and_gradients(n, snippets, label) for n in (network, half))
     differences = {}
     for name, value in found.items():
         assert value.dtype == torch.float32, name
@@ -82,13 +82,13 @@ def test_a_compiled_run_computes_the_same(cli, tmp_path):
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("tf32", 5e-3), ("bf16", 0.05)])
 @pytest.mark.gpu
 def test_a_gpu_computes_what_a_cpu_does(precision, tolerance):
-    network, rows, label = small_network()
+    network, snippets, label = small_network()
     network.cas_module.drop_out.p = 0.0  # devices draw differently
-    expected = outputs_and_gradients(copy.deepcopy(network), rows, label)
+    expected = outputs_and_gradients(copy.deepcopy(network), snippets, label)
     device = choose_device("cuda")
     choose_precision(precision, device)
     network.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    found = outputs_and_gradients(network.to(device), rows.to(device), label.to(device))
+    found = outputs_and_gradients(network.to(device), snippets.to(device), label.to(device))
     for name, value in found.items():
         difference = (value.cpu() - expected[name]).norm() / expected[name].norm()
         assert difference < tolerance, (name, difference)

@@ -27,7 +27,7 @@ DEVICES = ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)]
 
 
 class PlainVideos(Dataset):
-    """A folder's videos; making it seeds all generators once more, and an item of training draws row by row."""
+    """A folder's videos; making it seeds all generators once more, and an item of training draws snippet by snippet."""
 
     def __init__(self, root, subset, seed):
         seed_all(seed)
@@ -43,7 +43,7 @@ class PlainVideos(Dataset):
         length = len(streams[0])
         shown = np.arange(TIMES) * length // TIMES
         if self.subset == "train":
-            shown = oracles.sample_rows(length, TIMES, np.random.choice)
+            shown = oracles.sample_snippets(length, TIMES, np.random.choice)
         return np.concatenate([stream[shown] for stream in streams], axis=1), name
 
 
@@ -75,7 +75,7 @@ def seed_all(seed):
 
 
 def official_run(root, seed, batch_size, labels, device="cpu", workers=0):
-    """What each iteration of the official loop has drawn, and its loss."""
+    """The random numbers and the loss of each iteration of the official loop."""
     seed_all(seed)
     network = PlainNetwork().to(device)
     initial = [parameter.detach().clone() for parameter in network.parameters()]
@@ -109,7 +109,7 @@ def official_run(root, seed, batch_size, labels, device="cpu", workers=0):
 
 @contextlib.contextmanager
 def masks_drawn():
-    """What every Dropout in train mode keeps, (B, C, T)."""
+    """(B, C, T) the mask of every Dropout in train mode."""
     masks = []
 
     def look(module, given, out):
@@ -132,7 +132,7 @@ def data(tiny):
 
 @pytest.fixture
 def our_run(data, places):
-    """What each iteration of main.py has drawn."""
+    """The random numbers of each iteration of main.py."""
 
     def run(*flags, device="cpu"):
         steps, initial, real = [], [], train.train_step
@@ -159,7 +159,7 @@ def assert_same_draws(ours, official):
     assert len(ours) == len(official)
     for number, (some, others) in enumerate(zip(ours, official, strict=True)):
         assert some[0] == others[0], f"videos of iteration {number}"
-        assert torch.equal(some[1], others[1]), f"rows of iteration {number}"
+        assert torch.equal(some[1], others[1]), f"snippets of iteration {number}"
         assert len(some[2]) == len(others[2]) == 2
         assert all(map(torch.equal, some[2], others[2])), f"dropout of iteration {number}"
 
@@ -172,7 +172,7 @@ def labels_of(data):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("seed", "batch_size", "eval_every"), [(0, 2, "1"), (3, 2, "7"), (3, 5, "epoch"), (0, 16, "26")])
 def test_the_official_run_of_a_seed(our_run, data, seed, batch_size, eval_every, device):
-    """Batches, rows and masks bit for bit, passes with a short last batch and without, however often there is an evaluation."""
+    """Batches, snippets and masks are equal bit for bit, with and without a short last batch, at any evaluation interval."""
     flags = [f"--seed={seed}", f"--batch_size={batch_size}", f"--eval_every={eval_every}"]
     initial, ours = our_run(*flags, device=device)
     official_initial, official = official_run(data, seed, batch_size, labels_of(data), device)

@@ -1,4 +1,4 @@
-"""Dropout is torch's Dropout to whoever looks for one, in all methods' networks."""
+"""Dropout is an nn.Dropout that users find and change as usual, in all methods' networks."""
 
 import copy
 import itertools
@@ -14,7 +14,7 @@ from methods.base import build_method
 from model import CAS_Module
 from options import make_config, parse_args
 
-METHODS = ["basnet", "um", "backtal", "asm_loc"]
+METHOD_NAMES = ["basnet", "um", "backtal", "asm_loc"]
 
 
 def small(method):
@@ -35,13 +35,13 @@ def same(some, others):
 
 
 def turn_off(network):
-    """As written for any network."""
+    """Turn off Dropout as a user does in any network."""
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHOD_NAMES)
 def test_turned_off_by_whoever_knows_torch(name):
     method = small(name)
     assert not same(outputs(method, 0), outputs(method, 1))
@@ -49,17 +49,17 @@ def test_turned_off_by_whoever_knows_torch(name):
     assert same(outputs(method, 0), outputs(method, 1))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHOD_NAMES)
 def test_turned_on_alone_for_tests(name):
-    """As Monte Carlo dropout has it: the network in eval mode, its Dropouts in train mode."""
+    """Monte Carlo dropout: the network in eval mode, its Dropouts in train mode."""
     method = small(name)
     method.network.eval()
-    rows = Snippets.of(torch.rand(2, 16, 12))
-    plain = method.activations(rows)
+    snippets = Snippets.of(torch.rand(2, 16, 12))
+    plain = method.activations(snippets)
     for module in method.network.modules():
         if isinstance(module, nn.Dropout):
             module.train()
-    drawn = [method.activations(rows) for _ in range(2)]
+    drawn = [method.activations(snippets) for _ in range(2)]
     assert (plain["cas"] != drawn[0]["cas"]).any() and (drawn[0]["cas"] != drawn[1]["cas"]).any()
 
 

@@ -109,7 +109,7 @@ EDITS = {  # what stands in a file, and what a researcher writes there
 
 
 class PlainGated(torch.nn.Conv1d):
-    """The gated layer as one would write it first, a weighting at a time."""
+    """A plain gated layer, one weighting at a time."""
 
     def __init__(self, *args, layout, **kwargs):
         super().__init__(*args, **kwargs)
@@ -123,7 +123,7 @@ class PlainGated(torch.nn.Conv1d):
 
 
 class KeptBoxes(tuple):
-    """In the place of `Places`."""
+    """Replaces `Places`."""
 
     def to(self, _device):
         return self
@@ -180,7 +180,7 @@ def made(copy, method):
 
 
 def computed(network, x):
-    """All outputs and, of their sum with fixed shares, all gradients."""
+    """All outputs, and all gradients of their sum with fixed weights."""
     outputs = [part for part in network.train()(x) if part is not None]
     random = torch.Generator().manual_seed(1)
     sum((part * torch.rand(part.shape, generator=random)).sum() for part in outputs if part.requires_grad).backward()

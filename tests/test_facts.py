@@ -1,4 +1,4 @@
-"""One's own data set, described by a file: docs/own-dataset.md, whose example is run here, and what a wrong file is told."""
+"""A user's data set in a file: the example of docs/own-dataset.md works, and errors of a wrong file are named."""
 
 import json
 import re
@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, TINY
 
 from dataset.facts import KNOWN, TIOU_ACTIVITYNET, TIOU_THUMOS, dataset_facts
+from dataset.prepare import main
 from options import make_config, parse_args
 from thumos_features import load_data
 from utils import UserError
@@ -69,11 +70,35 @@ def test_a_description_is_known_by_its_place_however_spelt(tmp_path, monkeypatch
         ({"snippet_frames": 1.5}, "snippet_frames is 1.5"),
         ({"tiou_thresholds": []}, "tiou_thresholds"),
         ({"tiou_thresholds": [2]}, "tiou_thresholds"),
+        ({"tiou_thresholds": [True]}, "tiou_thresholds"),
         ({"timing": "frames"}, "rows or duration"),
         ({"missing": 3}, "fail or drop"),
         ({"data_path": None}, "expected text"),
         ({"data_path": "a\0b"}, "expected text"),
         ({"annotations": "a\0b"}, "a name"),
+        ({"annotations": "\ud800"}, "a name"),
+        ({"protocol": "\ud800"}, "expected text"),
+        ({"train": "../escaped"}, "none outside of data_path"),
+        ({"test": ["test", "/escaped"]}, "none outside of data_path"),
+        *(
+            ({"name": name}, "name is .*; expected 1 to 100 letters")
+            for name in (
+                "../../../escaped",
+                "a/b",
+                "..",
+                ".a",
+                "",
+                " a",
+                "a\0b",
+                "a\nb",
+                "a|b",
+                "=a(b)",
+                "a\\b",
+                "a" * 101,
+                3,
+                None,
+            )
+        ),
     ],
 )
 def test_a_wrong_description_is_named(tmp_path, content, message):
@@ -81,6 +106,18 @@ def test_a_wrong_description_is_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         dataset_facts(path)
     assert str(error.value).startswith(path)
+
+
+@pytest.mark.parametrize("name", ["kitchen", "my data-2.0_b+c", "Küche", "a" * 100])
+def test_a_name_of_letters_and_digits_is_fine(tmp_path, name):
+    assert dataset_facts(write(tmp_path, {"name": name, "train": "splits/train"})).name == name
+
+
+def test_annotations_elsewhere_are_converted_to_where_they_are_to_be(tiny, tmp_path):
+    (tmp_path / "gt.json").write_bytes((tiny / "gt.json").read_bytes())
+    description = {"annotations": "../gt.json", "data_path": "data", "stream_width": 6}
+    main(["features", "--to=basnet", f"--output={tmp_path}/a/b/out", "--dataset", write(tmp_path, description), *TINY])
+    assert (tmp_path / "a" / "b" / "out" / "gt.json").exists() and not (tmp_path / "a" / "b" / "gt.json").exists()
 
 
 def test_a_wrong_name_is_refused(capsys, tmp_path):

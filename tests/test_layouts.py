@@ -122,7 +122,7 @@ def test_times_follow_the_duration_where_the_data_set_says_so(activitynet):
 
 
 def test_durations_count_only_where_they_are_to(tiny, laid_out):
-    """THUMOS'14's rows say how long a video is, also where durations are known; BackTAL's are stretched to one length."""
+    """A THUMOS'14 video lasts as long as its snippets, even with a known duration; BackTAL stretches videos to one length."""
     edit_gt(tiny, lambda db: [video.update(duration=30.0 + n) for n, video in enumerate(db.values())])
     (video, *_) = load(tiny).train
     assert video.duration == 30 and video.seconds == video.num_seg * 16 / 25
@@ -155,7 +155,7 @@ def test_a_video_without_annotation_is_not_of_its_subset(tiny):
 
 
 def test_annotations_without_subsets(tiny):
-    """As UM's second implementation: who is in the folder is in the subset; those dropped still count."""
+    """As in leftthomas/UM, the folder of a video's features is its subset; videos without features still count."""
     edit_gt(tiny, lambda db: [video.pop("subset") for video in db.values()])
     (tiny / "features" / "test" / "rgb" / "video_test_3.npy").unlink()
     data = load(tiny, "--missing=drop")

@@ -29,11 +29,11 @@ CASES = {
 def golden_activations(seed):
     num_seg, high, kind = CASES[seed]
     r = np.random.default_rng(seed)
-    rows = np.arange(750)[:, None]
+    snippet = np.arange(750)[:, None]
     blocks = np.repeat(r.standard_normal((94, 21)), 8, axis=0)[:750] * 2.0 + 0.5 * r.standard_normal((750, 21))
     cas = blocks
     if kind == "smooth":
-        cas = np.sin(rows / r.uniform(5, 40, (1, 21)) + r.uniform(0, 6, (1, 21))) * 3 + 0.3 * r.standard_normal((750, 21))
+        cas = np.sin(snippet / r.uniform(5, 40, (1, 21)) + r.uniform(0, 6, (1, 21))) * 3 + 0.3 * r.standard_normal((750, 21))
     elif kind == "first":
         cas = np.full((750, 21), -1.0)
         cas[0] = 5
@@ -47,7 +47,7 @@ def golden_activations(seed):
 
 
 def detections(arrays, num_seg, *flags):
-    """What BaS-Net at its published settings makes of activations; weights play no part."""
+    """BaS-Net's detections from given activations with published settings; the network is not used."""
     method = build_method(make_config(parse_args(["--hidden", "8", "--len_feature", "2", *flags])))
     return as_rows(localize(method.curves(arrays | {"num_seg": num_seg})))
 
@@ -93,11 +93,11 @@ UM = {
 @pytest.mark.parametrize("case", UM)
 def test_um(golden_localization, case, rule):
     """Activations fused with feature magnitudes, which are thresholded too."""
-    seed, rows, num_seg, num_classes, high, scale = UM[case]
+    seed, snippets, num_seg, num_classes, high, scale = UM[case]
     r = np.random.default_rng(seed)
-    blocks = (rows + 7) // 8
-    cas = np.repeat(r.random((blocks, num_classes)), 8, axis=0)[:rows] * 0.8 + 0.2 * r.random((rows, num_classes))
-    magnitude = np.repeat(r.random(blocks), 8)[:rows] * 80 + 10 * r.random(rows)
+    blocks = (snippets + 7) // 8
+    cas = np.repeat(r.random((blocks, num_classes)), 8, axis=0)[:snippets] * 0.8 + 0.2 * r.random((snippets, num_classes))
+    magnitude = np.repeat(r.random(blocks), 8)[:snippets] * 80 + 10 * r.random(snippets)
     cas, magnitude = cas.astype(np.float32), magnitude.astype(np.float32)
     scores = (r.random(num_classes) * 0.1).astype(np.float32)
     chosen = r.choice(num_classes, high, replace=False)
@@ -107,7 +107,7 @@ def test_um(golden_localization, case, rule):
     )
 
     ordered = np.sort(magnitude)
-    high_mean, low_mean = ordered[-(rows // 9) :].mean(), ordered[: rows // 4].mean()
+    high_mean, low_mean = ordered[-(snippets // 9) :].mean(), ordered[: snippets // 4].mean()
     share = np.clip((magnitude - low_mean) / (high_mean - low_mean), 0, 1)
     fused = np.clip(min_max(cas * share[:, None]), 0, 1)
     classes = np.flatnonzero(scores >= np.float32(0.2)) if high else np.array([scores.argmax()])
@@ -120,8 +120,8 @@ def test_um(golden_localization, case, rule):
             Sweep([i * 0.025 for i in range(10)], term),
             Sweep([0.4 + i * 0.025 for i in range(9)], term, support="common"),
         ],
-        points=scale * rows,
-        seconds_per_point=16 * num_seg / (scale * rows * 25),
+        points=scale * snippets,
+        seconds_per_point=16 * num_seg / (scale * snippets * 25),
         outer_width=0.25,
         shortest_run=2,
         nms_threshold=0.6,
@@ -143,7 +143,7 @@ def test_asm_loc(golden_localization, case, kind):
         predicted[probability.argmax()] = True
     order = np.argsort(given["cols"])
     order = order[predicted[order]]
-    rows, num_seg = len(given["fg_att"]), int(given["vid_len"])
+    snippets, num_seg = len(given["fg_att"]), int(given["vid_len"])
     own, shared = (1.0, 0.0) if thumos else (0.7, 0.3)
     none, term = np.zeros(len(order)), 0.25 * probability[order].astype(np.float64)
     if kind == "test":
@@ -161,8 +161,8 @@ def test_asm_loc(golden_localization, case, kind):
         activation=given["fg_cas_cols"][:, order],
         common=given["fg_att"],
         sweeps=sweeps,
-        points=20 * rows,
-        seconds_per_point=16 * num_seg / (25 * 20 * rows),
+        points=20 * snippets,
+        seconds_per_point=16 * num_seg / (25 * 20 * snippets),
         outer_width=0.2 if thumos else 0.15,
         shortest_run=2,
         nms_threshold=0.45 if thumos else 0.9,
@@ -224,9 +224,14 @@ def test_backtal(golden_localization, case):
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_backtal_loses_a_support_that_is_the_first_frame_alone(golden_localization, frames):
-    rows = np.full((2, 750), -1, dtype=np.float32)
-    rows[0, :frames] = 1
-    given = {"meta": (750, 30, 25.0), "cls": np.array([5, 6]), "rows": rows, "prob": np.array([0.9, 0.3], dtype=np.float32)}
+    activation = np.full((2, 750), -1, dtype=np.float32)
+    activation[0, :frames] = 1
+    given = {
+        "meta": (750, 30, 25.0),
+        "cls": np.array([5, 6]),
+        "rows": activation,
+        "prob": np.array([0.9, 0.3], dtype=np.float32),
+    }
     if frames == 2:
         given["prob"][1] = 0
     given["feat"] = np.ones((4, 750), dtype=np.float32)
@@ -266,12 +271,12 @@ levels = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]), min_size=1, max_s
 @st.composite
 def any_curves(draw):
     """Curves with every field drawn."""
-    rows = draw(st.integers(1, 25))
+    snippets = draw(st.integers(1, 25))
     num_classes = draw(st.integers(0, 3))
-    numbers = draw(st.lists(values, min_size=rows * (num_classes + 1), max_size=rows * (num_classes + 1)))
-    table = np.array(numbers, dtype=np.float32).reshape(rows, -1)
+    numbers = draw(st.lists(values, min_size=snippets * (num_classes + 1), max_size=snippets * (num_classes + 1)))
+    table = np.array(numbers, dtype=np.float32).reshape(snippets, -1)
     resized = draw(st.booleans())
-    points = draw(st.integers(1, 90)) if resized else rows * draw(st.integers(1, 6))
+    points = draw(st.integers(1, 90)) if resized else snippets * draw(st.integers(1, 6))
     sweep = st.builds(
         Sweep,
         thresholds=levels,

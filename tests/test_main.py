@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -172,8 +174,8 @@ def test_weights_that_diverge_after_the_loss_do_not_reach_the_checkpoint(cli, tm
 def test_the_folders_of_a_run_that_goes_on_are_not_written_to(cli, tmp_path):
     for kind in ("output", "model", "log"):
         with locked(str(tmp_path / kind)):
-            assert f"{tmp_path / kind}: another run is writing to it" in cli("main.py", *RUN, expect=2).stderr
-        assert not any((tmp_path / kind).iterdir())
+            assert f"{tmp_path / kind}: another run is writing to it: process " in cli("main.py", *RUN, expect=2).stderr
+        assert not any((tmp_path / kind).iterdir()), "the lock's file is gone with it"
     cli("main.py", *RUN)
 
 
@@ -286,7 +288,7 @@ def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tm
     cli("main_eval.py", model, f"--save_activations={file}", "--class_th=0.05")
     output = tmp_path / "output"
     live = [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")]
-    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # rows are those of the file
+    cli("main_eval.py", f"--activations={file}", "--class_th=0.05", "--num_segments=99")  # the file has the snippets
     assert [(output / name).read_text() for name in ("detections.json", "best_record.txt", "per_class.csv")] == live
     assert len(json.loads(live[0])["results"]) > 0
     with np.load(file) as arrays:
@@ -305,6 +307,10 @@ def test_saved_activations_give_the_detections_and_scores_of_the_network(cli, tm
         (lambda c: c.update({"video_test_0/cas": np.zeros((16, 21), np.float16)}), "float16"),
         (lambda c: c.update({"video_test_0/num_seg": np.int64(0)}), "not positive"),
         (lambda c: c.update({"elsewhere/num_seg": np.int64(3)}), "'elsewhere' is not annotated"),
+        (lambda c: c.update({"video_test_0/num_seg": np.int64(10**12)}), "num_seg is 1000000000000; expected at most"),
+        (lambda c: c.update({"video_test_0/duration": np.float64(1e300)}), "duration is 1e+300; expected at most"),
+        (lambda c: c.update({"video_test_0/warp": np.arange(20.0)}), "warp is no time axis; expected 21 ascending"),
+        (lambda c: c.update({"video_test_0/warp": np.arange(21.0)[::-1]}), "warp is no time axis"),
     ],
 )
 def test_activations_of_something_else_are_refused(cli, tmp_path, change, message):
@@ -328,3 +334,26 @@ def test_a_file_that_holds_no_activations_is_refused(cli, tmp_path):
         in cli("main_eval.py", f"--activations={tmp_path}/activations.npz", expect=2).stderr
     )
     assert "no such file" in cli("main_eval.py", "--activations=nowhere.npz", expect=2).stderr
+
+
+@pytest.mark.parametrize("name, message", [("score", "two arrays of one name"), ("cas", "cannot be read as saved")])
+def test_activations_that_are_ambiguous_or_no_arrays_are_refused(cli, tmp_path, name, message):
+    """A member of the archive that numpy does not know comes as bytes; of two of one name it reads the last."""
+    path = tmp_path / "activations.npz"
+    content = {"video_test_0/score": np.zeros(21, np.float32), "video_test_0/num_seg": np.int64(20)}
+    np.savez(path, **content, **({} if name == "cas" else {"video_test_0/cas": np.zeros((16, 21), np.float32)}))
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr(f"video_test_0/{name}.npy", b"no array" if name == "cas" else archive.read(f"video_test_0/{name}.npy"))
+    error = cli("main_eval.py", f"--activations={path}", expect=2).stderr
+    assert message in error and "activations.npz" in error
+
+
+def test_a_checkpoint_of_more_steps_is_named(cli, tmp_path):
+    run = ["--method=asm_loc", "--steps=1", "--step_iters=1", "--seed=0", "--lr=[0.01]*2"]
+    cli("main.py", *run)
+    path = tmp_path / "model" / "ASM_Loc_model_seed_0.pkl"
+    weights = torch.load(path) | {"step": torch.tensor(7)}
+    torch.save(weights, path)
+    message = cli("main_eval.py", f"--model_file={path}", *run[:3], expect=2).stderr
+    assert f"{path}: was trained for 7 steps" in message

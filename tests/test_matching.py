@@ -13,9 +13,9 @@ TOLERANCE = 1e-5
 
 def curves(arrays):
     """Two classes, each above one threshold in many runs, none of which suppresses another."""
-    rows, classes = arrays["cas"].shape
+    snippets, classes = arrays["cas"].shape
     sweeps = [Sweep([0.5], np.zeros(classes))]
-    return Curves(np.arange(classes), arrays["cas"], sweeps, 4 * rows, POINT, outer_width=0.25, nms_threshold=0.5)
+    return Curves(np.arange(classes), arrays["cas"], sweeps, 4 * snippets, POINT, outer_width=0.25, nms_threshold=0.5)
 
 
 def made_up(at_threshold=0):

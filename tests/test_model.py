@@ -21,8 +21,8 @@ FORWARD, LOSSES = 1e-5, 1e-6  # tolerances: twice and four times what processors
 SIZES = {"t100": (64, 100, [(1, 1.0), (2, 1.5), (3, 2.0), (4, 1.0)], 21), "t750": (2048, 750, [(1001, 1.0), (1002, 2.0)], 11)}
 
 
-def golden_network(len_feature: int, rows: int, dropout: float = 0.7) -> BaS_Net:
-    network = BaS_Net(len_feature, 20, rows, dropout=dropout)
+def golden_network(len_feature: int, times: int, dropout: float = 0.7) -> BaS_Net:
+    network = BaS_Net(len_feature, 20, times, dropout=dropout)
     weights = {
         key: torch.from_numpy(
             np.random.default_rng(zlib.crc32(key.encode())).standard_normal(value.shape).astype(np.float32) * np.float32(0.02)
@@ -34,10 +34,10 @@ def golden_network(len_feature: int, rows: int, dropout: float = 0.7) -> BaS_Net
 
 
 def golden_batch(size: str) -> tuple[torch.Tensor, torch.Tensor]:
-    width, rows, videos, label_seed = SIZES[size]
-    step = np.arange(rows)
+    width, times, videos, label_seed = SIZES[size]
+    step = np.arange(times)
     features = [
-        np.abs(np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32))
+        np.abs(np.random.default_rng(seed).standard_normal((times, width)).astype(np.float32))
         * (0.5 + 0.25 * ((step // 7) % 5)).astype(np.float32)[:, None]
         * np.float32(gain)
         for seed, gain in videos
@@ -51,12 +51,12 @@ def golden_batch(size: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("size", ["t100", pytest.param("t750", marks=pytest.mark.whole)])
 def test_forward_loss_and_gradients(golden, size, products_by):
-    width, rows, _, _ = SIZES[size]
+    width, times, _, _ = SIZES[size]
     features, label = golden_batch(size)
     np.testing.assert_array_equal(label.numpy(), golden[f"{size}/label"])
-    network = golden_network(width, rows).eval()
+    network = golden_network(width, times).eval()
     score_base, cas_base, score_supp, cas_supp, fore_weights = network(features)
-    every = slice(None, None, max(1, rows // 10))
+    every = slice(None, None, max(1, times // 10))
     for name, value in {
         "score_base": score_base,
         "score_supp": score_supp,
@@ -181,9 +181,9 @@ def test_the_sum_over_classes_is_the_mean_times_their_number():
     assert summed["loss_norm"] == mean["loss_norm"]
 
 
-@pytest.mark.parametrize(("rows", "share", "k"), [(750, 0.125, 93), (100, 0.6, 60), (200, 0.6, 120), (4, 0.125, 1)])
-def test_how_many_rows_make_a_score(rows, share, k):
-    assert BaS_Net(4, 3, rows, 8, topk=share).k == k
+@pytest.mark.parametrize(("times", "share", "k"), [(750, 0.125, 93), (100, 0.6, 60), (200, 0.6, 120), (4, 0.125, 1)])
+def test_number_of_snippets_in_a_score(times, share, k):
+    assert BaS_Net(4, 3, times, 8, topk=share).k == k
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (5, 1, 3), (1, 7, 3)])

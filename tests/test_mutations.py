@@ -23,7 +23,6 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             'np.load(path, mmap_mode="r", allow_pickle=True)',
             "thumos_features::nothing_in_a_feature_file_is_executed[alone]",
         ),
-        ("np.load(stream, allow_pickle=False)", "np.load(stream, allow_pickle=True)", "layouts::nothing_in_an_npz_is_executed"),
         (
             "allow_pickle=False))\n    except Exception as error:",
             "allow_pickle=False))\n    except EOFError as error:",
@@ -34,20 +33,59 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ("array.shape[1] != width or", "", BAD_FOLDER + "[wrong width]"),
         ("or len(array) == 0:", ":", BAD_FOLDER + "[no rows]"),
         ("if len({len(array) for array in arrays}) > 1:", "if False:", BAD_FOLDER + "[streams of different length]"),
+        (
+            "if len(array) > MOST_SNIPPETS:",
+            "if False:",
+            "sizes::an_array_that_unpacks_to_more_than_a_video_has_is_not_unpacked",
+        ),
+        ("if len(array) > MOST_SNIPPETS:", "if False:", "sizes::a_plain_array_of_too_many_snippets_is_refused"),
+        ('check_file(path, "features")', "pass", "sizes::a_feature_file_is_a_regular_file[device]"),
         ("if duration is not None and not 0 < duration < np.inf:", "if False:", "layouts::a_bad_npz_is_named[duration]"),
         ("if frames is not None and not (", "if False and not (", "clicks::frames_have_to_be_a_number_of_frames"),
     ],
     "dataset/annotations.py": [
-        ("all(math.isfinite(float(time)) for time in times)", "True", BAD_FOLDER + "[time NaN]"),
-        ("and len(segment) == 2", "", BAD_FOLDER + "[segment of three]"),
-        (" and not isinstance(time, bool)", "", BAD_FOLDER + "[time a boolean]"),
+        (
+            "        check_database(database, str(path))\n",
+            "        pass\n",
+            "reading::a_run_and_the_scorer_accept_the_same_annotations",
+        ),
         ("if unknown:", "if False:", BAD_FOLDER + "[unknown label]"),
     ],
-    "dataset/clicks.py": [
+    "dataset/archives.py": [
         (
-            "np.load(path, allow_pickle=False)",
-            "np.load(path, allow_pickle=True)",
+            "np.load(stream, allow_pickle=False)",
+            "np.load(stream, allow_pickle=True)",
             "clicks::nothing_in_labels_of_feature_files_is_executed",
+        ),
+        ("if said != there and", "if False and", "sizes::an_array_that_claims_more_than_is_there_takes_no_memory"),
+        ("if math.prod(found.shape) != 1 or", "if", "sizes::a_number_that_unpacks_to_an_array_is_not_unpacked"),
+        ("if version != (1, 0) and int", "if False and int", "sizes::a_header_of_gigabytes_is_not_read"),
+        ("if len(set(names)) < len(names):", "if False:", "sizes::two_arrays_of_one_name_are_refused"),
+    ],
+    "dataset/clicks.py": [
+        ("as_number(text)", "float(text)", "clicks::bad_lists_are_refused"),
+        (
+            'file["point_label"] if found.shape == (video.num_seg,) else found.zeros()',
+            'file["point_label"]',
+            "clicks::labels_of_another_size_are_not_unpacked",
+        ),
+        ("    if repeated:\n", "    if False:\n", "clicks::bad_lists_are_refused"),
+    ],
+    "dataset/facts.py": [
+        ("(key not in FOLDER_KEYS or all(map(_stays_inside, names)))", "True", "facts::a_wrong_description_is_named"),
+        ('re.fullmatch(r"[\\w+-][\\w.+ -]{0,99}", value)', "True", "facts::a_wrong_description_is_named"),
+    ],
+    "dataset/prepare.py": [
+        ("    _check_address(args.url, args.allow_http)\n", "", "prepare::only_https_is_fetched_from"),
+        ("        _check_address(newurl, self.allow_http)\n", "", "prepare::a_redirect_from_https_to_http_is_checked"),
+        ("            _check_size(args.url, total or 0, most)\n", "", "prepare::a_download_has_a_largest_size[True]"),
+        ("                    _check_size(args.url, done, most)\n", "", "prepare::a_download_has_a_largest_size[False]"),
+        ("    if repeated:\n", "    if False:\n", "reading::odd_or_repeated_durations_are_refused"),
+        ("map(as_number, words[1::2])", "map(float, words[1::2])", "reading::odd_or_repeated_durations_are_refused"),
+        (
+            "Path(config.facts.annotations[0]).name",
+            "config.facts.annotations[0]",
+            "facts::annotations_elsewhere_are_converted_to_where_they_are_to_be",
         ),
     ],
     "dataset/store.py": [
@@ -85,12 +123,16 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "main::weights_that_diverge_after_the_loss_do_not_reach_the_checkpoint",
         ),
         ('if "optimizer" not in content:', "if False:", "resume::weights_alone_are_nothing_to_resume"),
-        ('if content.get("format") != FORMAT:', "if False:", "resume::a_checkpoint_of_an_earlier_version_is_refused"),
+        (
+            "if not isinstance(found, int) or found != FORMAT:",
+            "if False:",
+            "resume::a_checkpoint_of_an_earlier_version_is_refused",
+        ),
         ("if name not in MAY_DIFFER and", "if False and", "resume::resume_with_other_settings_is_refused"),
         ('if content["data"] != self.data:', "if False:", "resume::resume_on_other_data_is_refused"),
         ("if done > config.num_iters:", "if False:", "resume::a_stopped_run_can_be_ended_where_it_stands"),
         (
-            'elif content["learning_rates"][:done] != config.learning_rates[:done]:',
+            'elif list(content["learning_rates"][:done]) != config.learning_rates[:done]:',
             "elif False:",
             "resume::resume_with_other_settings_is_refused",
         ),
@@ -100,11 +142,31 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "main::a_full_disk_ends_with_a_message_and_whole_files",
         ),
         ("if name in trained and trained[name] != getattr(config, name, None)\n    ]", "if False\n    ]", "main::one_stream"),
+        (
+            "checked(path, weights, fields({key: weight(value) for key, value in own.items()}), OTHER)",
+            "pass",
+            "checkpoint::weights_that_are_no_finite_floats_are_refused",
+        ),
+        (
+            "checked(path, content, fields(self._parts(content, method, train, test), others=anything), DAMAGED)",
+            "pass",
+            "checkpoint::every_damaged_field_of_a_checkpoint_is_named",
+        ),
+        ("        _check_sums(path)\n", "", "checkpoint::a_checkpoint_whose_bytes_have_changed_is_refused"),
+        ("self.draws.seed = self.seed", "pass", "resume::a_resumed_run_draws_with_the_seed_that_it_had_drawn"),
+        ('if content["scaler"]:', "if True:", "resume::a_run_resumes_in_another_precision"),
+    ],
+    "engine/report.py": [
+        (
+            "if 0 < EXPLODED * usual < record.get(name, 0)",
+            "if False",
+            "explosion::a_finite_explosion_is_told_once_and_in_the_report",
+        ),
     ],
     "engine/files.py": [
         (
-            "fcntl.LOCK_EX | fcntl.LOCK_NB",
-            "fcntl.LOCK_SH | fcntl.LOCK_NB",
+            'stack.enter_context(lock(folder / ".lock", partial(_refuse, folder)))',
+            "pass",
             "main::the_folders_of_a_run_that_goes_on_are_not_written_to",
         ),
         ("moved = set_aside(self._in_the_way(resumed))", "moved = []", "resume::a_second_run_keeps_the_files_of_the_first"),
@@ -145,14 +207,15 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "beside::what_a_killed_worker_was_to_do_is_done_here",
         ),
         (
-            "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])",
             "pass",
             "beside::a_job_that_is_to_stop_is_saved_whatever_reaches_its_workers",
         ),
         ("PER_WORKER * self.workers", "100", "beside::results_come_in_the_order_of_their_beginning"),
     ],
     "engine/team.py": [
-        ("        if missing:\n", "        if False:\n", "team::a_team_that_nobody_started"),
+        ("if value is None or not least <= value < end:", "if value is None:", "team::a_team_that_is_described_wrongly"),
+        ('if not os.environ.get("MASTER_ADDR"):', "if False:", "team::a_team_that_is_described_wrongly"),
         (
             "slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)",
             "slice(0, count)",
@@ -180,7 +243,45 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "seeds::a_seed_that_cannot_begin_takes_no_other_with_it",
         ),
         ("run.cache_budget /= on_a_device", "pass", "seeds::every_running_seed_has_its_share_of_the_machine"),
+        ('END_WITH_STDIN: "1"', 'END_WITH_STDIN: ""', "seeds::seeds_end_with_a_killed_parent_and_are_resumed"),
+        ("return same and", "return", "seeds::a_seed_knows_whether_its_command_still_lives"),
+        ("self.looks < PATIENCE / POLL", "True", "seeds::a_seed_knows_whether_its_command_still_lives"),
         ("device = free.get()", "device = devices[0]", "seeds::every_running_seed_has_its_share_of_the_machine"),
+    ],
+    "engine/ending.py": [
+        ("if not _unwinds or _imports(frame):", "if not _unwinds:", "ending::ctrl_c_where_python_or_a_package_would_go_on"),
+        (
+            "    _unwinds = False  # a second",
+            "    # a second",
+            "ending::a_second_ctrl_c_does_not_wait_for_the_clean_up_after_the_first",
+        ),
+        (
+            "sys.excepthook, sys.unraisablehook = _uncaught, _unraisable",
+            "pass",
+            "ending::ctrl_c_where_python_or_a_package_would_go_on",
+        ),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "pass", "ending::a_process_ends_with_its_standard_input_if_it_is_to"),
+        ("os._exit(128 + signal.SIGTERM)", "pass", "ending::a_process_ends_with_its_standard_input_if_it_is_to"),
+    ],
+    "engine/locks.py": [
+        (
+            "        if _is_at(path, handle):\n            break",
+            "        break",
+            "locks::a_lock_on_a_file_that_its_holder_removes_is_none",
+        ),
+        ("                path.unlink()", "                pass", "locks::a_lock_says_who_holds_it_and_leaves_nothing"),
+    ],
+    "dataset/make_demo.py": [
+        (
+            'return lock(folder.with_name(f".{folder.name}.lock"), wait)',
+            "return contextlib.nullcontext()",
+            "make_demo::of_two_first_runs_one_makes_it_and_the_other_waits",
+        ),
+        (
+            "        if not (folder.is_dir() and any(folder.iterdir())):\n            raise\n        return False",
+            "        raise",
+            "make_demo::a_folder_that_another_program_makes_meanwhile_is_left_as_it_is",
+        ),
     ],
     "engine/device.py": [
         (
@@ -212,17 +313,18 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "if False:",
             "main::a_diverging_run_stops_and_keeps_the_last_good_checkpoint",
         ),
-        (
-            "np.load(path, allow_pickle=False)",
-            "np.load(path, allow_pickle=True)",
-            "main::nothing_in_saved_activations_is_executed",
-        ),
+        ("if size > MOST_RATIO * packed:", "if False:", "sizes::activations_that_unpack_to_much_more_are_refused"),
         ("if not fits or not typed or 0 in array.shape:", "if False:", "main::activations_of_something_else_are_refused"),
         ("            if narrow:", "            if False:", "load::localization_finds_the_same_in_the_columns_that_are_kept"),
         ("for quirk in sorted(lost) if lost[quirk]}", "for quirk in ()}", "quirks::what_quirks_take_is_counted"),
         ("if not np.isfinite(array).all() or (", "if False and (", "main::activations_of_something_else_are_refused"),
     ],
     "utils.py": [
+        (
+            "signal.signal(signal.SIGINT, end_at_once)",
+            "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "ending::ctrl_c_does_not_wait_for_the_end_of_a_run_that_has_saved",
+        ),
         (
             "if self.received is not None and number == signal.SIGINT:",
             "if False:",
@@ -273,7 +375,8 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ("sum(counts) != len(self.label) or ", "", "load::a_file_is_read_as_its_content"),
         ("any(row is not self for", "any(False for", "load::a_fault_in_a_file_is_told_as_in_its_content"),
         ("                    return self\n", "", "load::many_detections_are_written_and_read_in_little_memory"),
-        ("if len(content) < len(pairs):", "if False:", "eval::bad_detections_are_named"),
+        ("check_database(database, where)", "pass", "reading::a_run_and_the_scorer_accept_the_same_annotations"),
+        ('if column.dtype.kind in "fiu":', "if True:", "reading::odd_numbers_in_columns_are_refused"),
         (" and kind is not bool", "", "eval::bad_detections_are_named"),
         ("if not (np.isfinite(numbers).all() and np.isfinite(times).all()):", "if False:", "eval::bad_detections_are_named"),
         ('if unlisted == "ignore":', "if True:", "eval::unlisted_videos_are_told_without_a_warning"),
@@ -283,6 +386,51 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "listed = video < len(truth.videos)\n    keep = np.ones_like(listed)",
             "eval::unknown_labels_are_ignored_with_a_warning_and_no_prediction_scores_zero",
         ),
+    ],
+    "eval/reading.py": [
+        ("if len(content) < len(pairs):", "if False:", "eval::bad_detections_are_named"),
+        ("if len(content) < len(pairs):", "if False:", "reading::a_run_and_the_scorer_accept_the_same_annotations"),
+        (
+            "if not stat.S_ISREG(state.st_mode):",
+            "if stat.S_ISDIR(state.st_mode):",
+            "reading::only_regular_files_are_read[socket]",
+        ),
+        ('"_" not in value and ', "", "reading::what_is_no_number[1_0]"),
+        ("len(value) <= MOST_CHARACTERS", "True", "reading::what_is_no_number"),
+        (" and not isinstance(value, bool)\n    try", "\n    try", "reading::what_is_no_number[True]"),
+        ("if not math.isfinite(result):", "if math.isnan(result):", "reading::what_is_no_number"),
+        ("        check_video_name(name, where)\n", "", "reading::videos_with_odd_names_are_refused"),
+        ("if subsets and not is_text", "if False and not is_text", "reading::all_videos_name_a_subset_or_none_does"),
+        ("or len(pair) != 2", "", BAD_FOLDER + "[segment of three]"),
+        ("if not _is_duration(", "if False and not _is_duration(", "reading::odd_durations_are_refused"),
+    ],
+    "eval/report.py": [
+        ('r"[\\\\|<`\\[]"', 'r"[<`\\[]"', "outputs::odd_names_break_no_table"),
+        ('return f"\'{name}" if name.startswith', "return name if name.startswith", "outputs::odd_names_break_no_table"),
+    ],
+    "engine/flags.py": [
+        ("if value > most:", "if False:", "sizes::each_size_has_a_bound"),
+        (
+            "if odd := [word for word in words if not is_text(word)]:",
+            "if odd := []:",
+            "options::a_path_that_is_not_utf8_is_refused_at_start",
+        ),
+        (" - len(seeds)):", "):", "sizes::many_ranges_of_seeds_are_bounded_together"),
+    ],
+    "options.py": [
+        (
+            "if not is_text(values[",
+            "if False and not is_text(values[",
+            "options::a_description_behind_a_link_is_refused_by_its_own_path",
+        ),
+    ],
+    "config.py": [
+        (
+            "if num_iters is not None and num_iters > MOST_ITERATIONS:",
+            "if False:",
+            "sizes::a_schedule_is_not_expanded_beyond_the_bound",
+        ),
+        (" and len(first) + len(second) <= MOST_ITERATIONS", "", "sizes::a_schedule_is_not_expanded_beyond_the_bound"),
     ],
     "eval/protocols.py": [
         ("if is_ambiguous.all():", "if False:", "protocols::ambiguous_segments_of_a_json_are_no_class"),

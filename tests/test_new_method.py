@@ -1,4 +1,4 @@
-"""docs/new-method.md, followed as it stands in a copy of the project; and what the registry refuses."""
+"""docs/new-method.md works as written in a copy of the project, and the registry refuses wrong methods."""
 
 import json
 import re
@@ -75,7 +75,7 @@ class WithItsOwn:
 
 @pytest.mark.parametrize("name", ["Without", "WithAnothers", "Missing"])
 def test_a_method_needs_settings_of_its_own(monkeypatch, name):
-    """Or it would train with another method's flags under its own name."""
+    """Without them, a method would train with another method's flags."""
     monkeypatch.setattr(methods.base, "METHODS", {"own": f"{__name__}:{name}", "good": f"{__name__}:WithItsOwn"})
     with pytest.raises(UserError, match=r"methods/base.py: --method own is .* no settings of its own; expected"):
         method_class("own")

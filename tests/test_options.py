@@ -15,6 +15,7 @@ from dataset.facts import KNOWN
 from methods.base import METHODS
 from methods.recipes import PUBLISHED_DEFAULTS, recipe
 from options import build_parser, flags_of, make_config, parse_args, say_settings
+from utils import UserError
 
 OFFICIAL = {
     "data_path": "./dataset/THUMOS14",
@@ -202,7 +203,7 @@ def module_of(path: Path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_options_as_shipped_are_known_to_recipes(method):
-    """Or every run would say that options.py was edited."""
+    """Otherwise every run prints that options.py was edited."""
     for dataset in (*KNOWN, "own.json"):
         args = parse_args([f"--method={method}", f"--dataset={dataset}"])
         assert recipe(method, dataset).items() <= vars(args).items()
@@ -346,3 +347,36 @@ def test_a_misspelt_flag_or_name_is_guessed(line, told, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_args(line.split())
     assert stop.value.code == 2 and told in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------ paths
+
+
+@pytest.mark.parametrize(
+    "flag", ["output_path", "data_path", "model_path", "log_path", "dataset", "save_activations", "result"]
+)
+def test_a_path_that_is_not_utf8_is_refused_at_start(cli, tmp_path, flag):
+    """A report names the folders of its run, and is written last."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    said = cli("main.py", f"--{flag}={folder}/x.json", "--num_iters=1", expect=2).stderr
+    assert r"caf\udce9/x.json: is not UTF-8; expected names in UTF-8" in said
+    assert os.listdir(tmp_path) == ["data", folder.name] or os.listdir(tmp_path) == [folder.name, "data"]
+
+
+def test_a_working_folder_that_is_not_utf8_is_refused_at_start(tmp_path, monkeypatch, capsys):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as stop:
+        parse_args([])
+    assert stop.value.code == 2 and "is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_description_behind_a_link_is_refused_by_its_own_path(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "dataset.json").write_text("{}")
+    (tmp_path / "dataset.json").symlink_to(folder / "dataset.json")
+    with pytest.raises(UserError, match="is not UTF-8"):
+        make_config(parse_args([f"--dataset={tmp_path}/dataset.json"]))

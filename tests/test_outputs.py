@@ -1,6 +1,9 @@
 """Files of earlier runs are moved, never lost; text files say what the official ones say."""
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.files import record_of, set_aside
 from eval.eval_detection import ANETdetection, detection_map
-from eval.report import averages_from, figures, table
+from eval.report import averages_from, figures, per_class, table
+from eval.table import read_predictions
+from main_eval import write_per_class
 from options import make_config, parse_args
 from test import Evaluation
 
@@ -190,3 +195,43 @@ def test_the_average_over_all_thresholds_leads_where_the_papers_is_not_covered()
 def test_tables_are_aligned():
     lines = table(["model", "x"], [["best", "1.25"], ["last", "10.5"]]).splitlines()
     assert len({len(line) for line in lines}) == 1 and lines[1].strip("| -") == ""
+
+
+# ------------------------------------------------------------------------------------------------------ odd names
+
+ODD = {  # a name, as Markdown and as CSV shows it
+    "HighJump": ("HighJump", "HighJump"),
+    "Cutting (a_b) & c*d, 50 % + e": ("Cutting (a_b) & c*d, 50 % + e", '"Cutting (a_b) & c*d, 50 % + e"'),
+    "a|b": (r"a\|b", "a|b"),
+    "a\\|b": (r"a\\\|b", "a\\|b"),
+    "<script>": (r"\<script>", "<script>"),
+    "[x](http://y) `z`": (r"\[x](http://y) \`z\`", "[x](http://y) `z`"),
+    "a\nb": ("a b", '"a\nb"'),
+    "=cmd()": ("=cmd()", "'=cmd()"),
+    "+1": ("+1", "'+1"),
+    "-1": ("-1", "'-1"),
+    "@x": ("@x", "'@x"),
+    "\tx": (" x", "'\tx"),
+}
+
+
+def test_odd_names_break_no_table(tmp_path):
+    database = {"v": {"annotations": [{"label": label, "segment": [0, 1]} for label in ODD]}}
+    score = detection_map({"database": database}, {"results": {}}, [0.5])
+    path = tmp_path / "classes"
+    write_per_class(path, per_class({"unnamed": score}, read_predictions({"results": {}})))
+    rows = path.with_suffix(".md").read_text().splitlines()
+    shown = [re.split(r"(?<!\\)(?:\\\\)*\|", row) for row in rows]
+    assert len(rows) == 2 + len(ODD) and {len(cells) for cells in shown} == {len(shown[0])}
+    assert sorted(cells[2].strip() for cells in shown[2:]) == sorted(markdown.strip() for markdown, _ in ODD.values())
+    text = path.with_suffix(".csv").read_bytes().decode()
+    for _, cell in ODD.values():
+        assert f"\nunnamed,{cell},1,0," in text
+    assert [row["class"].removeprefix("'") for row in csv.DictReader(io.StringIO(text))] == sorted(ODD)
+
+
+def test_odd_names_stay_in_their_line_of_a_report(cli, tiny):
+    description = {"protocol": "a|b\n<c>", "classes": ["HighJump", "Billiards", "BaseballPitch"], "stream_width": 6}
+    (tiny / "dataset.json").write_text(json.dumps(description))
+    said = cli("main.py", f"--dataset={tiny}/dataset.json", "--num_iters=1").stdout
+    assert r"protocol a\|b \<c> (4 videos" in said

@@ -1,4 +1,4 @@
-"""The picture of a video is made from a checkpoint, for any ablation."""
+"""tools.plot draws a video from a checkpoint, for any ablation."""
 
 import subprocess
 import sys

@@ -1,10 +1,12 @@
-"""What dataset.prepare makes equals what is published, and it never spoils what is there."""
+"""dataset.prepare writes the published data and never damages existing files."""
 
 import functools
 import hashlib
 import http.server
 import json
+import os
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -122,7 +124,7 @@ def test_downloads_are_described(capsys):
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder behind an address on this machine."""
+    """The URL of a local HTTP server for a folder."""
     folder = tmp_path / "served"
     folder.mkdir()
     handler = functools.partial(type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None}))
@@ -139,7 +141,7 @@ def test_a_download_is_kept_only_with_its_checksum(served, tmp_path, capsys):
     target, checksum = tmp_path / "got" / "features.zip", hashlib.sha256(content).hexdigest()
 
     def fetch(name, checksum):
-        main(["fetch", f"{address}/{name}", f"--output={target}", f"--checksum={checksum}"])
+        main(["fetch", f"{address}/{name}", f"--output={target}", f"--checksum={checksum}", "--allow_http"])
 
     for name, given, message in (
         ("features.zip", "0" * 64, f"its sha256 is {checksum}"),
@@ -153,6 +155,59 @@ def test_a_download_is_kept_only_with_its_checksum(served, tmp_path, capsys):
     assert target.read_bytes() == content and "3,000,000 bytes" in capsys.readouterr().out
     with pytest.raises(UserError, match="nothing is overwritten"):
         fetch("features.zip", checksum)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["file:///etc/passwd", "data:,x", "ftp://a/b", "http://127.0.0.1/x", "HTTP://a/b", "x", "/etc/passwd", "https", "//["],
+)
+def test_only_https_is_fetched_from(tmp_path, address):
+    with pytest.raises(UserError, match="is no address to fetch from; expected https") as error:
+        main(["fetch", address, f"--output={tmp_path}/got", "--checksum=0"])
+    assert ("--allow_http takes this one" in str(error.value)) == address.lower().startswith("http:") and not os.listdir(
+        tmp_path
+    )
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
+def test_a_redirect_leads_to_no_other_kind_of_address(tmp_path, target):
+    class Redirecting(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/x"
+        with pytest.raises(UserError, match=rf"{target}(: is no address|' is not allowed)"):
+            main(["fetch", address, f"--output={tmp_path}/got", "--checksum=0", "--allow_http"])
+        server.shutdown()
+    assert not os.listdir(tmp_path)
+
+
+def test_a_redirect_from_https_to_http_is_checked():
+    from dataset.prepare import CheckedRedirects
+
+    request = urllib.request.Request("https://a/x")
+    with pytest.raises(UserError, match="http://a/x: is no address"):
+        CheckedRedirects(False).redirect_request(request, None, 302, "", {}, "http://a/x")
+    assert CheckedRedirects(False).redirect_request(request, None, 302, "", {}, "https://b/x").full_url == "https://b/x"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_download_has_a_largest_size(served, tmp_path, announced, monkeypatch):
+    folder, address = served
+    (folder / "big").write_bytes(bytes(3 * 2**20))
+    if not announced:
+        monkeypatch.setattr(http.client.HTTPMessage, "get", lambda self, name, default=None: default)
+    with pytest.raises(UserError, match=r"/big: has .* bytes or more; expected at most 1,048,576; file discarded") as error:
+        flags = [f"--output={tmp_path}/got", "--checksum=0", "--allow_http", f"--most={1 / 1024}"]
+        main(["fetch", f"{address}/big", *flags])
+    assert ("3,145,728" in str(error.value)) == announced and os.listdir(tmp_path) == ["served"]
 
 
 def test_mistyped_flags_are_refused(tmp_path):

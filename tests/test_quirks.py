@@ -1,4 +1,4 @@
-"""One test per quirk of docs/quirks.md: what the official code does, and what the repair or our road does instead."""
+"""One test per quirk of docs/quirks.md: the official behaviour, and the repaired one."""
 
 import json
 
@@ -21,10 +21,10 @@ from thumos_features import Batch
 from utils import UserError
 
 
-def activations(scores, rows=60, seed=0):
+def activations(scores, snippets=60, seed=0):
     """A video whose classes have the given scores and a wavy activation each."""
     random = np.random.default_rng(seed)
-    cas = np.sin(np.arange(rows)[:, None] / random.uniform(2, 6, (1, 21))).astype(np.float32)
+    cas = np.sin(np.arange(snippets)[:, None] / random.uniform(2, 6, (1, 21))).astype(np.float32)
     score = np.zeros(21, dtype=np.float32)
     score[list(scores)] = list(scores.values())
     return {"cas": cas, "score": score}
@@ -48,6 +48,7 @@ def test_compat_and_fix_choose_what_is_repaired():
 def test_quirks_are_reproduced_only_where_a_number_is(method):
     numbers = {"basnet": {"thumos14"}, "um": {"thumos14", "activitynet1.2", "activitynet1.3"}}
     numbers |= {"backtal": {"thumos14", "activitynet1.2", "hacs"}, "asm_loc": {"thumos14", "activitynet1.3"}}
+    numbers["cola"] = {"thumos14", "activitynet1.2"}
     quirks = settings_class(method).QUIRKS
     for dataset in KNOWN:
         compat = parse_args([f"--method={method}", f"--dataset={dataset}"]).compat
@@ -177,4 +178,4 @@ def test_b11_no_time_of_an_action_reaches_the_loss():
     method = build_method(config)
     method.network.eval()
     batch = Batch(Snippets.of(torch.rand(1, 4, 2)), torch.eye(20)[:1])
-    assert method.loss(batch) == method.loss(batch._replace(videos=[None])), "rows and classes suffice, whatever the videos"
+    assert method.loss(batch) == method.loss(batch._replace(videos=[None])), "snippets and classes suffice, whatever the videos"

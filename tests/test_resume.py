@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -10,12 +11,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, one_thread
+from conftest import ROOT, TINY, command, one_thread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from dataset.draws import Draws
+from engine.checkpoint import TrainingState
 from engine.files import RunFiles
+from methods.base import build_method
 from options import make_config, parse_args
+from thumos_features import fingerprint, load_data
 
 RUN = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", "2"]
 
@@ -259,3 +264,29 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(cli, tmp_path):
     content["format"] -= 1
     torch.save(content, path)
     assert "earlier version" in cli("main.py", *RUN, "--resume", expect=2).stderr
+
+
+def test_a_resumed_run_draws_with_the_seed_that_it_had_drawn(cli, tmp_path, monkeypatch):
+    """--seed -1 draws another seed at every start."""
+    seeds = iter([3, 4, 3])
+    monkeypatch.setattr(random.SystemRandom, "randrange", lambda *_: next(seeds))
+    run = ["--seed", "-1", *RUN[2:]]
+    cli("main.py", *run, "--num_iters", "4")
+    cli("main.py", *run, "--resume")
+    resumed = kept_bytes(tmp_path)
+    cli("main.py", *run)
+    assert kept_bytes(tmp_path) == resumed
+
+
+def test_a_run_resumes_in_another_precision(cli, tmp_path):
+    """fp16 has the state of a loss scaler, and fp32 has none."""
+    cli("main.py", *RUN, "--num_iters", "2")
+    path = tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt"
+    enabled = torch.amp.GradScaler("cpu", enabled=True)
+    content = torch.load(path)
+    config = make_config(parse_args([f"--data_path={tmp_path / 'data'}", *TINY, *RUN]))
+    data, method = load_data(config), build_method(config)
+    marks = fingerprint([*data.train, *data.test], data.truth)
+    state = TrainingState(method.network, train.make_optimizer(method.network, config), enabled, 0, marks, Draws(config, 0))
+    state.restore(path, content, method, data.train, data.test)
+    assert state.iteration == 2 and enabled.get_scale() == 2.0**16

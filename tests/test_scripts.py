@@ -1,12 +1,14 @@
 """run.sh, run_eval.sh and the check before them, with the environment that runs the tests."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, one_thread
+from test_beside import wait_until
 
 from options import parse_args
 
@@ -101,3 +103,59 @@ def test_the_environment_check_compares_versions(tmp_path):
         (tmp_path / "wanted.txt").write_text(content)
         assert bash("-c", check, "_", sys.executable, str(tmp_path / "wanted.txt")).returncode == code
     assert bash("-c", check, "_", sys.executable, "requirements.txt").returncode == 0
+
+
+PYTHON = """#!/bin/bash
+# A Python that needs no network: it makes an environment and installs packages in a while, and tells when it begins and ends.
+case "$*" in
+    "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *"-m pip --version") exit 0 ;;
+    *"-m pip install"*)
+        [[ -e installed ]] && echo broken >>log
+        touch installed
+        echo begins >>log
+        for _ in $(seq 100); do [[ -e go ]] && break; sleep 0.1; done
+        echo ends >>log ;;
+    *) [[ $0 == *.venv/* || $* != *wanted.txt* ]] || exit 1; exec PYTHON "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A copy of environment.sh in a folder without .venv; a function that starts a script which uses it."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(PYTHON.replace("exec PYTHON", f"exec {sys.executable}"))
+    (tmp_path / "bin" / "python").chmod(0o755)
+    (tmp_path / "environment.sh").write_text((ROOT / "environment.sh").read_text())
+    (tmp_path / "wanted.txt").write_text("")
+    env = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    line = ["bash", "-c", 'set -euo pipefail; source ./environment.sh; use_environment wanted.txt; echo "uses $python"']
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return lambda: subprocess.Popen(line, cwd=tmp_path, env=env, start_new_session=True, **pipes)
+
+
+def test_of_two_first_scripts_one_makes_the_environment_and_the_other_waits(bare, tmp_path):
+    first = bare()
+    wait_until(lambda: (tmp_path / "log").exists(), seconds=20)
+    second = bare()
+    line = second.stderr.readline()
+    assert line == "environment: waiting for .venv, which another script of this folder is installing\n"
+    (tmp_path / "go").touch()
+    for process in (first, second):
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (0, f"uses {tmp_path}/.venv/bin/python\n"), err
+    assert err == "", "what it waited for is all that it tells"
+    assert (tmp_path / "log").read_text() == "begins\nends\n", "installed once"
+
+
+def test_a_killed_script_keeps_no_other_from_making_the_environment(bare, tmp_path):
+    first = bare()
+    wait_until(lambda: (tmp_path / "log").exists(), seconds=20)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    (tmp_path / "go").touch()
+    (tmp_path / "installed").unlink()
+    second = bare()
+    out, err = second.communicate(timeout=20)
+    assert (second.returncode, out) == (0, f"uses {tmp_path}/.venv/bin/python\n") and "waiting" not in err, err

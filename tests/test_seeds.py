@@ -1,7 +1,9 @@
 """Many seeds: each is the run that it would be alone, none is lost with another, and their summary is arithmetic."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -13,6 +15,7 @@ import pandas
 import pytest
 import torch
 from conftest import ROOT, TINY, command, one_thread
+from test_beside import session, wait_until
 
 from engine import seeds
 from options import make_config, parse_args
@@ -135,6 +138,45 @@ def test_unfinished_seeds_are_left_out_and_that_is_said(three):
     assert "seed 7 (1 of 5 are finished)." in (three / "seeds.md").read_text()
     with pytest.raises(UserError, match="no folder seed_N of a finished run"):
         seeds.summarize(three / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("log.jsonl", {"mAP": {}}, r"seed_1/log\.jsonl: 0\.mAP is a dict of 0; expected a dict with keys\. .* train this seed"),
+        (
+            "log.jsonl",
+            {"mAP": {"0.3": "0.5", "0.5": 0.5}},
+            r"seed_1/log\.jsonl: 0\.mAP\.0\.3 is .0\.5.; expected a finite",
+        ),
+        ("log.jsonl", {"average_recall": None}, r"log\.jsonl: 0\.average_recall is None; expected a dict"),
+        ("log.jsonl", {"test_acc": float("nan")}, r"log\.jsonl: 0\.test_acc is nan"),
+        ("log.jsonl", {"mAP": {"0.3": 0.5, "0.7": 0.5}}, "the names of their figures"),
+        ("config.json", {"method": "none"}, r"seed_1/config\.json: method is 'none'; expected one of basnet"),
+        ("config.json", {"repaired": "B1"}, r"config\.json: repaired is 'B1'; expected a list"),
+        ("config.json", {"modal": "\ud800"}, r"config\.json: modal is .*; expected text of valid characters"),
+        (
+            "log.jsonl",
+            {"averages": {"\ud800": 0.5}},
+            r"log\.jsonl: 0\.averages\.a key is .* of valid characters",
+        ),
+        ("config.json", {"modal": [[]]}, r"config\.json: modal is a list of 1; expected text"),
+    ],
+)
+def test_a_damaged_run_is_named_and_not_averaged(three, file, change, message):
+    path = three / "seed_1" / file
+    lines = [json.dumps(json.loads(line) | change) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines))
+    os.utime(three / "seed_1" / "report_seed_1.md")
+    with pytest.raises(UserError, match=message):
+        seeds.summarize(three)
+
+
+def test_two_runs_of_one_seed_are_not_averaged(three):
+    shutil.copytree(three / "seed_7", three / "seed_8")
+    os.utime(three / "seed_8" / "report_seed_7.md")
+    with pytest.raises(UserError, match="two have seed 7"):
+        seeds.summarize(three)
 
 
 def test_seeds_of_different_runs_are_not_averaged(three):
@@ -283,6 +325,58 @@ def test_stopped_seeds_save_and_go_on(many, tiny, places, tmp_path):
     assert ", seed 0." in (tmp_path / "output" / "seeds.md").read_text()
 
 
+LONG = ["--lr", "[0.01]*100000", "--eval_every", "10", "--class_th", "0.05", "--seeds", "0-1"]
+
+
+def trains(log):
+    return log.exists() and "iteration 30/" in log.read_text()
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="no /proc")
+def test_seeds_end_with_a_killed_parent_and_are_resumed(many, tiny, places, tmp_path):
+    logs = [tmp_path / "output" / f"seed_{seed}" / "run.log" for seed in (0, 1)]
+    line = command("main.py", tiny, places, *LONG, "--jobs", "2")
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, cwd=ROOT, env=one_thread(), start_new_session=True) as process:
+        try:
+            wait_until(lambda: all(map(trains, logs)), seconds=120)
+            process.kill()
+            wait_until(lambda: not session(process.pid), seconds=30)
+        finally:
+            kill_group(process.pid)
+    stopped = [int(log.read_text().split("stopped after iteration ")[1].split(";")[0]) for log in logs]
+    many(*LONG, "--num_iters", str(max(stopped) + 1), "--resume")
+    for log, iteration in zip(logs, stopped, strict=True):
+        assert f"resuming after iteration {iteration}\n" in log.read_text()
+    assert ", seeds 0-1." in (tmp_path / "output" / "seeds.md").read_text()
+
+
+def kill_group(leader):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def test_a_seed_knows_whether_its_command_still_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(seeds, "TOUCH", 0.05)
+    monkeypatch.setattr(seeds, "PATIENCE", 3 * seeds.POLL)
+    marker = tmp_path / "seeds.running"
+
+    def seen():
+        return seeds.Marker(seeds.Job(0, (), "", "", str(marker), seeds.content_of(marker), "1"))
+
+    with seeds.kept(marker):
+        first = seen()
+        for _ in range(20):  # it is touched in between
+            time.sleep(0.1)
+            assert first.stands()
+        text = marker.read_text()
+    assert not first.stands(), "the command has ended in order"
+    with seeds.kept(marker):
+        assert not first.stands() and seen().stands(), "of a later command"
+    marker.write_text(text)
+    assert [first.stands() for _ in range(5)] == [True, True, True, False, False], "killed: nobody touches it"
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """The address of a Dask scheduler with two workers, started elsewhere as on other machines; they multiply by conv1d."""
@@ -299,7 +393,7 @@ def cluster(tmp_path):
         while not file.exists():
             assert scheduler.poll() is None
             time.sleep(0.1)
-        yield json.loads(file.read_text())["address"]
+        yield Namespace(address=json.loads(file.read_text())["address"], workers=workers)
     finally:
         for process in (*workers, scheduler):
             process.terminate()
@@ -311,11 +405,24 @@ def test_seeds_run_on_the_workers_of_a_dask_cluster(many, cluster, tmp_path):
     """As all that a seed said tells."""
     import dask
 
-    with dask.config.set(scheduler_address=cluster):  # as DASK_SCHEDULER_ADDRESS does before Dask is imported
+    with dask.config.set(scheduler_address=cluster.address):  # as DASK_SCHEDULER_ADDRESS does before Dask is imported
         many("--seeds", "0-1", "--backend", "dask")
     assert ", seeds 0-1." in (tmp_path / "output" / "seeds.md").read_text()
     for seed in (0, 1):
         assert "products by torch's conv1d" in (tmp_path / "output" / f"seed_{seed}" / "run.log").read_text()
+
+
+@pytest.mark.whole
+def test_seeds_end_with_a_killed_dask_worker(many, cluster, tiny, places, tmp_path):
+    log = tmp_path / "output" / "seed_0" / "run.log"
+    line = command("main.py", tiny, places, *LONG[:-1], "0", "--backend", "dask")
+    env = one_thread() | {"DASK_SCHEDULER_ADDRESS": cluster.address}
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=env) as process:
+        wait_until(lambda: trains(log), seconds=120)
+        for worker in cluster.workers:
+            worker.kill()
+        wait_until(lambda: "stopped after iteration" in log.read_text(), seconds=30)
+        process.kill()
 
 
 def test_a_missing_package_is_named(many, monkeypatch):

@@ -1,4 +1,4 @@
-"""Processes that train together compute what one computes, and the end of one ends all with a message."""
+"""Several processes compute what one process computes; if one ends, all end with a message."""
 
 import contextlib
 import json
@@ -120,9 +120,45 @@ def test_a_signal_to_one_process_stops_both(tiny, places, tmp_path):
     assert torch.load(tmp_path / "model" / "BaS_Net_model_seed_0_last.ckpt")["iteration"] == stopped
 
 
-def test_a_team_that_nobody_started(cli, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "RANK, MASTER_ADDR, MASTER_PORT is not" in cli("main.py", expect=2).stderr
+TEAM = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("WORLD_SIZE", "", "is ''; expected an integer of at least 1"),
+        ("WORLD_SIZE", "two", "is 'two'; expected an integer of at least 1"),
+        ("WORLD_SIZE", "0", "is '0'; expected an integer of at least 1"),
+        ("WORLD_SIZE", None, "RANK in the environment is '1'; expected an integer from 0 to 0, as WORLD_SIZE is 1"),
+        ("RANK", None, "is not set; expected an integer from 0 to 1, as WORLD_SIZE is 2"),
+        ("RANK", "", "is ''; expected an integer from 0 to 1"),
+        ("RANK", "1.0", "is '1.0'; expected an integer from 0 to 1"),
+        ("RANK", "2", "is '2'; expected an integer from 0 to 1"),
+        ("RANK", "-1", "is '-1'; expected an integer from 0 to 1"),
+        ("LOCAL_RANK", "", "is ''; expected an integer from 0 to 1"),
+        ("LOCAL_RANK", "x", "is 'x'; expected an integer from 0 to 1"),
+        ("LOCAL_RANK", "2", "is '2'; expected an integer from 0 to 1"),
+        ("MASTER_PORT", None, "is not set; expected an integer from 1 to 65535"),
+        ("MASTER_PORT", "", "is ''; expected an integer from 1 to 65535"),
+        ("MASTER_PORT", "http", "is 'http'; expected an integer from 1 to 65535"),
+        ("MASTER_PORT", "65536", "is '65536'; expected an integer from 1 to 65535"),
+        ("MASTER_ADDR", None, "is not set; expected the address"),
+        ("MASTER_ADDR", "", "is ''; expected the address"),
+    ],
+)
+def test_a_team_that_is_described_wrongly(cli, monkeypatch, name, value, told):
+    for other, usual in (TEAM | {name: value}).items():
+        monkeypatch.setenv(other, usual) if usual is not None else monkeypatch.delenv(other, raising=False)
+    message = cli("main.py", expect=2).stderr
+    assert message.startswith(f"error: {told if told.startswith('RANK') else f'{name} in the environment {told}'}")
+    assert "torchrun" in message and len(message.splitlines()) == 1
+
+
+def test_a_process_alone_on_its_machine_needs_no_local_rank(monkeypatch):
+    for name, value in TEAM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_RANK")
+    assert (Team().rank, Team().size, Team().local_rank) == (1, 2, 0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16])

@@ -19,20 +19,20 @@ from thumos_features import fingerprint, load_data, random_indices, training_bat
 from utils import UserError
 
 
-@pytest.mark.parametrize("rows", [750, 50])
+@pytest.mark.parametrize("times", [750, 50])
 @pytest.mark.parametrize("num_seg", [7, 49, 50, 51, 300, 750, 1213])
-def test_official_sampling(golden, rows, num_seg):
-    key = f"sample/T{rows}_L{num_seg}"
-    np.testing.assert_array_equal(uniform_indices(num_seg, rows), golden[f"{key}_uniform"])
-    np.testing.assert_array_equal(random_indices(num_seg, rows, np.random.RandomState(0)), golden[f"{key}_random_seed0"])
+def test_official_sampling(golden, times, num_seg):
+    key = f"sample/T{times}_L{num_seg}"
+    np.testing.assert_array_equal(uniform_indices(num_seg, times), golden[f"{key}_uniform"])
+    np.testing.assert_array_equal(random_indices(num_seg, times, np.random.RandomState(0)), golden[f"{key}_random_seed0"])
 
 
 @given(st.integers(1, 400), st.integers(1, 200), st.integers(0, 2**31))
-def test_vectorised_draws_consume_the_stream_of_the_plain_loop(num_seg, rows, seed):
+def test_vectorised_draws_consume_the_stream_of_the_plain_loop(num_seg, times, seed):
     fast, plain = np.random.RandomState(seed), np.random.RandomState(seed)
-    assert random_indices(num_seg, rows, fast).tolist() == oracles.sample_rows(num_seg, rows, plain.choice)
+    assert random_indices(num_seg, times, fast).tolist() == oracles.sample_snippets(num_seg, times, plain.choice)
     assert fast.randint(2**31) == plain.randint(2**31)
-    assert uniform_indices(num_seg, rows).min() >= 0 and uniform_indices(num_seg, rows).max() < num_seg
+    assert uniform_indices(num_seg, times).min() >= 0 and uniform_indices(num_seg, times).max() < num_seg
 
 
 def test_first_pass_shows_every_video_once():
@@ -234,8 +234,8 @@ def test_nothing_in_a_feature_file_is_executed(load, tiny, tmp_path, write):
 def test_byte_order_marks_and_integers_are_fine(load, tiny):
     for name in ("gt.json", "split_train.txt"):
         (tiny / name).write_bytes(b"\xef\xbb\xbf" + (tiny / name).read_bytes())
-    rows = len(np.load(feature_file(tiny)))
-    np.save(feature_file(tiny), np.ones((rows, WIDTH), dtype=np.uint8))
+    snippets = len(np.load(feature_file(tiny)))
+    np.save(feature_file(tiny), np.ones((snippets, WIDTH), dtype=np.uint8))
     assert [video.name for video in load()] == [f"video_train_{n}" for n in range(5)]
 
 

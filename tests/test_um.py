@@ -33,7 +33,7 @@ from thumos_features import Batch
 from train import make_optimizer
 from utils import UserError
 
-VIDEOS = {  # seed, rows, gain of each video; classes; seed of the labels
+VIDEOS = {  # seed, snippets, gain of each video; classes; seed of the labels
     "n750": ([(1001, 750, 1.0), (1002, 750, 2.0)], 20, 11),
     "n37": ([(1003, 37, 1.0)], 20, 12),
     "n50": ([(1010, 50, 1.0), (1011, 50, 1.5), (1012, 50, 2.0), (1013, 50, 1.0)], 100, 13),
@@ -58,7 +58,7 @@ def config_of(*flags, classes=None):
 
 
 def post(config):
-    """The method without the memory of its network."""
+    """The method with its network on the meta device, which allocates no weights."""
     with torch.device("meta"):
         return build_method(config)
 
@@ -81,9 +81,9 @@ def golden_method(case, kind=UM, *flags):
     return method
 
 
-def golden_features(seed, rows, gain):
-    features = np.abs(np.random.default_rng(seed).standard_normal((rows, 2048)).astype(np.float32))
-    return features * (0.5 + 0.25 * ((np.arange(rows) // 7) % 5)).astype(np.float32)[:, None] * np.float32(gain)
+def golden_features(seed, snippets, gain):
+    features = np.abs(np.random.default_rng(seed).standard_normal((snippets, 2048)).astype(np.float32))
+    return features * (0.5 + 0.25 * ((np.arange(snippets) // 7) % 5)).astype(np.float32)[:, None] * np.float32(gain)
 
 
 @cache
@@ -109,11 +109,11 @@ def test_forward_selection_and_losses(golden_um, case, products_by):
     """Without dropout, and with the snippet mask of the golden values."""
     batch = golden_batch(case)
     np.testing.assert_array_equal(batch.label_bc.numpy(), golden_um[f"{case}/label"])
-    rows = batch.snippets.index_bt.shape[1]
-    every = slice(None, None, max(1, rows // 5))
+    times = batch.snippets.index_bt.shape[1]
+    every = slice(None, None, max(1, times // 5))
     method = golden_method(case)
     exact = golden_method(case, UM, "--variant=leftthomas-exact")
-    mask_bt = np.unpackbits(golden_um[f"{case}/segmask_kept"], axis=1)[:, :rows].astype(np.float32) / np.float32(0.3)
+    mask_bt = np.unpackbits(golden_um[f"{case}/segmask_kept"], axis=1)[:, :times].astype(np.float32) / np.float32(0.3)
     mask_bt = torch.from_numpy(mask_bt)
 
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_gradients_and_adam(golden_um, case, products_by):
 
 @pytest.mark.slow
 def test_official_adam_leaves_double_precision(golden_um):
-    """So agreement with later losses, to which single precision keeps, is no measure of exactness."""
+    """Agreement with later losses of single precision therefore does not measure exactness."""
     batch, method = golden_batch("n750"), golden_method("n750", oracle_um.PlainUM)
     method.network.double()
     features_btf = batch.snippets.dense().double()
@@ -212,7 +212,7 @@ def test_seeded_initial_weights():
 
 
 def small_batch(random, size=3, times=27, classes=20):
-    """Videos of which some rows are shown more than once."""
+    """Videos with repeated snippets."""
     counts = [times, times // 2 + 1, 5][:size]
     parts = tuple(torch.rand(n, 6, generator=random) for n in counts)
     index = [first + torch.arange(times) * n // times for first, n in zip(np.cumsum([0, *counts]), counts, strict=False)]
@@ -271,12 +271,12 @@ def test_l14_a_checkpoint_knows_what_it_was_trained_with(tmp_path, capfd):
 # ------------------------------------------------------------------------------------------------- localization
 
 
-def made_up(seed, rows, num_seg, classes, high):
+def made_up(seed, snippets, num_seg, classes, high):
     """The activations that the golden detections were made from."""
     r = np.random.default_rng(seed)
-    blocks = (rows + 7) // 8
-    cas = np.repeat(r.random((blocks, classes)), 8, axis=0)[:rows] * 0.8 + 0.2 * r.random((rows, classes))
-    magnitude = np.repeat(r.random(blocks), 8)[:rows] * 80 + 10 * r.random(rows)
+    blocks = (snippets + 7) // 8
+    cas = np.repeat(r.random((blocks, classes)), 8, axis=0)[:snippets] * 0.8 + 0.2 * r.random((snippets, classes))
+    magnitude = np.repeat(r.random(blocks), 8)[:snippets] * 80 + 10 * r.random(snippets)
     score = (r.random(classes) * 0.1).astype(np.float32)
     chosen = r.choice(classes, high, replace=False)
     score[chosen] = (0.25 + 0.5 * r.random(high)).astype(np.float32)
@@ -309,16 +309,16 @@ def test_official_detections(golden_um, golden_localization, case, variant, rule
 @pytest.mark.parametrize(("variant", "rule"), [("official", "official"), ("leftthomas-fixed", "lt")])
 def test_from_features_to_detections(golden_um, variant, rule, kind):
     method = golden_method("n750", kind, f"--variant={variant}")
-    rows = Snippets.of(torch.from_numpy(golden_features(1002, 750, 1.0))[None])
-    arrays = {key: value[0] for key, value in method.activations(rows).items()} | {"num_seg": np.array(750)}
+    snippets = Snippets.of(torch.from_numpy(golden_features(1002, 750, 1.0))[None])
+    arrays = {key: value[0] for key, value in method.activations(snippets).items()} | {"num_seg": np.array(750)}
     np.testing.assert_allclose(arrays["score"], golden_um["e2e/score_act"], rtol=FORWARD)
     assert_match(method.curves, [arrays], [golden_um[f"e2e/det_{rule}"]], tolerance=1e-5)
 
 
 @settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(9, 60), st.integers(0, 3), st.sampled_from(["official", "leftthomas-fixed"]))
-def test_detections_are_those_of_plain_steps(seed, rows, high, variant):
-    arrays = made_up(seed, rows, 2 * rows, 5, high)
+def test_detections_are_those_of_plain_steps(seed, snippets, high, variant):
+    arrays = made_up(seed, snippets, 2 * snippets, 5, high)
     config = config_of(f"--variant={variant}", "--scale=4", classes=5)
     curves = post(config).curves(arrays)
     assume(not any_ties(curves))
@@ -334,7 +334,7 @@ def any_ties(curves):
 
 @pytest.mark.parametrize("times", [750, 50])
 def test_official_sampling(golden_um, times):
-    """Test videos keep their rows unless they have too many."""
+    """Test videos keep their snippets unless they have more than T."""
     method = post(config_of(f"--num_segments={times}"))
     for num_seg in (7, 49, 50, 51, 300, 750, 1213):
         video = Namespace(num_seg=num_seg)
@@ -388,15 +388,15 @@ def test_the_official_average_is_over_the_papers_overlaps():
 # ------------------------------------------------------------------------------------------------------- quirks
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 8])
-def test_b1_l10_a_short_video_is_localized(rows):
-    """Officially fewer than nine rows give NaN; leftthomas/UM leaves out videos of one row."""
+@pytest.mark.parametrize("num_seg", [1, 2, 5, 8])
+def test_b1_l10_a_short_video_is_localized(num_seg):
+    """Officially fewer than nine snippets give NaN; leftthomas/UM leaves out videos of one snippet."""
     method = build_method(config_of(*SMALL))
     method.network.eval()
-    arrays = {key: value[0] for key, value in method.activations(Snippets.of(torch.rand(1, rows, 6))).items()}
+    arrays = {key: value[0] for key, value in method.activations(Snippets.of(torch.rand(1, num_seg, 6))).items()}
     assert np.isfinite(arrays["score"]).all()
-    found = localize(method.curves(arrays | {"num_seg": rows}))
-    assert np.isfinite(as_rows(found)).all() and (len(found.scores) > 0 or rows == 1)
+    found = localize(method.curves(arrays | {"num_seg": num_seg}))
+    assert np.isfinite(as_rows(found)).all() and (len(found.scores) > 0 or num_seg == 1)
 
 
 def test_b3_the_sum_over_classes_is_a_switch():
@@ -410,7 +410,7 @@ def test_b3_the_sum_over_classes_is_a_switch():
         torch.testing.assert_close(theirs[name], factor * ours[name])
 
 
-def test_b11_dropped_rows_fill_up_the_background():
+def test_b11_dropped_snippets_fill_up_the_background():
     network = build_method(config_of(*SMALL, "--r_bkg=2")).network
     magnitude_bt, mask_bt = torch.tensor([[5.0, 4, 3, 2, 1, 6]]), torch.tensor([[0.0, 0, 0, 0, 1, 0]])
     with patch("methods.um.Dropout.forward", lambda *_: mask_bt):
@@ -515,7 +515,7 @@ def judged(config, activations, label, segment):
     return Judge(config, {"v": np.eye(3, dtype=np.float32)[0]}, read_ground_truth(truth, "test"))(activations)
 
 
-def test_l9_l10_a_video_lasts_as_its_rows_unless_its_duration_is_wanted():
+def test_l9_l10_a_video_lasts_as_its_snippets_unless_its_duration_is_wanted():
     arrays = made_up(0, 30, 30, 3, 1)
     for variant in ("official", "leftthomas-fixed", "leftthomas-exact"):
         method = post(config_of(f"--variant={variant}", classes=3))
@@ -562,5 +562,5 @@ def test_training_evaluating_and_saved_activations(cli, tmp_path):
         line.split("|")[3:] for line in kept.splitlines() if "|" in line
     ]
     with np.load(saved) as arrays:
-        rows = {len(arrays[key]) for key in arrays if key.endswith("/cas")}
-    assert max(rows) <= 16 and len(rows) > 1, "a video shorter than --num_segments keeps its rows"
+        lengths = {len(arrays[key]) for key in arrays if key.endswith("/cas")}
+    assert max(lengths) <= 16 and len(lengths) > 1, "a video shorter than --num_segments keeps its snippets"

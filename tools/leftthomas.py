@@ -124,7 +124,7 @@ def threshold_list(flag: str, text: str) -> str:
         return ":".join(numbers)
     try:
         first, last, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
-        if count < 2:
+        if not 2 <= count <= 1000:
             raise ValueError
         return ",".join(repr(first + i * ((last - first) / (count - 1))) for i in range(count - 1)) + f",{last!r}"
     except ValueError:

@@ -1,1 +1,1 @@
-"""ASM-Loc: settings.py, network.py, segments.py, and method.py, which joins them."""
+"""ASM-Loc: settings.py, network.py, segments.py, and method.py, which uses all three."""

@@ -1,9 +1,9 @@
-"""ASM-Loc: a network for each step, each taught by the detections of the one before (docs/asm_loc.md).
+"""ASM-Loc: one network per step; each step learns from the previous step's detections (docs/asm_loc.md).
 
-Shapes: B batch, T time, L feature rows of a video, C action classes, class C the background, K classes to localize.
+Shapes: B batch, T time, L snippets of a video, C action classes, class C the background, K classes to localize.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_file, network_weights
 from engine.device import DTYPES
+from engine.schema import Misfit, Rule, found_rule, listed, name
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Detections, Sweep, columns_of, localize_all
-from methods.asm_loc.network import ASMNet, Output
+from methods.asm_loc.network import ASMNet, ASMOutput
 from methods.asm_loc.segments import Plan, at_random, uniform
 from methods.asm_loc.settings import ASMLocConfig
 from thumos_features import Batch, Mixture, Sample, Video
 
 
 class Chain(nn.Module):
-    """The networks of all steps; `step` says which is the last that has been trained, and computes."""
+    """The networks of all steps. That of the current `step` computes the output."""
 
     step: Tensor
 
@@ -43,18 +44,18 @@ class Chain(nn.Module):
             for step in range(config.steps + 1)
         )
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # kept with the weights
-        self.at = 0  # the same, where a GPU need not be asked
+        self.at = 0  # `step` as an int, which needs no GPU synchronization
 
     def go_to(self, step: int) -> None:
         self.at = step
         self.step.fill_(step)
 
-    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> Output:
-        output: Output = self.networks[self.at](x, localized_only)
+    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> ASMOutput:
+        output: ASMOutput = self.networks[self.at](x, localized_only)
         return output
 
     def weights_in(self, folder: Path) -> dict[str, Any]:
-        """The state dict of a folder of the official code: the last weights of each step but one, the best of the last."""
+        """The state dict from an official folder: the last weights of each step, except the best weights of the last step."""
         last = len(self.networks) - 1
         names = [f"model_step{step}_last_epoch.pth" for step in range(last)] + [f"model_step{last}_best_epoch.pth"]
         parts = [network_weights(load_file(folder / name)) for name in names]
@@ -69,7 +70,7 @@ class ASM_Loc:
     def __init__(self, config: ASMLocConfig):
         self.config = config
         self.network = Chain(config)
-        self.found: dict[str, Detections] = {}  # of the step before, by video
+        self.found: dict[str, Detections] = {}  # of the previous step, by video
         self.trained_on: set[str] = set()
         self.plans: dict[str, Plan] = {}
 
@@ -77,14 +78,14 @@ class ASM_Loc:
 
     @property
     def last_step(self) -> int:
-        """Of the weights that the network has."""
+        """Step of the network's weights."""
         return int(self.network.step)
 
     def step_of(self, iteration: int) -> int:
         return self.config.step_of(iteration)
 
     def refine(self, activations: Mapping[str, Arrays], trained_on: list[Video]) -> dict[str, Any]:
-        """What the next step is to know: what this one finds in every video, in tensors."""
+        """This step's detections in every video, as tensors, for the next step."""
         curves = (self.pseudo_curves(arrays) for arrays in activations.values())
         found = localize_all(curves)
         return {
@@ -95,6 +96,17 @@ class ASM_Loc:
             "scores": torch.from_numpy(np.concatenate([part.scores for part in found])),
             "segments": torch.from_numpy(np.concatenate([part.segments for part in found])),
         }
+
+    def known_rule(self, videos: Sequence[str]) -> Rule:
+        """What `refine` returns for these videos."""
+        found = found_rule(videos, self.config.num_classes, trained_on=listed(name))
+
+        def rule(known: Any) -> None:
+            found(known)
+            if not set(known["trained_on"]) <= set(videos):
+                raise Misfit("of other videos", f"names among the {len(videos)} videos of this run")
+
+        return rule
 
     def begin_step(self, step: int, known: Mapping[str, Any]) -> None:
         self.network.go_to(step)
@@ -118,8 +130,8 @@ class ASM_Loc:
             return self.plan(video).sample(random)
         if random is None:
             return uniform(video.num_seg, self.config.num_segments)
-        rows, shares = at_random(video.num_seg, self.config.num_segments, random)
-        return Mixture(rows, shares.astype(np.float32))
+        index, shares = at_random(video.num_seg, self.config.num_segments, random)
+        return Mixture(index, shares.astype(np.float32))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         output = self.network(batch.snippets)
@@ -172,7 +184,7 @@ class ASM_Loc:
         return self._curves(arrays, [by_activation, by_attention], duration)
 
     def pseudo_curves(self, arrays: Arrays) -> Curves:
-        """What the next step learns from; in seconds by the number of rows, whatever a video's duration."""
+        """Curves of the detections for the next step; seconds follow from the number of snippets, not from the duration."""
         support = "common" if self.config.pseudo_by == "attention" else "activation"
         sweep = self._sweep(self.config.pseudo_thresholds, support, np.zeros_like(arrays["score"], np.float64), arrays)
         return self._curves(arrays, [sweep], None)
@@ -203,8 +215,8 @@ class ASM_Loc:
         )
 
 
-def losses(output: Output, label_bc: Tensor, label_btc: Tensor | None, config: ASMLocConfig) -> dict[str, Tensor]:
-    """The video's classification by both branches and, where times have labels, theirs (docs/asm_loc.md, section 4)."""
+def losses(output: ASMOutput, label_bc: Tensor, label_btc: Tensor | None, config: ASMLocConfig) -> dict[str, Tensor]:
+    """Named terms: classification of the video by both branches and, with `label_btc`, of each time (docs, section 4)."""
     zero = label_bc.new_zeros(len(label_bc), 1)
     actions = torch.cat([label_bc / label_bc.sum(dim=1, keepdim=True), zero], dim=1)
     background = torch.cat([torch.zeros_like(label_bc), zero + 1], dim=1)
@@ -220,4 +232,5 @@ def losses(output: Output, label_bc: Tensor, label_btc: Tensor | None, config: A
 
 
 def entropy(probability: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy over the last dimension."""
     return -(target * probability.clamp(min=1e-7).log()).sum(dim=-1)

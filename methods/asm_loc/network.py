@@ -15,18 +15,18 @@ from fast.dropout import Dropout
 from fast.snippets import NO_BOXES, Snippets
 
 
-class Output(NamedTuple):
+class ASMOutput(NamedTuple):
     score_fg: Tensor  # (B, C+1)
     score_bg: Tensor | None
-    attention: Tensor  # (B, T, 2), of foreground and background
+    attention: Tensor  # (B, T, 2) foreground and background
     logits: Tensor  # (B, T, C+1)
     uncertainty: Tensor | None  # (B, T)
 
 
 class ASMNet(nn.Module):
-    """The base network, or the full one, of one step. `dtype` is that of the large products.
+    """The base network or the full network of one step. `dtype` is the type of large matrix products.
 
-    Dropout comes before the classifier; `everywhere`: on the features, the attention and the uncertainty too.
+    Dropout precedes the classifier; with `everywhere`, also the embedding, attention and uncertainty layers.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class ASMNet(nn.Module):
             nn.init.normal_(self.uncertainty_branch.weight, std=1e-4)
         self.k_divisors, self.dtype = k_divisors, dtype
 
-    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> Output:
-        """Of features (B, T, F) or `Snippets`; `localized_only` leaves out what localization does not use."""
+    def forward(self, x: Tensor | Snippets, localized_only: bool = False) -> ASMOutput:
+        """Output for features (B, T, F) or `Snippets`; `localized_only` skips what localization does not use."""
         snippets = Snippets.of(x, self.dtype)
         hidden = self.feature_embedding(snippets.dense()).float()
         if self.full:
@@ -72,16 +72,16 @@ class ASMNet(nn.Module):
             for branch, divisor in enumerate(self.k_divisors)
         )
         assert score_fg is not None
-        return Output(score_fg, score_bg, attention_bt2, logits, uncertainty_bt)
+        return ASMOutput(score_fg, score_bg, attention_bt2, logits, uncertainty_bt)
 
     def classified(self, x_btd: Tensor) -> Tensor:
-        """Logits (B, T, C+1). Dropout leaves out whole times, and then single values of those that remain and no others."""
+        """Logits (B, T, C+1) of features (B, T, D). Dropout drops whole times, then single values at the remaining times."""
         size_b, size_t, _ = x_btd.shape
         p = self.dropout.p
         if not self.dropout.training or p in (0, 1):
             return self.snippet_cls(self.dropped(x_btd))
         kept_bt = self.dropout(x_btd.new_ones(size_b, size_t))
-        most = math.ceil(size_t * (1 - p) + 6 * (size_t * p * (1 - p)) ** 0.5)  # the same for all processes that share a batch
+        most = math.ceil(size_t * (1 - p) + 6 * (size_t * p * (1 - p)) ** 0.5)  # equal in all processes that share a batch
         if most > size_t or bool(((kept_bt > 0).sum(dim=1) > most).any()):
             most = size_t
         time_bm = kept_bt.argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -96,5 +96,5 @@ class ASMNet(nn.Module):
 
     @staticmethod
     def video_score(cas_btc: Tensor, divisor: int) -> Tensor:
-        """Softmax over classes of the mean of each class's k largest values, k a share of all times."""
+        """(B, C+1) softmax over classes of the mean of each class's k largest values, k = T // divisor."""
         return cas_btc.topk(max(cas_btc.shape[1] // divisor, 1), dim=1).values.mean(dim=1).softmax(dim=1)

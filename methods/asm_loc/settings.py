@@ -1,15 +1,16 @@
 """ASM-Loc's flags, recipes and quirks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from config import ANY, Config, Quirk, Settings, derived, flag, ours, parse_thresholds, published
-from engine.flags import not_negative_integer, not_negative_number, positive_integer, share
+from config import ANY, MOST_ITERATIONS, Config, Quirk, Settings, derived, flag, ours, parse_thresholds, published
+from engine.flags import at_most, not_negative_integer, not_negative_number, positive_integer, share
 from utils import UserError
 
-# The authors published settings for ActivityNet 1.3 only; the derived recipes have its epochs, times their own batches.
+# The authors published settings for ActivityNet 1.3 only. Derived recipes have its epochs, times their own number of batches.
 ACTIVITYNET: Settings = {
     "steps": 1,
     "step_iters": 7100,  # 50 epochs of 142
@@ -41,34 +42,36 @@ ACTIVITYNET: Settings = {
 class ASMLocConfig(Config):
     """ASM-Loc's settings; defaults are the published values for THUMOS'14."""
 
-    steps: int = flag(3, "refinement steps after the base network", not_negative_integer)
+    steps: int = flag(3, "refinement steps after the base network", at_most(100, not_negative_integer))
     step_iters: int = flag(  # 100 epochs of 13
-        1300, "iterations of every step but the last, which has the rest", positive_integer, metavar="N"
+        1300, "iterations of each step except the last, which has the rest", at_most(MOST_ITERATIONS), metavar="N"
     )
     dropout_on: str = flag(
         "classifier",
-        "what --dropout comes before: the classifier, or the embedding, attention and uncertainty too",
+        "layers that --dropout precedes: the classifier, or also the embedding, attention and uncertainty",
         choices=["classifier", "everything"],
     )
-    r_fg: int = flag(8, "one in so many of a video's snippets makes its foreground score", positive_integer)
-    r_bg: int = flag(3, "one in so many makes its background score", positive_integer)
+    r_fg: int = flag(8, "foreground score: mean over one in R_FG of a video's snippets", positive_integer)
+    r_bg: int = flag(3, "background score: mean over one in R_BG of a video's snippets", positive_integer)
     lambda_fg: float = flag(1.0, "weight of the foreground score's loss", not_negative_number)
-    lambda_bg: float = flag(0.5, "weight of the background score's loss, as background", not_negative_number)
-    lambda_ab: float = flag(0.5, "weight of the background score's loss, as the action", not_negative_number)
+    lambda_bg: float = flag(0.5, "weight of the background score's loss, with target background", not_negative_number)
+    lambda_ab: float = flag(0.5, "weight of the background score's loss, with the actions as target", not_negative_number)
     beta: float = flag(0.2, "weight of the mean uncertainty in the loss", not_negative_number)
-    delta: float = flag(0.5, "lengths by which a proposal is widened at each end to attend and stretch", not_negative_number)
+    delta: float = flag(0.5, "widening of a proposal at each end, in its lengths, to attend and stretch", not_negative_number)
     gamma: float = flag(6.0, "snippets that a short proposal is stretched to, before widening", not_negative_number)
-    proposal_share: float = flag(0.7, "share of a class's summed scores whose best proposals stretch time (alpha)", share)
+    proposal_share: float = flag(
+        0.7, "a class's best proposals, up to this share of its summed scores, stretch time (alpha)", share
+    )
     stretch_by: str = flag(
         "annotated",
-        "classes whose proposals stretch a training video: its own, or, as the official code on ActivityNet, those detected "
-        "in it (quirk Q4)",
+        "classes whose proposals stretch a training video: those annotated in it, or those detected in it, as in the official "
+        "code on ActivityNet (quirk Q4)",
         choices=["annotated", "detected"],
     )
-    att_th: str = flag("0.1:0.925:0.025", "thresholds of the attention, start:stop:step; those of the activation are --cas_th")
-    attention_share: float = flag(0.0, "share of the attention in the curve that scores a proposal", share)
+    att_th: str = flag("0.1:0.925:0.025", "thresholds of the attention, start:stop:step (for the activation: --cas_th)")
+    attention_share: float = flag(0.0, "share of the attention in the curve that scores proposals", share)
     pseudo_by: str = flag("attention", "curve that gives the proposals for the next step", choices=["attention", "activation"])
-    pseudo_th: str = flag("0.4:0.925:0.025", "the thresholds of this curve, start:stop:step")
+    pseudo_th: str = flag("0.4:0.925:0.025", "thresholds of the --pseudo_by curve, start:stop:step")
 
     QUIRKS: ClassVar = {
         "Q2": Quirk("the best model of a step has to beat those of all earlier steps"),
@@ -106,7 +109,7 @@ class ASMLocConfig(Config):
     RECORD_AVERAGE: ClassVar = "0.1:0.7"
 
     def record_text(self, record: Mapping[str, Any], epoch: int) -> str:
-        """What the authors' evaluator writes to log.txt: a table between rules, then an empty line."""
+        """The authors' log.txt entry: a table between horizontal rules, then an empty line."""
         thresholds, maps = ("||".join(f"{float(x):.3f}" for x in column) for column in zip(*record["mAP"].items(), strict=True))
         lines = [f"|t-IoU |{thresholds}|", f"|mAP   |{maps}|", f"|Average-mAP: {self.record_average(record):.4f}"]
         rule = "-" * 79 + "\n"
@@ -117,7 +120,7 @@ class ASMLocConfig(Config):
         return "Q2" in self.repaired
 
     def step_of(self, iteration: int) -> int:
-        """The step in which an iteration is trained."""
+        """The step that trains in this iteration."""
         return min(iteration // self.step_iters, self.steps)
 
     @property
@@ -137,8 +140,12 @@ class ASMLocConfig(Config):
     def pseudo_thresholds(self) -> list[float]:
         return parse_thresholds("--pseudo_th", self.pseudo_th)
 
+    @property
+    def uniform_losses(self) -> dict[str, float]:
+        return {"loss_fg": math.log(self.num_classes + 1)} if self.lambda_fg else {}
+
     def check(self) -> None:
         super().check()
         _ = self.att_thresholds, self.pseudo_thresholds
         if self.num_segments < 2:
-            raise UserError(f"--num_segments {self.num_segments}: batch norms need two snippets at least.")
+            raise UserError(f"--num_segments {self.num_segments}: batch norm needs at least two snippets.")
