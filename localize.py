@@ -190,6 +190,19 @@ def _localize_part(videos: list[Curves]) -> list[Detections]:
     return [Detections(classes[i:j], scores[i:j], segments[i:j]) for i, j in pairwise(first)]
 
 
+def narrowed(arrays: Arrays, classes: IntArray) -> Arrays:
+    """Activations of a video that have of `cas` (T, C) only the columns of `classes`, which are ascending."""
+    return arrays | {"cas": arrays["cas"][:, classes], "classes": classes}
+
+
+def columns_of(arrays: Arrays, classes: IntArray) -> FloatArray:
+    """(T, K) columns `classes` of `cas`, whether the activations are complete or `narrowed`."""
+    if "classes" in arrays:
+        assert np.isin(classes, arrays["classes"]).all()
+        classes = np.searchsorted(arrays["classes"], classes)
+    return arrays["cas"][:, classes]
+
+
 def min_max(sequence: FloatArray) -> FloatArray:
     """Min-max scale (T, K) over time. Minimum and maximum are clipped at zero; the result is not and may be negative."""
     high = np.maximum(sequence.max(axis=0), 0)

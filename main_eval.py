@@ -102,7 +102,7 @@ def evaluate_network(args: Namespace) -> None:
     from engine.files import locked, record_of, set_aside
     from engine.report import report
     from eval.report import per_class, per_class_csv, per_class_text
-    from test import as_table
+    from test import as_table, write_detections
 
     ensure_demo(args.dataset, args.data_path)
     config = make_config(args, training=False)
@@ -129,7 +129,7 @@ def evaluate_network(args: Namespace) -> None:
         for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)
-        write_json(paths[4], evaluation.as_json())
+        write_detections(paths[4], evaluation.found, evaluation.classes)
         write_json(paths[5], {"config": config.as_dict(), "record": record}, indent=1)
     print(text, end="")
 
@@ -156,7 +156,7 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
         method.network.to(device)
         store = Files(config.num_workers)
         take_steps(method, data.test, store, device)
-        activations = compute_activations(method, data.test, store, device)
+        activations = compute_activations(method, data.test, store, device, whole=save is not None)
         database, truth = {video.name: {"annotations": video.annotations} for video in data.test}, data.truth
     if save:
         save_activations(save, activations)

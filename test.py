@@ -9,8 +9,9 @@ if __name__ == "__main__":  # before the other imports, which take seconds, so t
     begin()
 
 import importlib
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +28,13 @@ from eval.eval_detection import DetectionScore, score_tables
 from eval.proposals import average_recall
 from eval.protocols import name_of
 from eval.table import Table, rows_of
-from localize import Arrays, Detections, localize_all
+from localize import Arrays, Detections, localize_all, narrowed
 from methods.base import Method, Stepwise, build_method
 from thumos_features import Mixture, Store, Video, gather_input, test_batches
-from utils import UserError, atomic_write, check_file
+from utils import UserError, atomic_write, check_file, release_memory
 
 EVAL_BATCH = 8  # videos per forward pass; affects results by rounding only
+RELEASE_EVERY = 32  # batches after which unused memory is returned to the system
 MOST_RATIO = 100  # of the sizes of activations in memory and in their file, which is not compressed as it is written
 AVERAGE_NUMBERS = (1, 5, 10, 50, 100)  # average numbers of proposals per video at which average recall is reported
 
@@ -64,9 +66,6 @@ class Evaluation:
     def num_detections(self) -> int:
         return sum(len(found.scores) for found in self.found.values())
 
-    def as_json(self) -> dict[str, Any]:
-        return as_json(self.found, self.classes)
-
 
 class Judge:
     """The part of an evaluation after the network; can be pickled and sent to another process."""
@@ -96,11 +95,17 @@ def compute_activations(
     device: torch.device,
     between: Callable[[], None] = lambda: None,
     share: slice = slice(None),
+    whole: bool = False,
 ) -> Activations:
-    """Compute the activations of the batches in `share`; calls `between` after each batch."""
+    """Compute the activations of the batches in `share`; calls `between` after each batch.
+
+    Unless `whole`, a narrow method's `cas` has only the columns that localization can need: of 5,000 videos with 200 classes,
+    all columns take 3 GB.
+    """
+    narrow = not whole and getattr(method, "narrow", False)
     method.network.eval()
     activations: Activations = {}
-    for part, shown in test_batches(videos, method.sample, EVAL_BATCH)[share]:
+    for count, (part, shown) in enumerate(test_batches(videos, method.sample, EVAL_BATCH)[share], 1):
         batch = method.activations(gather_input(part, store, shown).to(device))
         if not np.isfinite(batch["score"]).all():
             raise UserError(
@@ -116,6 +121,10 @@ def compute_activations(
                 activations[video.name]["duration"] = np.array(video.duration)
             if video.frames is not None:
                 activations[video.name]["frames"] = np.array(video.frames)
+            if narrow:
+                activations[video.name] = narrowed(activations[video.name], found_classes(method, arrays["score"]))
+        if count % RELEASE_EVERY == 0:
+            release_memory()  # what is kept of a video is small and lies between arrays of the whole batch
         between()
     return activations
 
@@ -211,14 +220,19 @@ def detect(method: Method, activations: Activations, threads: int | None = None)
     return dict(zip(activations, localize_all(map(method.curves, activations.values()), threads), strict=True))
 
 
+def found_classes(method: Method, score: NDArray[np.floating]) -> NDArray[np.integer]:
+    """Numbers of the predicted classes, ascending; the best one if none is predicted."""
+    score_c = score[: method.config.num_classes]
+    predicted = np.flatnonzero(method.predicted(score_c))
+    return predicted if len(predicted) else np.array([score_c.argmax()])
+
+
 def lost_classes(method: Method, activations: Activations, found: Found, threads: int | None = None) -> dict[str, int]:
     """By quirk, the number of predicted classes (the best one if none is predicted) without a detection because of it."""
     config = method.config
     lacking: Activations = {}
     for name, arrays in activations.items():
-        score_c = arrays["score"][: config.num_classes]
-        predicted = np.flatnonzero(method.predicted(score_c))
-        if not np.isin(predicted if len(predicted) else score_c.argmax(), found[name].classes).all():
+        if not np.isin(found_classes(method, arrays["score"]), found[name].classes).all():
             lacking[name] = arrays
     lost = {}
     losing = {name for name, quirk in config.QUIRKS.items() if quirk.loses}
@@ -241,17 +255,22 @@ def as_table(found: Found, classes: tuple[str, ...]) -> Table:
     )
 
 
-def as_json(found: Found, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Detections in ActivityNet's format; a video without detections has no entry."""
-    results = {}
+def detections_text(found: Found, classes: tuple[str, ...]) -> Iterator[str]:
+    """The text of a file of detections in ActivityNet's format, video by video; a video without detections has no entry."""
+    yield '{"version": "VERSION 1.3", "results": {'
+    separator = ""
     for name, part in found.items():
-        columns = zip(part.classes.tolist(), part.scores.tolist(), part.segments.tolist(), strict=True)
-        results[name] = [{"label": classes[c], "score": s, "segment": segment} for c, s, segment in columns]
-    return {
-        "version": "VERSION 1.3",
-        "results": {name: own for name, own in results.items() if own},
-        "external_data": {"used": True, "details": "Features from I3D Network"},
-    }
+        if len(part.scores):
+            columns = zip(part.classes.tolist(), part.scores.tolist(), part.segments.tolist(), strict=True)
+            rows = [{"label": classes[c], "score": s, "segment": segment} for c, s, segment in columns]
+            yield f"{separator}{json.dumps(name)}: {json.dumps(rows)}"
+            separator = ", "
+    yield '}, "external_data": {"used": true, "details": "Features from I3D Network"}}\n'
+
+
+def write_detections(path: Path, found: Found, classes: tuple[str, ...]) -> None:
+    with atomic_write(path) as stream:
+        stream.writelines(detections_text(found, classes))
 
 
 def score(

@@ -1,6 +1,7 @@
 """Small helpers: user errors, files, signals."""
 
 import contextlib
+import ctypes
 import errno
 import io
 import json
@@ -161,6 +162,12 @@ def check_file(path: str | Path, what: str, remedy: str) -> None:
 def cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def release_memory() -> None:
+    """Return the pages of freed memory to the system, with glibc, which engine.device tells to keep them for the next step."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def listing(names: list[str], most: int = 5) -> str:

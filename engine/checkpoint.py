@@ -5,7 +5,7 @@ import json
 import re
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,9 +24,9 @@ from engine.schema import (
     Rule,
     anything,
     best_of,
-    detections_rule,
     draws_rule,
     fields,
+    found_rule,
     in_order,
     is_plain,
     listed,
@@ -42,7 +42,9 @@ from engine.schema import (
     weight,
     whole,
 )
+from localize import Detections
 from methods.base import Method, Stepwise
+from test import Found
 from utils import UserError, atomic_write, listing, say_now
 
 # Settings that a resumed run may change: paths, its length, and others that its numbers do not depend on.
@@ -61,7 +63,7 @@ class Best:
 
     record: dict[str, Any]
     weights: dict[str, Tensor]
-    detections: Callable[[], dict[str, Any]]  # as ActivityNet's JSON
+    found: Found
 
 
 @dataclass
@@ -107,7 +109,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "draws": self.draws.state(),
-            "best_model": best and {"record": best.record, "weights": best.weights, "detections": best.detections()},
+            "best_model": best and {"record": best.record, "weights": best.weights, "found": as_tensors(best.found)},
         }
         save_file(path, content)
 
@@ -142,7 +144,7 @@ class TrainingState:
         self.draws.seed = self.seed
         self.draws.restore(content["draws"])
         if best := content["best_model"]:
-            self.best_model = Best(best["record"], best["weights"], lambda: best["detections"])
+            self.best_model = Best(best["record"], best["weights"], from_tensors(best["found"]))
 
     def _facts(self, config: Config) -> dict[str, Rule]:
         """Rules for the fields that say which run a checkpoint is of."""
@@ -179,7 +181,8 @@ class TrainingState:
             known = rule([video.name for video in (*test, *train)])
         record = record_rule([f"{tiou:g}" for tiou in config.tiou_thresholds])
         weights = {name: weight(own) for name, own in self.network.state_dict().items()}
-        best: dict[str, Rule] = {"record": record, "weights": fields(weights), "detections": detections_rule(config.classes)}
+        found = found_rule([video.name for video in test], config.num_classes)
+        best: dict[str, Rule] = {"record": record, "weights": fields(weights), "found": found}
         return {
             "step": one_of(sorted({step_of(max(0, done - 1)), step_of(done)})),
             "losses": fields({"loss_total": number()} if done else {}, others=number()),
@@ -192,6 +195,21 @@ class TrainingState:
             "draws": draws_rule(config.draws == "official", len(train)),
             "best_model": best_of(fields(best), records),
         }
+
+
+def as_tensors(found: Found) -> dict[str, Any]:
+    """Detections of all videos for a checkpoint: the videos, the number of detections of each, and columns."""
+    parts = list(found.values())
+    columns = {name: [getattr(part, name) for part in parts] for name in ("classes", "scores", "segments")}
+    tensors = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in columns.items()}
+    return {"videos": list(found), "counts": torch.tensor([len(part.scores) for part in parts])} | tensors
+
+
+def from_tensors(content: Mapping[str, Any]) -> Found:
+    counts = content["counts"].tolist()
+    columns = (content[name].split(counts) for name in ("classes", "scores", "segments"))
+    found = (Detections(*(tensor.numpy() for tensor in part)) for part in zip(*columns, strict=True))
+    return dict(zip(content["videos"], found, strict=True))
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from eval.eval_detection import DetectionScore
 from eval.report import averages_from
 from eval.table import size
 from methods.base import METHODS, folder_name
-from test import Evaluation
+from test import Evaluation, write_detections
 from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
 
 MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # as in the official code
@@ -112,7 +112,7 @@ class RunFiles:
 
     def write_best(self, best: Best, epoch: int) -> None:
         save_file(self.best_model, best.weights)
-        write_json(self.best_detections, best.detections())
+        write_detections(self.best_detections, best.found, self.config.classes)
         with atomic_write(self.best_record) as stream:
             stream.write(self.config.record_text(best.record, epoch))
 
@@ -127,7 +127,7 @@ class RunFiles:
 
     def write_last(self, evaluation: Evaluation, state: TrainingState) -> None:
         """Write the last detections and the report, and print the report."""
-        write_json(self.last_detections, evaluation.as_json())
+        write_detections(self.last_detections, evaluation.found, evaluation.classes)
         assert state.best_model is not None
         text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
         text += explosion(state.records, self.config)

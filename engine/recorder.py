@@ -133,7 +133,7 @@ class Recorder:
             if not seen_before and (warning := explosion(self.state.records, self.config)):
                 say_now(warning.rstrip())
             if best:
-                self.state.best_model = Best(record, moment.weights, evaluation.as_json)
+                self.state.best_model = Best(record, moment.weights, evaluation.found)
             self.files.write_evaluation(record, best)
             maps = {f"mAP@{name}": value for name, value in record["mAP"].items()}
             scalars = {"Test accuracy": record["test_acc"], **maps, "Average mAP": self.config.record_average(record)}

@@ -282,10 +282,24 @@ def best_of(rule: Rule, records: Any) -> Rule:
     return check
 
 
-def detections_rule(classes: Sequence[str]) -> Rule:
-    """Detections in ActivityNet's format."""
-    found = mapped(listed(fields({"label": one_of(classes), **DETECTION})), keys=name)
-    return fields({"version": text, "results": found, "external_data": fields({"used": true_or_false, "details": text})})
+def found_rule(videos: Sequence[str], num_classes: int, **others: Rule) -> Rule:
+    """The detections in these videos, in any order, as columns: so many of each video, one after the other."""
+    rules = {
+        "videos": listed(name),
+        "counts": array(torch.int64, (len(videos),), 0),
+        "classes": array(torch.int64, (None,), 0, num_classes - 1),
+        "scores": array(torch.float64, (None,)),
+        "segments": array(torch.float64, (None, 2)),
+    }
+
+    def rule(found: Any) -> None:
+        fields(rules | others)(found)
+        if sorted(found["videos"]) != sorted(videos):
+            raise Misfit("of other videos", f"detections in the {len(videos)} videos of this run")
+        if {len(found[column]) for column in ("classes", "scores", "segments")} != {int(found["counts"].sum())}:
+            raise Misfit("of different lengths", "as many classes, scores and segments as counts add up to")
+
+    return rule
 
 
 def optimizer_rule(optimizer: torch.optim.Optimizer, iteration: int) -> Rule:

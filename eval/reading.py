@@ -8,7 +8,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -52,18 +52,21 @@ def read_text(path: str | Path, expected: str, remedy: str = "Check the path.") 
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected {expected}. {remedy}".rstrip()) from None
 
 
-def read_json(path: str | Path, expected: str, remedy: str = "Check the path.") -> Any:
-    """Read a JSON file; a key that occurs twice in one object is an error."""
+Hook = Callable[[list[tuple[str, Any]]], Any]
+
+
+def read_json(path: str | Path, expected: str, remedy: str = "Check the path.", hook: Hook | None = None) -> Any:
+    """Read a JSON file; a key that occurs twice in one object is an error. `hook` makes the objects of the file."""
     text = read_text(path, expected, remedy)
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return json.loads(text, object_pairs_hook=hook or without_repeats)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise InputError(f"{path}: not JSON ({error}); expected {expected}. {remedy}".rstrip()) from None
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         seen: set[str] = set()

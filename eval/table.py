@@ -6,8 +6,9 @@ Shapes: N rows (segments), V videos, C labels.
 import hashlib
 import itertools
 import math
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.names import spellings
-from eval.reading import InputError, as_number, check_database, read_json, short, times
+from eval.reading import InputError, as_number, check_database, read_json, short, times, without_repeats
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -77,7 +78,11 @@ def read_predictions(source: Source, score_key: str = "score") -> Table:
     """
     if isinstance(source, Table):
         return source
-    content, where = _load(source, "detections")
+    content, where = _load(source, "detections", collected := Rows(score_key))
+    if (table := collected.table(content)) is not None:
+        return table
+    if collected.label:  # some rows are in columns, and others have a fault, which the complete content shows
+        content, where = _load(source, "detections")
     if not (isinstance(content, Mapping) and "results" in content):
         return columns(content, where, scored=True, score_key=score_key)
     results = content["results"]
@@ -101,6 +106,42 @@ def read_predictions(source: Source, score_key: str = "score") -> Table:
     names, codes = _codes(labels)
     video = np.repeat(np.arange(len(results)), [len(listed) for listed in results.values()])
     return Table(list(results), names, video, codes, times, numbers)
+
+
+class Rows:
+    """Collects the detections of a JSON file in columns while it is parsed: as dictionaries they take ten times the memory."""
+
+    def __init__(self, score_key: str):
+        self.score_key = score_key
+        self.labels: dict[str, int] = {}
+        self.label, self.scores, self.times = array("q"), array("d"), array("d")
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> Any:
+        """Parse an object: if it is a detection without fault, add it to the columns and return `self` in its place."""
+        row = without_repeats(pairs)
+        try:
+            label, score, (start, end) = row["label"], row[self.score_key], row["segment"]
+            if type(label) is str and {type(score), type(start), type(end)} <= {float, int}:
+                score, start, end = float(score), float(start), float(end)
+                if math.isfinite(score) and math.isfinite(start) and math.isfinite(end):
+                    self.label.append(self.labels.setdefault(label, len(self.labels)))
+                    self.scores.append(score)
+                    self.times.extend((start, end))
+                    return self
+        except (KeyError, TypeError, ValueError, OverflowError):
+            pass
+        return row
+
+    def table(self, content: Any) -> Table | None:
+        """The detections of the parsed file; None if a row is not in the columns, or one of these is elsewhere in the file."""
+        results = content.get("results") if isinstance(content, Mapping) else None
+        if not isinstance(results, Mapping) or not all(isinstance(rows, list) for rows in results.values()):
+            return None
+        counts = [len(rows) for rows in results.values()]
+        if sum(counts) != len(self.label) or any(row is not self for rows in results.values() for row in rows):
+            return None
+        label, scores, times = np.array(self.label, np.int64), np.array(self.scores), np.array(self.times).reshape(-1, 2)
+        return Table(list(results), list(self.labels), np.repeat(np.arange(len(counts)), counts), label, times, scores)
 
 
 _SCORE_KEY = "Name the key of the scores with --score_key (in Python: score_key=)."
@@ -249,11 +290,11 @@ def _sorted_labels(videos: list[str], video: Codes, labels: list[str], segments:
     return Table(videos, [names[number] for number in order], video, rank[codes], segments, scores)
 
 
-def _load(source: Source, what: str) -> tuple[Any, str]:
-    """The content of a JSON file, or `source` itself, and its name for messages."""
+def _load(source: Source, what: str, hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> tuple[Any, str]:
+    """The content of a JSON file, or `source` itself, and its name for messages; `hook` parses the objects of the file."""
     if not isinstance(source, str | Path):
         return source, what
-    return read_json(source, f"{what} as JSON", "Check the path, or write or copy the file again."), str(source)
+    return read_json(source, f"{what} as JSON", "Check the path, or write or copy the file again.", hook), str(source)
 
 
 def places(names: Sequence[str], among: Sequence[str]) -> Codes:

@@ -29,7 +29,7 @@ from fast.conv import Conv1d, at_least_single
 from fast.dropout import Dropout
 from fast.gated import GatedConv1d, GateLayout, affinities
 from fast.snippets import Snippets
-from localize import Arrays, Curves, Sweep, min_max
+from localize import Arrays, Curves, Sweep, columns_of, min_max
 from model import Filter_Module
 from thumos_features import Batch, Mixture, Video, interpolated
 
@@ -349,6 +349,7 @@ def clicked_times(videos: Sequence[Video], times: int) -> NDArray[np.float32]:
 
 class BackTAL:
     settings = BackTALConfig
+    narrow = True
 
     def __init__(self, config: BackTALConfig):
         self.config = config
@@ -403,7 +404,7 @@ class BackTAL:
 
     def curves(self, arrays: Arrays) -> Curves:
         config = self.config
-        cas, score = arrays["cas"], arrays["score"][: config.num_classes]
+        score = arrays["score"][: config.num_classes]
         seconds = config.seconds(int(arrays["num_seg"]), float(arrays["duration"]) if "duration" in arrays else None)
         frames = int(arrays["frames"]) if "frames" in arrays else max(1, round(seconds * config.fps))
         classes = np.flatnonzero(self.predicted(score))
@@ -416,7 +417,7 @@ class BackTAL:
             sweeps.append(Sweep(np.array(config.mag_thresholds, np.float32).tolist(), term, support="common"))
         return Curves(
             classes=classes,
-            activation=min_max(cas[:, classes]),
+            activation=min_max(columns_of(arrays, classes)),
             common=common,
             sweeps=sweeps,
             points=config.scale * frames,

@@ -8,7 +8,9 @@ A method has a `config`, a `network` and
   predicted(score_c) -> (C,) bool, True for the classes predicted in the video;
   sequences(snippets) -> dict of arrays (B, T) or (B, T, C) that tools.plot draws;
   curves(arrays) -> localize.Curves of one video, from its activations, `num_seg` and, if known, `duration`, `frames` and the
-    `warp` of its time axis.
+    `warp` of its time axis;
+  narrow (optional) -> True if `curves` reads the array `cas` (T, C) with localize.columns_of, which needs the columns of
+    predicted classes alone: an evaluation then keeps no others.
 `settings` is the subclass of Config with the method's flags, recipes and quirks.
 
 A method whose training has steps, each of which learns from the previous step's activations of all videos, also has

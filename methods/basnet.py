@@ -15,7 +15,7 @@ from config import Config, Quirk, Settings, derived, ours, published
 from engine.device import DTYPES
 from fast.dropout import as_torch
 from fast.snippets import Snippets
-from localize import Arrays, Curves, Sweep, min_max
+from localize import Arrays, Curves, Sweep, columns_of, min_max
 from methods.losses import BaS_Net_loss, uniform_cross_entropy
 from model import BaS_Net, evaluated_branch
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
@@ -89,6 +89,7 @@ class BaSNetConfig(Config):
 
 class BaSNet:
     settings = BaSNetConfig
+    narrow = True
 
     def __init__(self, config: BaSNetConfig):
         self.config = config
@@ -140,7 +141,7 @@ class BaSNet:
         term = score[classes].astype(np.float64) if "B3" in config.repaired else np.ones(len(classes))
         return Curves(
             classes=classes,
-            activation=min_max(cas[:, classes]),
+            activation=min_max(columns_of(arrays, classes)),
             sweeps=[Sweep(config.cas_thresholds, config.class_weight * term)],
             points=points,
             seconds_per_point=config.seconds_per_point(int(arrays["num_seg"]), points, duration),

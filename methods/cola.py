@@ -20,7 +20,7 @@ from engine.flags import not_negative_number, positive_integer, positive_number,
 from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
-from localize import Arrays, Curves, Sweep, min_max
+from localize import Arrays, Curves, Sweep, columns_of, min_max
 from methods.losses import cross_entropy, uniform_cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from utils import UserError
@@ -222,6 +222,7 @@ def length(vectors: Tensor) -> Tensor:
 
 class CoLA:
     settings = CoLAConfig
+    narrow = True
 
     def __init__(self, config: CoLAConfig):
         self.config = config
@@ -270,7 +271,7 @@ class CoLA:
         term = (np.float32(config.class_weight) * score[classes]).astype(np.float64)
         return Curves(
             classes=classes,
-            activation=np.clip(min_max(arrays["cas"][:, classes]), 0, 1),
+            activation=np.clip(min_max(columns_of(arrays, classes)), 0, 1),
             common=np.clip(min_max(arrays["actionness"][:, None])[:, 0], 0, 1),
             sweeps=[Sweep(config.cas_thresholds, term), Sweep(config.aness_thresholds, term, support="common")],
             points=points,

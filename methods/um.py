@@ -20,7 +20,7 @@ from engine.flags import not_negative_number, positive_integer
 from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import Snippets
-from localize import Arrays, Curves, Sweep, min_max
+from localize import Arrays, Curves, Sweep, columns_of, min_max
 from methods.losses import cross_entropy, uniform_cross_entropy
 from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
 from utils import UserError
@@ -189,6 +189,7 @@ def _largest(values_bt: Tensor, k: int) -> Tensor:
 
 class UM:
     settings = UMConfig
+    narrow = True
 
     def __init__(self, config: UMConfig):
         self.config = config
@@ -249,7 +250,7 @@ class UM:
         term = (np.float32(config.class_weight) * score[classes]).astype(np.float64)
         return Curves(
             classes=classes,
-            activation=np.clip(min_max(cas[:, classes] * certainty[:, None]), 0, 1),
+            activation=np.clip(min_max(columns_of(arrays, classes) * certainty[:, None]), 0, 1),
             common=certainty,
             sweeps=[Sweep(config.cas_thresholds, term), Sweep(config.mag_thresholds, term, support="common")],
             points=points,

@@ -39,13 +39,13 @@ from dataset.draws import make_draws
 from dataset.facts import Dataset, dataset_facts
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import LAYOUTS, split_names
-from engine.checkpoint import NUMBERS, TrainingState, load_file, load_network
+from engine.checkpoint import NUMBERS, TrainingState, as_tensors, load_file, load_network
 from engine.summary import finished_run, write_summary
 from eval.table import InputError, read_ground_truth, read_predictions
 from eval.thumos_kit import CLASS_IDS, read_kit
 from methods.base import METHODS, build_method
 from options import make_config, parse_args
-from test import detect, read_activations
+from test import detect, detections_text, read_activations
 from thumos_features import fingerprint, load_data, load_database
 from train import make_optimizer
 from utils import UserError
@@ -749,9 +749,8 @@ def resume_kinds(places: Places, trace: Path) -> list[Kind]:
             method.begin_step(state.step, state.known)
             for video in (*data.train, *data.test):
                 method.plan(video)
-        json.dumps(
-            [state.records, state.best_model and [state.best_model.record, state.best_model.detections()]], allow_nan=False
-        )
+        json.dumps([state.records, state.best_model and state.best_model.record], allow_nan=False)
+        json.loads("".join(detections_text(state.best_model.found if state.best_model else {}, config.classes)))
         return state
 
     def compare(path: Path, value: TrainingState) -> None:
@@ -771,7 +770,7 @@ def resume_kinds(places: Places, trace: Path) -> list[Kind]:
         best = content["best_model"]
         assert (best is None) == (value.best_model is None)
         assert not best or same(
-            best, {key: getattr(value.best_model, key) for key in best} | {"detections": value.best_model.detections()}
+            best, {key: getattr(value.best_model, key) for key in best} | {"found": as_tensors(value.best_model.found)}
         )
 
     kinds = []

@@ -220,11 +220,12 @@ DAMAGE: dict[str, list[tuple[list, list]]] = {  # places, and what they cannot h
         (["best_model", "record", "choice"], [None, NAN]),
         (["best_model", "weights"], [None, {}, {"a": FOUR}]),
         (["best_model", "weights", "cas_module.conv_1.0.bias"], [FOUR, torch.full((8,), INF), torch.ones(8, dtype=torch.int8)]),
-        (["best_model", "detections"], [None, {}, {"results": {}}]),
-        (
-            ["best_model", "detections", "results"],
-            [None, {"v": [{"label": "x", "score": 1.0, "segment": [0.0, 1.0]}]}, {"v": [5]}],
-        ),
+        (["best_model", "found"], [None, {}, {"videos": []}]),
+        (["best_model", "found", "videos"], [None, ["x"], []]),
+        (["best_model", "found", "counts"], [None, FOUR, torch.full((4,), -1), torch.full((4,), 10**6)]),
+        (["best_model", "found", "classes"], [None, FOUR, torch.full((10**6,), 20), torch.tensor([-1])]),
+        (["best_model", "found", "scores"], [None, torch.full((3,), NAN, dtype=torch.float64)]),
+        (["best_model", "found", "segments"], [None, torch.zeros(7, 2, dtype=torch.float64)]),
     ],
     "asm_loc": [
         (["step"], [0, 2, -1, "1"]),

@@ -182,7 +182,7 @@ def test_saved_activations_know_durations(activitynet, tmp_path):
         parse_args([f"--data_path={activitynet}", *TINY, "--dataset=activitynet1.2", "--class_th=0", "--nms_th=1"])
     )
     data, method = load_data(config), build_method(config)
-    live = compute_activations(method, data.test, Files(1), torch.device("cpu"))
+    live = compute_activations(method, data.test, Files(1), torch.device("cpu"), whole=True)
     save_activations(tmp_path / "a.npz", live)
     read = read_activations(tmp_path / "a.npz", method, load_database(config))
     for one, other in zip(detect(method, live).values(), detect(method, read).values(), strict=True):

@@ -315,6 +315,7 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ),
         ("if size > MOST_RATIO * packed:", "if False:", "sizes::activations_that_unpack_to_much_more_are_refused"),
         ("if not fits or not typed or 0 in array.shape:", "if False:", "main::activations_of_something_else_are_refused"),
+        ("            if narrow:", "            if False:", "load::localization_finds_the_same_in_the_columns_that_are_kept"),
         ("for quirk in sorted(lost) if lost[quirk]}", "for quirk in ()}", "quirks::what_quirks_take_is_counted"),
         ("if not np.isfinite(array).all() or (", "if False and (", "main::activations_of_something_else_are_refused"),
     ],
@@ -371,6 +372,9 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ),
     ],
     "eval/table.py": [
+        ("sum(counts) != len(self.label) or ", "", "load::a_file_is_read_as_its_content"),
+        ("any(row is not self for", "any(False for", "load::a_fault_in_a_file_is_told_as_in_its_content"),
+        ("                    return self\n", "", "load::many_detections_are_written_and_read_in_little_memory"),
         ("check_database(database, where)", "pass", "reading::a_run_and_the_scorer_accept_the_same_annotations"),
         ('if column.dtype.kind in "fiu":', "if True:", "reading::odd_numbers_in_columns_are_refused"),
         (" and kind is not bool", "", "eval::bad_detections_are_named"),

@@ -26,6 +26,7 @@ from engine.report import report
 from main import train
 from main_eval import evaluate_now
 from options import edited_defaults, make_config, parse_args
+from test import write_detections
 from utils import UserError, run_command, say_now, write_json
 
 SAME = {  # flag of the second implementation: flag of main.py, and default of the former
@@ -187,7 +188,7 @@ def test(args: Namespace) -> None:
         paths = [own_file(config, kind) for kind in ("record.json", "pred.json")]
         set_aside(paths)
         write_json(paths[0], metric(record, config), indent=2)
-        write_json(paths[1], evaluation.as_json())
+        write_detections(paths[1], evaluation.found, evaluation.classes)
     print(report({Path(config.model_file or "").name: record}, 1, config, config.seed), end="")
     print("\nWritten:\n" + "".join(f"- {path}\n" for path in paths), end="")
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_file, network_weights
 from engine.device import DTYPES
-from engine.schema import Misfit, Rule, array, fields, listed, name
+from engine.schema import Misfit, Rule, found_rule, listed, name
 from fast.snippets import Snippets
-from localize import Arrays, Curves, Detections, Sweep, localize_all
+from localize import Arrays, Curves, Detections, Sweep, columns_of, localize_all
 from methods.asm_loc.network import ASMNet, ASMOutput
 from methods.asm_loc.segments import Plan, at_random, uniform
 from methods.asm_loc.settings import ASMLocConfig
@@ -65,6 +65,7 @@ class Chain(nn.Module):
 
 class ASM_Loc:
     settings = ASMLocConfig
+    narrow = True
 
     def __init__(self, config: ASMLocConfig):
         self.config = config
@@ -98,22 +99,12 @@ class ASM_Loc:
 
     def known_rule(self, videos: Sequence[str]) -> Rule:
         """What `refine` returns for these videos."""
-        floats, found = torch.float64, (None,)
-        rules = {
-            "videos": listed(name),
-            "trained_on": listed(name),
-            "counts": array(torch.int64, (len(videos),), 0),
-            "classes": array(torch.int64, found, 0, self.config.num_classes - 1),
-            "scores": array(floats, found),
-            "segments": array(floats, (None, 2)),
-        }
+        found = found_rule(videos, self.config.num_classes, trained_on=listed(name))
 
         def rule(known: Any) -> None:
-            fields(rules)(known)
-            if sorted(known["videos"]) != sorted(videos) or not set(known["trained_on"]) <= set(videos):
-                raise Misfit("of other videos", f"detections in the {len(videos)} videos of this run")
-            if {len(known[name]) for name in ("classes", "scores", "segments")} != {int(known["counts"].sum())}:
-                raise Misfit("of different lengths", "as many classes, scores and segments as counts add up to")
+            found(known)
+            if not set(known["trained_on"]) <= set(videos):
+                raise Misfit("of other videos", f"names among the {len(videos)} videos of this run")
 
         return rule
 
@@ -210,7 +201,7 @@ class ASM_Loc:
         classes, points = self._classes(arrays), config.scale * len(arrays["cas"])
         return Curves(
             classes=classes,
-            activation=arrays["cas"][:, classes],
+            activation=columns_of(arrays, classes),
             common=arrays["attention"],
             sweeps=sweeps,
             points=points,
