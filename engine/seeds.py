@@ -17,7 +17,6 @@ import functools
 import os
 import queue
 import shlex
-import site
 import subprocess
 import sys
 import threading
@@ -285,8 +284,12 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
         blind = [str(name) for name, sees in there.items() if not sees]
         if blind:
             raise UserError(f"{__file__}: is not seen by {listing(blind)}; the project has to be at the same path everywhere.")
-        client.run_on_scheduler(site.addsitedir, str(ROOT))  # both import what they are sent
-        client.register_worker_callbacks(functools.partial(site.addsitedir, str(ROOT)))
+
+        def see_project(root: str = str(ROOT)) -> None:  # sent as it stands here: the project cannot be imported there yet
+            sys.path.insert(0, root)  # first, since Python has a package `test` too
+
+        client.run_on_scheduler(see_project)  # both import what they are sent
+        client.register_worker_callbacks(see_project)
         yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
 
 
