@@ -35,14 +35,14 @@ def test_only_our_own_halves_are_removed(tmp_path):
     "raised, code",
     [(UserError("x"), 2), (Stopped(15), 143), (KeyboardInterrupt(), 130), (OSError(errno.ENOSPC, "No space left"), 2)],
 )
-def test_exit_codes(raised, code, capsys):
+def test_exit_codes(raised, code, capfd):
     def command():
         raise raised
 
     with pytest.raises(SystemExit) as stop:
         run_command(command)
     assert stop.value.code == code
-    assert code == 143 or capsys.readouterr().err
+    assert code == 143 or capfd.readouterr().err
 
 
 def test_errors_of_the_program_are_not_hidden():
