@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import annotation_file, streams_of, where_to_get
+from config import annotation_file, parse_schedule, parse_thresholds, streams_of, where_to_get
 from dataset.facts import DEMOS, dataset_facts
 from dataset.layouts import find_layout, split_names
 from options import NAME_MODEL, parse_shared_args
@@ -24,6 +24,9 @@ from utils import UserError, check_file, run_command
 def check_start(subsets: list[str], argv: Sequence[str]) -> None:
     """Raise the errors of a run that are known without its packages; a demo makes its data itself."""
     args = parse_shared_args(argv)
+    if args.lr != parse_shared_args([]).lr:  # else it may be that of a recipe
+        parse_schedule(args.lr, args.num_iters)
+    parse_thresholds("--cas_th", args.cas_th)
     if args.result:  # a file of detections is scored without features
         check_file(args.result, "detections", "Name others with --result.")
         return

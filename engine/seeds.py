@@ -17,7 +17,6 @@ import functools
 import os
 import queue
 import shlex
-import site
 import subprocess
 import sys
 import threading
@@ -287,8 +286,12 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
             raise UserError(
                 f"{__file__}: does not exist on {listing(blind)}; the project must be at the same path on all machines."
             )
-        client.run_on_scheduler(site.addsitedir, str(ROOT))  # scheduler and workers import this module
-        client.register_worker_callbacks(functools.partial(site.addsitedir, str(ROOT)))
+
+        def see_project(root: str = str(ROOT)) -> None:  # sent as it stands here: the project cannot be imported there yet
+            sys.path.insert(0, root)  # first, since Python has a package `test` too
+
+        client.run_on_scheduler(see_project)  # both import what they are sent
+        client.register_worker_callbacks(see_project)
         yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
 
 

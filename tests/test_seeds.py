@@ -417,12 +417,14 @@ def test_seeds_end_with_a_killed_dask_worker(many, cluster, tiny, places, tmp_pa
     log = tmp_path / "output" / "seed_0" / "run.log"
     line = command("main.py", tiny, places, *LONG[:-1], "0", "--backend", "dask")
     env = one_thread() | {"DASK_SCHEDULER_ADDRESS": cluster.address}
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=env) as process:
-        wait_until(lambda: trains(log), seconds=120)
-        for worker in cluster.workers:
-            worker.kill()
-        wait_until(lambda: "stopped after iteration" in log.read_text(), seconds=30)
-        process.kill()
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, cwd=ROOT, env=env) as process:
+        try:
+            wait_until(lambda: trains(log), seconds=60)
+            for worker in cluster.workers:
+                worker.kill()
+            wait_until(lambda: "stopped after iteration" in log.read_text(), seconds=30)
+        finally:
+            process.kill()
 
 
 def test_a_missing_package_is_named(many, monkeypatch):
