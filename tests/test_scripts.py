@@ -64,7 +64,6 @@ def test_only_what_is_missing_is_named(tiny):
     [
         ("run.sh", ["--dataset=demo", "--lr=abc"], "--lr 'abc' is not a schedule"),
         ("run.sh", ["--dataset=demo-activitynet", "--cas_th=x"], "--cas_th 'x': expected"),
-        ("run.sh", ["--dataset=demo", "--class_ht=0.3"], "--class_ht: Did you mean --class_th?"),
         ("run_eval.sh", ["--dataset=demo", "--model_file=/nowhere/x.pkl"], "/nowhere/x.pkl: no such file"),
     ],
 )
