@@ -176,7 +176,7 @@ def test_what_is_no_library_is_refused(monkeypatch):
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "code", "said"),
-    [("conv", 0, "products by torch's conv1d"), ("blas", 2, "BASNET_PRODUCTS=blas: is no library for products")],
+    [("conv", 0, "products by torch's conv1d"), ("blas", 2, "BASNET_PRODUCTS=blas: unknown library")],
 )
 def test_a_run_names_its_library(tiny, places, name, code, said):
     line = command("main.py", tiny, places, "--seed", "0", "--lr", "[0.01]")
