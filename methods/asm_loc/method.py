@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.checkpoint import load_file, network_weights
+from engine.checkpoint import as_tensors, from_tensors, load_file, network_weights
 from engine.device import DTYPES
 from engine.schema import Misfit, Rule, found_rule, listed, name
 from fast.snippets import Snippets
@@ -86,16 +86,8 @@ class ASM_Loc:
 
     def refine(self, activations: Mapping[str, Arrays], trained_on: list[Video]) -> dict[str, Any]:
         """This step's detections in every video, as tensors, for the next step."""
-        curves = (self.pseudo_curves(arrays) for arrays in activations.values())
-        found = localize_all(curves)
-        return {
-            "videos": list(activations),
-            "trained_on": [video.name for video in trained_on],
-            "counts": torch.tensor([len(part.scores) for part in found]),
-            "classes": torch.from_numpy(np.concatenate([part.classes for part in found])),
-            "scores": torch.from_numpy(np.concatenate([part.scores for part in found])),
-            "segments": torch.from_numpy(np.concatenate([part.segments for part in found])),
-        }
+        found = localize_all(map(self.pseudo_curves, activations.values()))
+        return as_tensors(dict(zip(activations, found, strict=True))) | {"trained_on": [video.name for video in trained_on]}
 
     def known_rule(self, videos: Sequence[str]) -> Rule:
         """What `refine` returns for these videos."""
@@ -112,11 +104,7 @@ class ASM_Loc:
         self.network.go_to(step)
         self.plans, self.found, self.trained_on = {}, {}, set()
         if step:
-            counts = known["counts"].tolist()
-            parts = (known[name].split(counts) for name in ("classes", "scores", "segments"))
-            found = (Detections(*(values.numpy() for values in video)) for video in zip(*parts, strict=True))
-            self.found = dict(zip(known["videos"], found, strict=True))
-            self.trained_on = set(known["trained_on"])
+            self.found, self.trained_on = from_tensors(known), set(known["trained_on"])
 
     def plan(self, video: Video) -> Plan:
         if video.name not in self.plans:
