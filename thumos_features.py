@@ -64,6 +64,11 @@ def uniform_indices(num_seg: int, times: int) -> Indices:
     return np.arange(times, dtype=np.int64) * num_seg // times
 
 
+def whole_or_random_indices(num_seg: int, times: int, random: np.random.RandomState | None) -> Indices:
+    """Snippets of a video: random in training; in tests a video of at most `times` snippets is used whole."""
+    return random_indices(num_seg, times, random) if random else uniform_indices(num_seg, min(num_seg, times))
+
+
 def random_indices(num_seg: int, times: int, random: np.random.RandomState) -> Indices:
     """(T,) snippets of a training video, one from each of T segments, both ends included.
 

@@ -22,7 +22,7 @@ from fast.dropout import Dropout
 from fast.snippets import Snippets
 from localize import Arrays, Curves, Sweep, columns_of, min_max
 from methods.losses import cross_entropy, uniform_cross_entropy
-from thumos_features import Batch, Indices, Video, random_indices, uniform_indices
+from thumos_features import Batch, Indices, Video, whole_or_random_indices
 from utils import UserError
 
 # The authors' branch for ActivityNet 1.2. It is reported not to learn (docs/cola.md, section 6).
@@ -229,10 +229,7 @@ class CoLA:
         self.network = CoLANetwork(config)
 
     def sample(self, video: Video, random: np.random.RandomState | None) -> Indices:
-        times = self.config.num_segments
-        if random:
-            return random_indices(video.num_seg, times, random)
-        return uniform_indices(video.num_seg, min(video.num_seg, times))
+        return whole_or_random_indices(video.num_seg, self.config.num_segments, random)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         config = self.config
