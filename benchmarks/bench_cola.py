@@ -8,11 +8,9 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.bench_um import CPU, batch_of, length
+from benchmarks.bench_um import bench_step, length
 from benchmarks.record import machine
-from benchmarks.steps import Layer, bare_products, side_by_side, stepper
 from engine.device import choose_device
-from fast.snippets import Snippets
 from methods.cola import CoLA, CoLAConfig
 from options import make_config, parse_args
 from tests.oracle_cola import PlainMethod
@@ -32,24 +30,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine()}, batch {args.batch_size}, ", end="")
     print(f"{args.num_segments} snippets, hidden {args.hidden}\n")
     random = np.random.RandomState(0)
-    bench_step("videos of THUMOS'14's lengths", config, [length(random) for _ in range(args.batch_size)], args.turns)
-    bench_step("all snippets distinct", config, [args.num_segments] * args.batch_size, args.turns)
-
-
-def bench_step(name: str, config: CoLAConfig, lengths: list[int], turns: int) -> None:
-    """Print the seconds of a train step, ours and plain, and of its bare products."""
-    batch = batch_of(config, lengths)
-    dense = Snippets.of(batch.snippets.dense().transpose(1, 2).contiguous())
-    count, shown = len(batch.snippets.table()), batch.snippets.index_bt.numel()
-    layers = [Layer(count, config.len_feature, 3 * config.hidden, 1, False), Layer(shown, config.hidden, config.num_classes)]
-    side_by_side(
-        f"{name} ({100 * count / shown:.0f}% distinct)",
-        stepper(CoLA(config), batch, CPU, ours=True),
-        stepper(PlainMethod(config), batch._replace(snippets=dense), CPU, ours=False),
-        bare_products(layers, CPU, torch.float32),
-        CPU,
-        turns,
-    )
+    lengths = [length(random) for _ in range(args.batch_size)]
+    bench_step("videos of THUMOS'14's lengths", CoLA(config), PlainMethod(config), lengths, args.turns)
+    lengths = [args.num_segments] * args.batch_size
+    bench_step("all snippets distinct", CoLA(config), PlainMethod(config), lengths, args.turns)
 
 
 if __name__ == "__main__":

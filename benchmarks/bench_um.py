@@ -21,6 +21,7 @@ from engine.device import choose_device
 from eval.eval_detection import detection_map
 from fast.snippets import Snippets
 from localize import Arrays, localize_all
+from methods.base import Method
 from methods.um import UM, UMConfig
 from options import make_config, parse_args
 from test import as_table
@@ -49,24 +50,27 @@ def main() -> None:
     print(f"{args.num_segments} snippets, {args.classes} classes, hidden {args.hidden}\n")
     bench_evaluation(config, args.videos, args.turns)
     random = np.random.RandomState(0)
-    bench_step("videos of THUMOS'14's lengths", config, [length(random) for _ in range(args.batch_size)], args.turns)
-    bench_step("all snippets distinct", config, [args.num_segments] * args.batch_size, args.turns)
+    lengths = [length(random) for _ in range(args.batch_size)]
+    bench_step("videos of THUMOS'14's lengths", UM(config), PlainUM(config), lengths, args.turns)
+    lengths = [args.num_segments] * args.batch_size
+    bench_step("all snippets distinct", UM(config), PlainUM(config), lengths, args.turns)
 
 
 def length(random: np.random.RandomState) -> int:
     return int(np.clip(random.lognormal(5.6, 0.75), 20, 3000))
 
 
-def bench_step(name: str, config: UMConfig, lengths: list[int], turns: int) -> None:
-    """Print the seconds of a train step, ours and plain, and of its bare products."""
+def bench_step(name: str, ours: Method, plain: Method, lengths: list[int], turns: int) -> None:
+    """Print the seconds of a train step, ours and plain, and of the bare products of a kernel-3 layer and a classifier."""
+    config = ours.config
     batch = batch_of(config, lengths)
     dense = Snippets.of(batch.snippets.dense().transpose(1, 2).contiguous())
     count, shown = len(batch.snippets.table()), batch.snippets.index_bt.numel()
     layers = [Layer(count, config.len_feature, 3 * config.hidden, 1, False), Layer(shown, config.hidden, config.num_classes)]
     side_by_side(
         f"{name} ({100 * count / shown:.0f}% distinct)",
-        stepper(UM(config), batch, CPU, ours=True),
-        stepper(PlainUM(config), batch._replace(snippets=dense), CPU, ours=False),
+        stepper(ours, batch, CPU, ours=True),
+        stepper(plain, batch._replace(snippets=dense), CPU, ours=False),
         bare_products(layers, CPU, torch.float32),
         CPU,
         turns,
