@@ -111,6 +111,7 @@ def open_store(
 
     Features that differ from the `known` checksums of a resumed run raise UserError.
     """
+    known = {} if known is None else known
     dtype = torch.float16 if config.cache_dtype == "float16" else torch.float32
     snippets = sum(video.num_seg for video in videos)
     size = snippets * config.len_feature * dtype.itemsize
@@ -126,7 +127,7 @@ def open_store(
     if place == "off":
         return Files(config.num_workers, dtype, known)
     matrix, checksums = read_matrix(videos, config, dtype, say)
-    check_content({video.name: value for video, value in zip(videos, checksums, strict=True)}, {} if known is None else known)
+    check_content({video.name: value for video, value in zip(videos, checksums, strict=True)}, known)
     return Matrix(videos, matrix.to(device) if place == "device" else matrix)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.reading import is_text
+
 Rule = Callable[[Any], None]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -64,10 +66,8 @@ def name(value: Any) -> None:
 def text(value: Any) -> None:
     """What can be written to a file."""
     name(value)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Misfit(shown(value), "text of valid characters") from None
+    if not is_text(value):
+        raise Misfit(shown(value), "text of valid characters")
 
 
 def true_or_false(value: Any) -> None:
@@ -231,7 +231,6 @@ def weight(own: Tensor) -> Rule:
 # ------------------------------------------------------------------------------------------------ parts of a checkpoint
 
 SHARE = number(0, 1 + 1e-6)
-DETECTION = {"score": number(), "segment": listed(number(), 2)}
 
 
 def record_rule(tious: Iterable[str]) -> Rule:
