@@ -100,6 +100,7 @@ def evaluate_network(args: Namespace) -> None:
     from dataset.make_demo import ensure_demo
     from engine.device import choose_device, choose_precision
     from engine.files import locked, record_of, set_aside
+    from engine.provenance import provenance
     from engine.report import report
     from eval.report import per_class, per_class_csv, per_class_text
     from test import as_table, write_detections
@@ -130,7 +131,7 @@ def evaluate_network(args: Namespace) -> None:
             with atomic_write(path) as stream:
                 stream.write(content)
         write_detections(paths[4], evaluation.found, evaluation.classes)
-        write_json(paths[5], {"config": config.as_dict(), "record": record}, indent=1)
+        write_json(paths[5], {"config": config.as_dict(), "record": record, "provenance": provenance(config)}, indent=1)
     print(text, end="")
 
 

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def provenance(config: Config) -> dict[str, Any]:
         "device": device_name(config.device),
         "command": f"python {shlex.join(sys.argv)}".encode(errors="backslashreplace").decode(),
     }
+
+
+def with_earlier(now: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of a run, with that of its earlier parts in `settings` that ran by other code or elsewhere."""
+    earlier = settings.get("earlier_provenance")
+    parts = list(earlier) if isinstance(earlier, list) else []
+    before = settings.get("provenance")
+    if isinstance(before, dict) and before | {"command": ""} != now | {"command": ""}:
+        parts.append(before)
+    return {"provenance": now} | ({"earlier_provenance": parts} if parts else {})
 
 
 def git_state(root: Path) -> tuple[str, bool | None]:

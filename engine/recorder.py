@@ -72,7 +72,9 @@ class Recorder:
             self.files.forget_the_end()
         self._write_best()
         with ExitStack() as stack:
-            self.board = stack.enter_context(SummaryWriter(self.config.log_path, purge_step=state.iteration))
+            self.board = stack.enter_context(
+                SummaryWriter(self.config.log_path, purge_step=state.iteration, filename_suffix=self.files.events_suffix)
+            )
             stack.enter_context(self.beside)
             self.stack = stack.pop_all()
         self.log(state.losses, state.iteration)  # SummaryWriter discards events from this iteration on

@@ -56,7 +56,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that its numbers depend on, without the seed."""
-        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run"}
+        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run", "provenance", "earlier_provenance"}
         return {name: value for name, value in self.config.items() if name not in free}
 
 
