@@ -467,7 +467,17 @@ def _add_running(group: Group) -> None:
         metavar="N",
         help="with --seeds: runs at a time (None: one per GPU, else one per two cores; on a cluster as many as it can run)",
     )
+    group.add_argument(
+        "--tensorboard", default="on", choices=["on", "off"], help="write losses, scores and pictures to --log_path"
+    )
+    group.add_argument(
+        "--logger",
+        default="none",
+        choices=["none", "wandb", "mlflow"],
+        help="also log to Weights & Biases or MLflow, if that package is installed",
+    )
     group.add_argument("--quiet", action="store_true", help="print the final report only")
+    group.add_argument("--wide", action="store_true", help="print all figures of a report, in as many columns as it takes")
     group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")
 
 

@@ -12,14 +12,16 @@ from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
 from engine.locks import lock
 from engine.provenance import provenance, with_earlier
-from engine.report import explosion, report
+from engine.report import brief_report, explosion, report
+from engine.terminal import say
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
 from eval.table import size
 from methods.base import METHODS, folder_name
 from test import Evaluation, write_detections
-from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
+from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, write_json
 
+UNIT = "fraction"  # of all scores in JSON; what a person reads is in percent
 MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # as in the official code
 
 
@@ -29,6 +31,7 @@ def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], 
     return {
         "iteration": iteration,
         **losses,
+        "unit": UNIT,
         "test_acc": evaluation.test_acc,
         "classification_mAP": evaluation.classification_mAP,
         "top1": evaluation.top1,
@@ -55,8 +58,9 @@ def _scores(score: DetectionScore) -> dict[str, Any]:
 class RunFiles:
     """Files that the official code has too have its names."""
 
-    def __init__(self, config: Config, quiet: bool):
-        self.config, self.quiet = config, quiet
+    def __init__(self, config: Config, quiet: bool, wide: bool = False):
+        self.config, self.quiet, self.wide = config, quiet, wide
+        self.settings: dict[str, Any] = {}  # in config_file
         models, output = Path(config.model_path), Path(config.output_path)
         seed = f"seed_{config.seed}"
         name = MODEL_NAMES.get(config.method, f"{folder_name(METHODS[config.method])}_model")
@@ -92,6 +96,7 @@ class RunFiles:
             self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
         settings = self.config.as_dict() | {"run": state.run, "seed_used": state.seed, "data": state.data}
         settings |= with_earlier(provenance(self.config), before if before.get("run") == state.run else {})
+        self.settings = settings
         for path in (config_file, config_copy):
             write_json(path, settings, indent=1)
         for path in (log, log_copy):
@@ -143,22 +148,23 @@ class RunFiles:
         """Write the last detections and the report, and print the report."""
         write_detections(self.last_detections, evaluation.found, evaluation.classes)
         assert state.best_model is not None
-        text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
-        text += explosion(state.records, self.config)
+        records, warning = {"best": state.best_model.record, "last": state.records[-1]}, explosion(state.records, self.config)
+        about = records, len(state.records), self.config, state.seed
         paths = [*self._all(), *(copy for _, copy in self._copies())]
         written = [path for path in paths if path.exists() and path != self.report]
-        text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
+        rest = warning + "\nWritten:\n"
+        rest += "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
         with atomic_write(self.report) as stream:
-            stream.write(text)
-        print("\n" + text, end="")
+            stream.write(report(*about) + rest)
+        say("\n" + (report(*about) if self.wide else brief_report(*about)) + rest.rstrip("\n"))
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            say(text)
 
-    def say_how_to_resume(self, what: str) -> None:
+    def how_to_resume(self, what: str) -> str:
         where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
-        say_now(f"{what}; {where}. To continue: {command_to_go_on()}")
+        return f"{what}; {where}. To continue: {command_to_go_on()}"
 
 
 def _settings_in(config_file: Path) -> dict[str, Any]:

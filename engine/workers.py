@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from utils import UserError, say_now
+from engine.terminal import warn
+from utils import UserError
 
 Task = TypeVar("Task")
 Given = TypeVar("Given")
@@ -58,7 +59,7 @@ class Beside(Generic[Task, Given, Result]):
             try:
                 result, failure = future.result()
             except BrokenProcessPool:  # killed: out of memory, or with all processes of a job
-                say_now("an evaluation process was killed; the main process evaluates instead")
+                warn("an evaluation process was killed; the main process evaluates instead")
                 self.pool, failure = None, ""
                 result = self.work(given)
             if failure:

@@ -124,6 +124,14 @@ def test_the_config_says_where_its_numbers_come_from(cli, tmp_path, monkeypatch)
     assert json.loads((output / "evaluation.json").read_text())["provenance"]["python"] == known["python"]
 
 
+def test_json_says_that_scores_are_fractions(cli, tmp_path):
+    cli("main.py", *RUN, "--seed=0")
+    records = [json.loads(line) for line in (tmp_path / "output" / "log.jsonl").read_text().splitlines()]
+    assert {record["unit"] for record in records} == {"fraction"}
+    cli("main_eval.py", f"--model_file={tmp_path}/model/BaS_Net_model_seed_0_last.ckpt")
+    assert json.loads((tmp_path / "output" / "evaluation.json").read_text())["record"]["unit"] == "fraction"
+
+
 def test_the_parts_of_a_run():
     here, there = {"torch": "2", "command": "a"}, {"torch": "1", "command": "b"}
     assert with_earlier(here, {}) == {"provenance": here}
