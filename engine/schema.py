@@ -251,7 +251,12 @@ LOGGED = fields(  # what a summary reads of a line of log.jsonl, of earlier vers
         **{"iteration": whole(), "mAP": mapped(SHARE, empty=False), "averages": mapped(SHARE), "average_recall": mapped(SHARE)},
         **{"protocol": text, "ground_truth": text},
     },
-    {"best": true_or_false, "choice": SHARE, "lost": mapped(whole())},
+    {
+        **{"best": true_or_false, "choice": SHARE, "lost": mapped(whole())},
+        "with_features": none_or(
+            fields({"ground_truth": text, "mAP": mapped(SHARE, empty=False), "averages": mapped(SHARE)}, others=anything)
+        ),
+    },
     anything,
 )
 
