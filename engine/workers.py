@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -34,10 +35,7 @@ class Beside(Generic[Task, Given, Result]):
         self.under_way: deque[tuple[Task, Given, Future[tuple[Result, str]]]] = deque()
         self.pool = None
         if workers:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["torch", "numba"])  # the slowest imports, done once
-            _start_forkserver()
-            self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
+            self.pool = ProcessPoolExecutor(workers, _context(), initializer=_begin, initargs=(work,))
 
     def begin(self, task: Task, given: Given) -> None:
         """Submit `work(given)`; `done` returns its result with `task`."""
@@ -74,6 +72,16 @@ class Beside(Generic[Task, Given, Result]):
             self.pool.shutdown(cancel_futures=True)
 
 
+def _context() -> BaseContext:
+    """How workers start: from a process that has imported the slowest packages; on Windows anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "numba"])
+    _start_forkserver()
+    return context
+
+
 def _start_forkserver() -> None:
     """Start the process that starts workers. It and they inherit that SIGINT is blocked: the parent handles Ctrl-C."""
     resource_tracker.ensure_running()  # the forkserver needs it, and starting it unblocks SIGINT
@@ -87,6 +95,7 @@ def _start_forkserver() -> None:
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C; blocked where a forkserver starts workers
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
