@@ -95,7 +95,8 @@ def _start_forkserver() -> None:
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C; blocked where a forkserver starts workers
+    if not hasattr(signal, "pthread_sigmask"):  # where no forkserver blocks it: the parent handles Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
