@@ -1,16 +1,16 @@
 # Sourced by run.sh, run_eval.sh and run_tests.sh: finds a Python, and finds or makes an environment for the project.
 unset PYTHONSAFEPATH # the project's modules lie in the folder that is worked in
 
-# The first Python of at least 3.11: the active one, then any other on the PATH.
+# The first Python that the pinned packages have builds for, 3.11 to 3.14: the active one, then any other on the PATH.
 find_python() {
     local candidate
     for candidate in python python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    echo "error: Python 3.11 or newer was not found on the PATH; install it (python.org, conda, pyenv) and run this again." >&2
+    echo "error: Python 3.11 to 3.14 was not found on the PATH; install one (python.org, conda, pyenv) and run this again." >&2
     return 2
 }
 
