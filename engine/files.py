@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
 from engine.locks import lock
+from engine.model_file import SUFFIX, write_model
 from engine.report import explosion, report
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
@@ -61,6 +62,7 @@ class RunFiles:
         name = MODEL_NAMES.get(config.method, f"{folder_name(METHODS[config.method])}_model")
         self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # moved first: without it, no run resumes with the others
         self.best_model = models / f"{name}_{seed}.pkl"
+        self.best_with_settings = self.best_model.with_suffix(SUFFIX)
         self.config_file = output / "config.json"
         self.log = output / "log.jsonl"
         self.best_record = output / f"best_record_{seed}.txt"
@@ -73,7 +75,8 @@ class RunFiles:
 
     def _best(self) -> list[tuple[Path, Path]]:
         """The files of the best evaluation, each with the name of its copy by `remember_before_the_end`."""
-        return [(p, p.with_name(f".{p.name}.before_end")) for p in (self.best_model, self.best_record, self.best_detections)]
+        paths = (self.best_model, self.best_with_settings, self.best_record, self.best_detections)
+        return [(path, path.with_name(f".{path.name}.before_end")) for path in paths]
 
     def start(self, state: TrainingState, resumed: bool) -> None:
         """Move files of an earlier run aside, and write the config and the log up to the checkpoint."""
@@ -83,8 +86,8 @@ class RunFiles:
             moved = set_aside(self._in_the_way(resumed))
             if moved:
                 self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
-        settings = self.config.as_dict() | {"run": state.run, "seed_used": state.seed, "data": state.data}
-        write_json(self.config_file, settings, indent=1)
+        self.used = {"seed_used": state.seed, "data": state.data}
+        write_json(self.config_file, self.config.as_dict() | {"run": state.run} | self.used, indent=1)
         with atomic_write(self.log) as stream:
             stream.writelines(json.dumps(record) + "\n" for record in state.records)
 
@@ -112,6 +115,7 @@ class RunFiles:
 
     def write_best(self, best: Best, epoch: int) -> None:
         save_file(self.best_model, best.weights)
+        write_model(self.best_with_settings, best.weights, best.record, self.config, self.used)
         write_detections(self.best_detections, best.found, self.config.classes)
         with atomic_write(self.best_record) as stream:
             stream.write(self.config.record_text(best.record, epoch))
