@@ -266,6 +266,28 @@ def make_config(args: Namespace, training: bool = True) -> Config:
     return config.settled() if training else config
 
 
+def make_config_without_data(args: Namespace) -> Config:
+    """The config for videos without annotations: where the settings of a model's training are known, no data set is read."""
+    trained = getattr(args, "trained", None)
+    if not trained or "classes" not in trained.settings or full_name(args.dataset) != trained.settings.get("dataset"):
+        return make_config(args, training=False)
+    kind, settings = settings_class(args.method), trained.settings
+    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
+    values["dataset"], values["classes"] = full_name(args.dataset), _trained_classes(trained, (), args.dataset)
+    values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
+    tious = settings.get("tiou_thresholds")
+    known = isinstance(tious, list | tuple) and tious and all(type(tiou) in (int, float) for tiou in tious)
+    values["tiou_thresholds"] = tuple(map(float, tious)) if known else KNOWN["thumos14"].tiou_thresholds
+    values["protocol"] = str(settings.get("protocol", "unnamed"))
+    for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
+        values[name] = values[name] or getattr(KNOWN["thumos14"], name)
+    if args.len_feature is None:
+        raise UserError(f"{trained.source}: has no len_feature; give --len_feature, the width of all streams together.")
+    config = kind(**values)
+    config.check()
+    return config
+
+
 def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
     if facts.name in DEMOS and not Path(values["data_path"]).exists():
         return ()  # created before it is read
