@@ -9,29 +9,10 @@ import sys
 import pytest
 import safetensors
 import torch
-from conftest import ROOT, make_tiny, run_here
+from conftest import METHOD_RUNS, ROOT, best, make_tiny, run_here
 
 from engine.checkpoint import load_file, settings_of
 from utils import UserError
-
-TRAIN = ["--lr=[0.01]*4", "--eval_every=2", "--seed=0", "--num_segments=16", "--hidden=8", "--len_feature=12", "--device=cpu"]
-METHODS = {
-    "basnet": ["--ablation=base", "--class_th=0.02"],
-    "um": ["--method=um", "--r_act=4"],
-    "backtal": ["--method=backtal", "--clicks=simulated", "--nms_th=0.4", "--class_th=0.02"],
-    "asm_loc": ["--method=asm_loc", "--steps=1", "--step_iters=2"],
-    "cola": ["--method=cola", "--r_easy=3"],
-}
-NAME = {"basnet": "BaS_Net_model", "um": "model", "backtal": "BackTAL_model", "asm_loc": "ASM_Loc_model", "cola": "CoLA_model"}
-
-
-def program(script, folder, *flags, expect=0):
-    """Run a program as a user would who keeps everything in `folder`; returns what it printed."""
-    places = [f"--{kind}_path={folder / f'{kind}s' / 'mine'}" for kind in ("model", "output", "log")]
-    done = run_here([script, *places, "--cache_path=none", *flags])
-    assert done.returncode == expect and "Traceback" not in done.stderr, done.stdout + done.stderr
-    return done
-
 
 told = []  # warnings of the evaluation that runs
 
@@ -61,17 +42,6 @@ def evaluate(folder, model, *flags, expect=0):
     return done.stderr + "\n".join(told + warnings), detections(output / "detections.json") if expect == 0 else {}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The folder of a short run of every method, by method."""
-    folders = {}
-    for method, flags in METHODS.items():
-        folders[method] = tmp_path_factory.mktemp(method)
-        data = make_tiny(folders[method] / "data")
-        program("main.py", folders[method], f"--data_path={data}", *TRAIN, *flags)
-    return folders
-
-
 @pytest.fixture
 def run(runs, tmp_path):
     """A copy of BaS-Net's run, to change."""
@@ -79,11 +49,7 @@ def run(runs, tmp_path):
     return tmp_path / "run"
 
 
-def best(folder, method="basnet", suffix=".pkl"):
-    return folder / "models" / "mine" / f"{NAME[method]}_seed_0{suffix}"
-
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_RUNS)
 @pytest.mark.parametrize("suffix", [".pkl", ".safetensors", "_last.ckpt"])
 def test_a_model_needs_no_other_flag(runs, method, suffix):
     which = "last" if suffix == "_last.ckpt" else "best"

@@ -162,6 +162,14 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "model_file::the_config_of_another_run_is_not_taken",
         ),
     ],
+    "tools/predict.py": [
+        ("same and all(", "True or all(", "predict::a_stopped_prediction_goes_on_and_holds_few_videos_in_memory"),
+        ("if not same:", "if False:", "predict::other_settings_start_anew_and_keep_the_earlier_files"),
+    ],
+    "tools/timelines.py": [
+        ("if row[-1].end <= action.start), None)", "if True), None)", "predict::elan"),
+        ("html.escape(plain(action.label), quote=False)", "plain(action.label)", "predict::subtitles"),
+    ],
     "engine/report.py": [
         (
             "if 0 < EXPLODED * usual < record.get(name, 0)",

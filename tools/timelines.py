@@ -102,7 +102,7 @@ def ass(timeline: Timeline) -> str:
         return plain(text).translate(str.maketrans("{}\\", "()/"))
 
     lines = [
-        f"Dialogue: 0,{clock(action.start, 2, True)[1:]},{clock(action.end, 2, True)[1:]},Default,"
+        f"Dialogue: 0,{clock(action.start, 2, True).removeprefix('0')},{clock(action.end, 2, True).removeprefix('0')},Default,"
         f"{shown(action.label)} ({action.score:.2f})\n"
         for action in timeline.actions
     ]
@@ -130,6 +130,7 @@ def eaf(timeline: Timeline) -> str:
         header, "MEDIA_DESCRIPTOR", MEDIA_URL=address, MIME_TYPE="video/mp4", RELATIVE_MEDIA_URL=f"./{address}"
     )
     order, count = ElementTree.SubElement(root, "TIME_ORDER"), 0
+    times: list[tuple[int, str]] = []
     taken: set[str] = set()
     for label in dict.fromkeys(action.label for action in timeline.actions):
         for number, row in enumerate(rows_apart([action for action in timeline.actions if action.label == label]), 1):
@@ -141,12 +142,12 @@ def eaf(timeline: Timeline) -> str:
             for action in row:
                 count += 1
                 slots = {"TIME_SLOT_REF1": f"ts{2 * count - 1}", "TIME_SLOT_REF2": f"ts{2 * count}"}
-                for slot, time in zip(slots.values(), (action.start, action.end), strict=True):
-                    value = str(round(1000 * max(0.0, time)))
-                    ElementTree.SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=value)
+                times += [(round(1000 * max(0.0, time)), slot) for time, slot in zip(action[:2], slots.values(), strict=True)]
                 own = ElementTree.SubElement(ElementTree.SubElement(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", slots)
                 own.set("ANNOTATION_ID", f"a{count}")
                 ElementTree.SubElement(own, "ANNOTATION_VALUE").text = f"{plain(label)} {action.score:.3f}"
+    for time, slot in sorted(times):
+        ElementTree.SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(time))
     ElementTree.SubElement(
         root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="action", TIME_ALIGNABLE="true"
     )
@@ -231,7 +232,7 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 body {{ font: 14px sans-serif; max-width: 860px; margin: 1em auto }}
-video {{ width: 100%; background: #000 }}
+video {{ width: 100%; max-height: 60vh; background: #000 }}
 .row {{ display: flex; margin: 3px 0 }}
 .name {{ width: 150px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }}
 .line {{ position: relative; flex: 1; height: 18px; background: #eee }}
