@@ -74,10 +74,14 @@ def _arrays(
     else:
         joined = _checked_array(_map(files[0]), files[0], len(STREAMS) * width)
         arrays = [joined[:, STREAMS.index(stream) * width :][:, :width] for stream in streams]
+    _check_lengths(arrays, streams, files[0])
+    return arrays, stated
+
+
+def _check_lengths(arrays: list[Array], streams: tuple[str, ...], path: Path) -> None:
     if len({len(array) for array in arrays}) > 1:
         found = ", ".join(f"{stream} {len(array)}" for stream, array in zip(streams, arrays, strict=True))
-        raise UserError(f"{files[0]}: the streams differ in their number of snippets ({found}); extract them again together.")
-    return arrays, stated
+        raise UserError(f"{path}: the streams differ in their number of snippets ({found}); extract them again together.")
 
 
 def _map(path: Path) -> Array:
@@ -97,9 +101,13 @@ def _unreadable(path: Path, reason: object) -> UserError:
     )
 
 
-def _checked_array(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Array:
+def _check_numbers(array: Array, path: Path) -> None:
     if array.dtype.kind not in "fiu":
         raise UserError(f"{path}: contains {array.dtype}; expected an array of real numbers.")
+
+
+def _checked_array(array: Array, path: Path, width: int, shown: str = "(L, {})") -> Array:
+    _check_numbers(array, path)
     if array.ndim != 2 or array.shape[1] != width or len(array) == 0:
         found = array.shape if shown == "(L, {})" else array.shape[::-1]
         raise UserError(
@@ -162,9 +170,7 @@ def read_loose(files: tuple[Path, ...], streams: tuple[str, ...], width: int) ->
             f"{files[0]}: has the width of one stream, {width}; expected {' and '.join(streams)}. Name the files of both, or "
             "one that has both side by side."
         )
-    if len({len(array) for array in arrays}) > 1:
-        found = ", ".join(f"{stream} {len(array)}" for stream, array in zip(streams, arrays, strict=True))
-        raise UserError(f"{files[0]}: the streams differ in their number of snippets ({found}); extract them again together.")
+    _check_lengths(arrays, streams, files[0])
     features = np.concatenate(arrays, axis=1, dtype=np.float32)
     if not np.isfinite(features).all():
         row, column = np.argwhere(~np.isfinite(features))[0]
@@ -177,7 +183,6 @@ def read_loose(files: tuple[Path, ...], streams: tuple[str, ...], width: int) ->
 
 def _names(path: Path) -> list[str]:
     try:
-        check_file(path, "features")
         with open_npz(path) as file:
             return list(file.files)
     except Exception as error:  # on a malformed archive numpy raises many types
@@ -186,25 +191,37 @@ def _names(path: Path) -> list[str]:
 
 def _of_any_shape(path: Path, width: int, streams: int) -> Array:
     """The array (L, W) of one stream, or of up to so many streams side by side, in single precision."""
-    if path.suffix == ".npz":
-        names = _names(path)
-        if len(names) != 1:
-            raise UserError(f"{path}: has the arrays {', '.join(names)[:200]}; expected one array, or BackTAL's keys.")
-        try:
-            with open_npz(path) as file:
-                array = file[names[0]] if header(file, names[0]) else None
-        except Exception as error:
-            raise _unreadable(path, error) from None
-    else:
-        array = _map(path)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: contains {getattr(array, 'dtype', 'no array')}; expected an array of real numbers.")
+    array = _only_array(path, width) if path.suffix == ".npz" else _map(path)
+    _check_size(array, path, width)
     widths = [width * count for count in range(1, streams + 1)]
     if array.ndim == 2 and path.suffix == ".npz" and array.shape[1] not in widths and array.shape[0] in widths:
         array = array.T
-    if array.ndim == 3 and array.shape[2] in widths and array.shape[0] != array.shape[1] and array.size:
-        with np.errstate(all="ignore"):  # what is not finite is reported by the caller
+    with np.errstate(all="ignore"):  # what is not finite is reported by the caller
+        if array.ndim == 3 and array.shape[2] in widths and array.shape[0] != array.shape[1] and array.size:
             array = array.mean(axis=int(np.argmin(array.shape[:2])), dtype=np.float64)
-    known = array.shape[1] if array.ndim == 2 and array.shape[1] in widths else width
-    with np.errstate(all="ignore"):
+        known = array.shape[1] if array.ndim == 2 and array.shape[1] in widths else width
         return _checked_array(array, path, known).astype(np.float32)
+
+
+def _only_array(path: Path, width: int) -> Array:
+    """The array of an .npz file that has no other."""
+    names = _names(path)
+    if len(names) != 1:
+        raise UserError(f"{path}: has the arrays {', '.join(names)[:200]}; expected one array, or BackTAL's keys.")
+    try:
+        with open_npz(path) as file:
+            _check_size(header(file, names[0]).zeros(), path, width)  # before it is unpacked
+            return file[names[0]]
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _check_size(array: Array, path: Path, width: int) -> None:
+    _check_numbers(array, path)
+    if array.size > MOST_SNIPPETS * len(STREAMS) * width:
+        raise UserError(
+            f"{path}: claims {array.size:,} numbers; expected at most {MOST_SNIPPETS * len(STREAMS) * width:,}, those of "
+            f"{MOST_SNIPPETS:,} snippets. Extract the features again, or split the video."
+        )

@@ -236,8 +236,14 @@ def test_truncated_and_harmful_files(runs, tmp_path, arrays):
     cut.write_bytes(cut.read_bytes()[:-100])
     for name in ("x.npy", "y.npz", "z.npy"):
         message = predict(tmp_path / "out", best(runs["um"], "um"), "--features", tmp_path / name, tmp_path / name, expect=2)
-        assert name in message and "cannot be read" in message
+        assert name in message and ("cannot be read" in message or "contains object" in message)
     assert not (tmp_path / "executed").exists()
+
+
+def test_an_array_of_too_many_numbers_is_not_unpacked(tmp_path, memory):
+    np.savez_compressed(tmp_path / "x.npz", x=np.broadcast_to(np.float16(0), (2**20, WIDTH)))
+    with memory(2**20), pytest.raises(UserError, match=r"x\.npz: claims 6,291,456 numbers"):
+        read_loose((tmp_path / "x.npz",) * 2, ("rgb", "flow"), WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,7 @@ def test_truncated_and_harmful_files(runs, tmp_path, arrays):
         (lambda p, a: p([array * np.nan for array in a], video="talk"), "talk: the features are not all finite"),
         (lambda p, a: p(a, duration=-1), "a duration of -1"),
         (lambda p, a: p([array.astype(str) for array in a]), "expected real numbers"),
-        (lambda p, a: Predictor("none.pkl"), "none.pkl: no such checkpoint"),
+        (lambda p, a: Predictor("none.pkl"), "none.pkl: no such file"),
         (lambda p, a: Predictor(p.config.model_file, nms_th=7), "7 is not in 0..1"),
         (lambda p, a: Predictor(p.config.model_file, nms=7), "nms"),
     ],
@@ -313,9 +319,10 @@ def test_a_stopped_prediction_goes_on_and_holds_few_videos_in_memory(runs, many,
     predict(tmp_path / "whole", model, "--features", many)
     for name in ("detections.json", "detections.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    (tmp_path / "whole" / "videos" / "v07.json").write_text("{")  # damaged
     np.save(many / "rgb" / "v03.npy", features_of(runs["um"], stream="rgb")[:20])
     np.save(many / "flow" / "v03.npy", features_of(runs["um"], stream="flow")[:20])
-    assert "19 of 20 videos are done already" in predict(tmp_path / "whole", model, "--features", many)
+    assert "18 of 20 videos are done already" in predict(tmp_path / "whole", model, "--features", many)
     assert results(tmp_path / "whole")["v03"] != results(tmp_path / "out")["v03"]
 
 

@@ -187,7 +187,8 @@ class Run:
     def _is_done(self, name: str) -> bool:
         """True if the video was predicted from these files, and all that is wanted of it was written."""
         try:
-            same = json.loads(self._part(name).read_text(encoding="utf-8"))["files"] == _state(self.files[name])
+            same = json.loads(self._part(name).read_text(encoding="utf-8"))["files"] == _state(self.files[name]) != []
+            Parts([name], self).prediction(name)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
         return same and all(self._place(name, kind).exists() for kind in self.formats)
@@ -229,6 +230,9 @@ class Run:
 
     def _finish(self) -> None:
         """Write what all videos have in common, and tell what was done."""
+        first = next(iter(self.failed.values()), "")
+        if first and len(self.files) == 1:
+            raise UserError(first)
         parts = Parts([name for name in self.files if name not in self.failed], self)
         paths = [self.output / "detections.json", self.output / "detections.csv"]
         write_detections(paths[0], parts, self.predictor.config.classes)
@@ -251,11 +255,12 @@ class Run:
             own = [self._place(name, kind) for name in parts for kind in self.formats] if len(parts) == 1 else []
             more = f"- {len(self.formats)} files of each video\n" if self.formats and not own else ""
             print(
-                f"{len(parts)} videos, {count} actions\nWritten:\n" + "".join(f"- {path}\n" for path in [*paths, *own]) + more,
+                f"{len(parts)} video{'s' * (len(parts) != 1)}, {count} action{'s' * (count != 1)}\nWritten:\n"
+                + "".join(f"- {path}\n" for path in [*paths, *own])
+                + more,
                 end="",
             )
         if self.failed:
-            first = next(iter(self.failed.values()))
             raise UserError(
                 f"{len(self.failed)} of {len(self.files)} videos could not be used ({listing(sorted(self.failed))}): {first} "
                 "The others are written; run this again once it is mended."
@@ -263,7 +268,11 @@ class Run:
 
 
 def _state(files: tuple[Path, ...]) -> list[list[Any]]:
-    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    """What a file is known by: another one has another size or time."""
+    try:
+        return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    except OSError:  # it is gone, which reading it tells
+        return []
 
 
 class Parts(Mapping[str, Detections]):
