@@ -476,11 +476,11 @@ def test_the_files_of_a_video(runs, tmp_path):
     video.parent.mkdir()
     video.write_bytes(b"")
     said = predict(tmp_path / "out", best(runs["um"], "um"), "--features", *features_of(runs["um"]), "--video", video)
-    endings = {path.name.removeprefix("video_test_1") for path in (tmp_path / "out").glob("video_test_1.*")}
+    endings = {path.name.removeprefix("talk") for path in (tmp_path / "out").glob("talk.*")}
     assert endings == {".vtt", ".ass", ".eaf", ".labelstudio.json", ".via.json", ".html", ".png"}
-    assert all(f"video_test_1{ending}\n" in said for ending in endings)
-    assert 'src="../videos/talk.mp4"' in (tmp_path / "out" / "video_test_1.html").read_text()
-    assert (tmp_path / "out" / "video_test_1.png").read_bytes().startswith(b"\x89PNG")
+    assert all(f"talk{ending}\n" in said for ending in endings)
+    assert 'src="../videos/talk.mp4"' in (tmp_path / "out" / "talk.html").read_text()
+    assert (tmp_path / "out" / "talk.png").read_bytes().startswith(b"\x89PNG")
 
 
 # --------------------------------------------------------------------------------------------------------- a real video

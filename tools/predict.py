@@ -67,6 +67,8 @@ def predict(chosen: argparse.Namespace, rest: list[str]) -> None:
     args = parse_args(rest, folders="_predict", settings_of=settings_of)
     predictor = Predictor.of(args)
     files = find_features(chosen.features, predictor.config.streams)
+    if chosen.video and len(files) == 1:
+        files = {_checked_name(chosen.video.stem, chosen.video): paths for paths in files.values()}
     formats = find_formats(chosen.formats, len(files), chosen.video)
     if len(files) > 1 and (chosen.video or chosen.duration):
         raise UserError(f"--video and --duration are of one video; --features names {len(files)}. Leave them out.")
