@@ -46,11 +46,14 @@ def write_model(
     size = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps({"__metadata__": metadata} | json.loads(data[8:size]), separators=(",", ":"))  # the library shuffles it
     header += " " * (-len(header) % 8)
-    start = len(header).to_bytes(8, "little") + header.encode()
-    check = zlib.crc32(memoryview(data)[size:], zlib.crc32(start))
     with atomic_write(path, "wb") as stream:
-        stream.write(start.replace(CHECKSUM + BLANK, CHECKSUM + f"{check:08x}".encode(), 1))
-        stream.write(memoryview(data)[size:])
+        stream.writelines(sealed(len(header).to_bytes(8, "little") + header.encode(), memoryview(data)[size:]))
+
+
+def sealed(start: bytes, rest: bytes | memoryview) -> tuple[bytes, bytes | memoryview]:
+    """The header, of which a blank checksum is filled in, and the weights of a file."""
+    check = zlib.crc32(rest, zlib.crc32(start))
+    return start.replace(CHECKSUM + BLANK, CHECKSUM + f"{check:08x}".encode(), 1), rest
 
 
 @cache
@@ -76,6 +79,8 @@ def read_model(path: str | Path) -> dict[str, Any]:
             raise ValueError("its checksum is wrong")
     weights = {name: value.clone() for name, value in safetensors.torch.load(data).items()}
     settings = settings_in(path)
+    if settings and place < 0:
+        raise ValueError("its checksum is missing")
     return {"network": weights} | ({"config": settings} if settings else {})
 
 

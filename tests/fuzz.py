@@ -41,6 +41,7 @@ from dataset.facts import Dataset, dataset_facts
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import LAYOUTS, split_names
 from engine.checkpoint import NUMBERS, TrainingState, as_tensors, load_file, load_network
+from engine.model_file import BLANK, sealed
 from engine.summary import finished_run, write_summary
 from eval.table import InputError, read_ground_truth, read_predictions
 from eval.thumos_kit import CLASS_IDS, read_kit
@@ -353,21 +354,22 @@ def spoil_torch(data: bytes, random: Random, trace: Path) -> bytes:
 
 
 def spoil_safetensors(data: bytes, random: Random, trace: Path) -> bytes:
-    """The same with other tensors or another header, without the checksum."""
+    """The same with other tensors or another header, and with a checksum that fits."""
     tensors = safetensors.torch.load(data)
     size = 8 + int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8:size])["__metadata__"]
-    del metadata["checksum"]
+    metadata = json.loads(data[8:size])["__metadata__"] | {"checksum": BLANK.decode()}
     kind = random.random()
     if kind < 0.5:
         name = one(list(tensors), random)
         tensors[name] = other_value(tensors[name], random, trace).contiguous()
-        return safetensors.torch.save(tensors, metadata)
-    if kind < 0.8:
-        config = spoil_json(metadata["config"].encode(), random).decode(errors="replace")
-        return safetensors.torch.save(tensors, metadata | {"config": config})
-    header = spoil_json(data[8:size], random)
-    return len(header).to_bytes(8, "little") + header + data[size:]
+    elif kind < 0.8:
+        metadata["config"] = spoil_json(metadata["config"].encode(), random).decode(errors="replace")
+    else:
+        header = spoil_json(data[8:size], random)
+        return len(header).to_bytes(8, "little") + header + data[size:]
+    data = safetensors.torch.save(tensors, metadata)
+    size = 8 + int.from_bytes(data[:8], "little")
+    return b"".join(sealed(data[:size], data[size:]))
 
 
 # ------------------------------------------------------------------------------------------------------------- kinds

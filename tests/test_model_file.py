@@ -12,6 +12,7 @@ import torch
 from conftest import METHOD_RUNS, ROOT, best, make_tiny, run_here
 
 from engine.checkpoint import load_file, settings_of
+from engine.model_file import BLANK, sealed
 from utils import UserError
 
 told = []  # warnings of the evaluation that runs
@@ -182,9 +183,9 @@ def header_of(path):
 
 
 def write_header(path, header, rest):
-    text = json.dumps(header).encode()
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + rest)
+    path.write_bytes(b"".join(sealed(struct.pack("<Q", len(text)) + text, rest)))
 
 
 def test_every_changed_byte_is_noticed(run):
@@ -196,6 +197,9 @@ def test_every_changed_byte_is_noticed(run):
         path.write_bytes(bytes(changed))
         with pytest.raises(UserError, match=r"seed_0\.safetensors: is not a readable checkpoint"):
             load_file(path)
+    path.write_bytes(data.replace(b"checksum", b"Checksum"))
+    with pytest.raises(UserError, match="its checksum is missing"):
+        load_file(path)
     path.write_bytes(data[:-1])
     with pytest.raises(UserError, match=r"not a readable checkpoint"):
         load_file(path)
@@ -204,7 +208,7 @@ def test_every_changed_byte_is_noticed(run):
 def with_settings(path, settings):
     header, rest = header_of(path)
     header["__metadata__"]["config"] = settings if isinstance(settings, str) else json.dumps(settings)
-    del header["__metadata__"]["checksum"]
+    header["__metadata__"]["checksum"] = BLANK.decode()
     write_header(path, header, rest)
 
 
