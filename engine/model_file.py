@@ -4,44 +4,38 @@ A plain state dict, which the official codes read and write, has no settings; th
 """
 
 import json
-import platform
 import re
-import subprocess
 import zlib
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
-from config import Config
 from utils import UserError, atomic_write
 
 SUFFIX = ".safetensors"
 BLANK = b"0" * 8  # stands for the checksum while it is computed
 CHECKSUM = b'"checksum":"'
 MOST_HEADER = 100_000_000  # bytes, the limit of the format's own library
+OF_ONE_START = ("run", "provenance", "earlier_provenance")  # a resumed run writes the same file
 FACTS = ("dataset", "modal", "len_feature", "timing", "fps", "snippet_frames", "tiou_thresholds", "protocol")
 
 
-def write_model(
-    path: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any], config: Config, run: dict[str, Any]
-) -> None:
-    """Write weights with what they were trained with; `run` has settings that are not in the config, such as the seed used."""
-    settings = config.as_dict() | run
+def write_model(path: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write weights with what they were trained with; `settings` are those of the run's config file."""
+    origin = settings.get("provenance", {})
     parts: dict[str, Any] = {
-        "config": settings,
-        "classes": config.classes,
+        "config": {name: value for name, value in settings.items() if name not in OF_ONE_START},
+        "classes": settings["classes"],
         "dataset": {name: settings[name] for name in FACTS},
         "record": record,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "numpy", "safetensors")},
+        "versions": {name: value for name, value in origin.items() if name not in ("command", "device", "git_revision")},
     }
     metadata = {name: json.dumps(value) for name, value in parts.items()}
-    metadata |= {"format": "pt", "protocol": str(record.get("protocol", config.protocol)), "revision": revision()}
-    metadata |= {"seed": str(run.get("seed_used", config.seed)), "checksum": BLANK.decode()}
+    metadata |= {"format": "pt", "protocol": str(record.get("protocol", settings["protocol"])), "checksum": BLANK.decode()}
+    metadata |= {"seed": str(settings.get("seed_used", settings["seed"])), "revision": origin.get("git_revision", "unknown")}
     data = safetensors.torch.save({name: value.contiguous() for name, value in weights.items()})
     size = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps({"__metadata__": metadata} | json.loads(data[8:size]), separators=(",", ":"))  # the library shuffles it
@@ -54,18 +48,6 @@ def sealed(start: bytes, rest: bytes | memoryview) -> tuple[bytes, bytes | memor
     """The header, of which a blank checksum is filled in, and the weights of a file."""
     check = zlib.crc32(rest, zlib.crc32(start))
     return start.replace(CHECKSUM + BLANK, CHECKSUM + f"{check:08x}".encode(), 1), rest
-
-
-@cache
-def revision() -> str:
-    """The git revision of this code, with `-dirty` if files were changed since."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        line = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=30) if (root / ".git").exists() else None
-    except (OSError, subprocess.SubprocessError):
-        done = None
-    return done.stdout.strip() if done and done.returncode == 0 else "unknown"
 
 
 def read_model(path: str | Path) -> dict[str, Any]:
@@ -116,7 +98,7 @@ def settings_beside(path: Path) -> tuple[Path, Mapping[str, Any]]:
     folder = path.resolve().parent
     if seed := re.search(r"seed_(-?\d+)", path.stem):
         outputs = Path(*({"models": "outputs", "model": "output"}.get(part, part) for part in folder.parts))
-        for file in (file for place in (folder, outputs) for file in sorted(place.glob("config*.json"))):
+        for file in (place / name for place in (folder, outputs) for name in (f"config_{seed[0]}.json", "config.json")):
             settings = _settings_of_json(file)
             where = settings.get("model_path")
             if settings.get("seed") == int(seed[1]) and isinstance(where, str) and Path(where).name == folder.name:
@@ -131,4 +113,6 @@ def _settings_of_json(path: Path) -> Mapping[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return settings if isinstance(settings, Mapping) and "method" in settings else {}
+    if not (isinstance(settings, Mapping) and "method" in settings):
+        return {}
+    return {name: value for name, value in settings.items() if name not in OF_ONE_START}

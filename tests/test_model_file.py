@@ -12,7 +12,7 @@ import torch
 from conftest import METHOD_RUNS, ROOT, best, make_tiny, run_here
 
 from engine.checkpoint import load_file, settings_of
-from engine.model_file import BLANK, sealed
+from engine.model_file import BLANK, OF_ONE_START, sealed
 from utils import UserError
 
 told = []  # warnings of the evaluation that runs
@@ -67,29 +67,28 @@ def test_a_model_file_has_all_that_is_known_of_its_training(runs):
         assert set(file.keys()) == set(plain) and all(torch.equal(file.get_tensor(key), plain[key]) for key in plain)
     output = runs["basnet"] / "outputs" / "mine"
     config = json.loads(metadata["config"])
-    written = json.loads((output / "config.json").read_text())
-    assert (
-        config == {name: value for name, value in written.items() if name != "run"}
-        and config["ablation"] == "base"
-        and json.loads(metadata["classes"]) == config["classes"]
-    )
-    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    written = json.loads((output / "config_seed_0.json").read_text())
+    assert config == {name: value for name, value in written.items() if name not in OF_ONE_START}
+    assert config["ablation"] == "base" and json.loads(metadata["classes"]) == config["classes"]
+    records = [json.loads(line) for line in (output / "log_seed_0.jsonl").read_text().splitlines()]
     assert json.loads(metadata["record"]) == next(record for record in reversed(records) if record["best"])
     assert metadata["seed"] == "0" and metadata["protocol"] == "unnamed" and metadata["format"] == "pt"
     facts = json.loads(metadata["dataset"])
     assert facts["dataset"] == "thumos14" and facts["fps"] == 25 and facts["snippet_frames"] == 16 and facts["modal"] == "all"
     assert json.loads(metadata["versions"])["torch"] == torch.__version__
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    assert metadata["revision"].removesuffix("-dirty") == (revision or "unknown")
+    assert metadata["revision"] == written["provenance"]["git_revision"] and (not revision or metadata["revision"] == revision)
 
 
-@pytest.mark.parametrize("place", ["config.json", "outputs"])
-def test_the_settings_of_a_plain_model_are_those_of_its_run(run, place):
+@pytest.mark.parametrize("name", ["config_seed_0.json", "config.json"])
+@pytest.mark.parametrize("place", ["models", "outputs"])
+def test_the_settings_of_a_plain_model_are_those_of_its_run(run, place, name):
     best(run, suffix=".safetensors").unlink()
-    config = run / "outputs" / "mine" / "config.json"
-    if place == "config.json":
-        shutil.move(config, best(run).with_name("config.json"))
-        config = best(run).with_name("config.json")
+    outputs = run / "outputs" / "mine"
+    config = shutil.move(outputs / name, best(run).parent / name) if place == "models" else outputs / name
+    for other in outputs.glob("config*.json"):
+        if other != config:
+            other.unlink()
     assert settings_of(best(run))[0] == config
     said, found = evaluate(run, best(run))
     assert said == "" and found == found_in(run)
@@ -98,8 +97,8 @@ def test_the_settings_of_a_plain_model_are_those_of_its_run(run, place):
 @pytest.mark.parametrize("name, value", [("seed", 1), ("model_path", "models/other"), ("model_path", None)])
 def test_the_config_of_another_run_is_not_taken(run, name, value):
     best(run, suffix=".safetensors").unlink()
-    config = run / "outputs" / "mine" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
+    for config in (run / "outputs" / "mine").glob("config*.json"):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {name: value}))
     assert settings_of(best(run))[1] == {}
     message, _ = evaluate(run, best(run), f"--data_path={run / 'data'}", "--hidden=8", "--len_feature=12", expect=2)
     assert "--ablation" in message

@@ -492,7 +492,7 @@ def large(tmp_path_factory):
     config = make_config(parse_args(["--hidden=16", "--class_th=0", "--device=cpu", "--seed=0"]), training=False)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("large") / "model.safetensors"
-    write_model(path, build_method(config).network.state_dict(), {"protocol": "unnamed"}, config, {})
+    write_model(path, build_method(config).network.state_dict(), {}, config.as_dict())
     return path
 
 

@@ -25,6 +25,7 @@ from dataset.feature_files import read_loose
 from dataset.layouts import STREAMS
 from dataset.video import Video
 from engine.checkpoint import settings_of
+from engine.figure import draw
 from engine.files import locked, set_aside
 from engine.flags import not_negative_integer, positive_number
 from eval.names import did_you_mean
@@ -33,7 +34,6 @@ from localize import Detections
 from methods.recipes import OF_THE_FOLDER, OF_THE_MACHINE
 from options import parse_args, tell_settings
 from test import write_detections
-from tools.plot import draw
 from tools.predictor import Prediction, Predictor
 from tools.timelines import CSV_HEADER, WRITERS, Timeline, address, clock, csv_rows, terminal
 from utils import UserError, as_user_error, atomic_write, check_file, listing, run_command, say_now, write_json
@@ -221,7 +221,7 @@ class Run:
                     stream.write(WRITERS[kind][1](timeline))
                 else:
                     sequences, warp = self.predictor.sequences(video)
-                    draw(video, prediction.classes, found, sequences, warp).savefig(stream, dpi=110, format=kind)
+                    draw(self.predictor.config, video, found, sequences, warp).savefig(stream, dpi=110, format=kind)
         content = {name: column.tolist() for name, column in vars(found).items()}
         write_json(self._part(video.name), {"files": _state(self.files[video.name]), "seconds": video.seconds} | content)
 
