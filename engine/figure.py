@@ -27,7 +27,7 @@ def draw(
     truth = [row for row in video.annotations if row["label"] in config.classes]
     classes = shown_classes(detections, {config.classes.index(row["label"]) for row in truth})
     colours = {number: f"C{place}" for place, number in enumerate(classes)}
-    heights = [1.0] * len(sequences) + [0.8 * len(classes)]
+    heights = [1.0] * len(sequences) + [0.8 * max(1, len(classes))]
     figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     for panel, (title, values) in zip(panels, sequences.items(), strict=False):
@@ -42,7 +42,8 @@ def draw(
             panel.axvspan(*map(float, row["segment"]), color=colours[config.classes.index(row["label"])], alpha=0.15, lw=0)
         panel.set_ylabel(title)
     draw_time_lines(panels[-1], config, detections, truth, colours)
-    title = f"{video.name}: {', '.join(config.classes[number] for number in classes)} (truth shaded)"
+    named = ", ".join(config.classes[number] for number in classes) or "no action found"
+    title = f"{video.name}: {named}{' (truth shaded)' * bool(truth)}"
     panels[0].set_title(title, parse_math=False)  # a name may have a dollar sign
     panels[-1].set_xlabel("seconds")
     panels[-1].set_xlim(0, video.seconds)
@@ -68,7 +69,6 @@ def draw_time_lines(panel: Axes, config: Config, detections: Detections, truth: 
             if config.classes.index(row["label"]) == number:
                 start, end = map(float, row["segment"])
                 panel.barh(place + 0.35, end - start, left=start, height=0.2, color="black", lw=0)
-    panel.set_yticks(
-        range(len(colours)), [f"{config.classes[number]}\nblack: truth" for number in colours], fontsize=8, parse_math=False
-    )
-    panel.set_ylim(len(colours) - 0.4, -0.4)  # the first class on top
+    names = [config.classes[number] + "\nblack: truth" * bool(truth) for number in colours]
+    panel.set_yticks(range(len(colours)), names, fontsize=8, parse_math=False)
+    panel.set_ylim(max(1, len(colours)) - 0.4, -0.4)  # the first class on top

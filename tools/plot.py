@@ -9,13 +9,14 @@ if __name__ == "__main__":  # before the other imports, which take seconds, so t
     begin()
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
 from dataset.make_demo import ensure_demo
 from dataset.store import Files
-from engine.checkpoint import load_network
+from engine.checkpoint import load_network, settings_of
 from engine.figure import draw
 from localize import localize
 from methods.base import build_method
@@ -30,8 +31,9 @@ def main() -> None:
     own.add_argument("--video", help="name of a test video (default: the first)")
     own.add_argument("--figure", type=Path, default=Path("video.png"))
     chosen, rest = own.parse_known_args()
-    args = parse_args(rest)
-    run_command(lambda: draw_video(args, chosen.video, chosen.figure), args.debug)
+    run_command(
+        lambda: draw_video(parse_args(rest, settings_of=settings_of), chosen.video, chosen.figure), "--debug" in sys.argv
+    )
 
 
 def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) -> None:
