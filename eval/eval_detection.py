@@ -255,7 +255,7 @@ def match(candidates: Candidates, tiou: Doubles, num_truths: int) -> NDArray[np.
 
 @inner
 def assign(candidates: Candidates, tiou: float, num_truths: int) -> Codes:
-    """(P,) the ground truth that a prediction takes: its best unmatched candidate with an overlap of at least `tiou`; else -1."""
+    """(P,) the ground truth that a prediction takes, or -1: its best unmatched candidate with an overlap of at least `tiou`."""
     offset, candidate, overlap, _ = candidates
     free = np.ones(num_truths, dtype=np.bool_)
     taken = np.full(len(offset) - 1, -1)
