@@ -15,7 +15,7 @@ from config import Config
 from dataset.store import Files
 from engine.checkpoint import load_network
 from engine.files import RunFiles
-from localize import Arrays, Curves
+from localize import Arrays, Curves, Sweep
 from methods.base import Method, build_method
 from test import EVAL_BATCH, compute_activations, take_steps, without_memory
 from thumos_features import Mixture, Video, gather_input, load_data, test_batches
@@ -26,8 +26,12 @@ CLASSES_KEPT = 5  # a video: at least these classes of highest score, besides th
 FAR = 1e9  # a threshold that no score reaches, and its negative, which every score does
 
 
-def curves_of_run(config: Config) -> dict[str, dict[str, Any]]:
-    """By test video: its length, the curves to draw, and what localize.js needs to localize it anew."""
+def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
+    """By test video: its length, the curves to draw, and what localize.js needs to localize it anew.
+
+    `names` are the page's classes; class numbers become places among them.
+    """
+    page = np.array([names.index(name) for name in config.classes])
     torch.set_grad_enabled(False)
     model = Path(config.model_file) if config.model_file else RunFiles(config, quiet=True).best_model
     if not model.exists():
@@ -46,8 +50,8 @@ def curves_of_run(config: Config) -> dict[str, dict[str, Any]]:
         kept = classes_kept(usual, arrays, video.label_c)
         shown[video.name] = {
             "seconds": video.seconds,
-            "drawn": drawn(named, arrays, kept, video.seconds),
-            "localize": localizable(live, usual, arrays, kept),
+            "drawn": drawn(named, classes_drawn(usual, arrays, video.label_c), page, video.seconds),
+            "localize": localizable(live, usual, arrays, kept, page),
         }
     return shown
 
@@ -65,14 +69,19 @@ def sequences_of(method: Method, videos: list[Video], store: Files) -> dict[str,
     return found
 
 
+def classes_drawn(method: Method, arrays: Arrays, label_c: NDArray[np.floating]) -> NDArray[np.integer]:
+    """The annotated and the localized classes of a video."""
+    return np.union1d(np.flatnonzero(label_c), method.curves(arrays).classes)
+
+
 def classes_kept(method: Method, arrays: Arrays, label_c: NDArray[np.floating]) -> NDArray[np.integer]:
-    score = arrays["score"][: method.config.num_classes]
-    best = np.argsort(-score)[:CLASSES_KEPT]
-    return np.unique(np.concatenate([best, np.flatnonzero(label_c), np.flatnonzero(method.predicted(score))]))
+    """These and the best by score."""
+    best = np.argsort(-arrays["score"][: method.config.num_classes])[:CLASSES_KEPT]
+    return np.union1d(best, classes_drawn(method, arrays, label_c))
 
 
-def drawn(named: Arrays, arrays: Arrays, kept: NDArray[np.integer], seconds: float) -> dict[str, Any]:
-    """Sequences of the network: `times` in seconds, one column where all classes share it, else one for each kept class."""
+def drawn(named: Arrays, classes: NDArray[np.integer], page: NDArray[np.integer], seconds: float) -> dict[str, Any]:
+    """Sequences of the network: one line where all classes share it, else one of each of `classes`."""
     warp = named.pop("warp", None)
     length = len(next(iter(named.values())))
     step = -(-length // MOST_POINTS)  # every step-th point, if there are too many
@@ -82,15 +91,17 @@ def drawn(named: Arrays, arrays: Arrays, kept: NDArray[np.integer], seconds: flo
     lines = []
     for title, values in named.items():
         columns = values.shape[1] if values.ndim == 2 else 0
-        for number in kept.tolist() if columns else [None]:
-            if number is None or number < columns:
-                line = values if number is None else values[:, number]
-                lines.append({"title": title, "class": number, "values": packed(line[::step], np.float16)})
+        for number in classes.tolist() if columns else [None]:
+            line = values if number is None else values[:, number]
+            place = None if number is None else int(page[number])
+            lines.append({"title": title, "class": place, "values": packed(line[::step], np.float16)})
     times = packed(share[::step] * seconds, np.float32) if warp is not None else step * seconds / length
     return {"times": times, "lines": lines}
 
 
-def localizable(live: Method, usual: Method, arrays: Arrays, kept: NDArray[np.integer]) -> dict[str, Any] | None:
+def localizable(
+    live: Method, usual: Method, arrays: Arrays, kept: NDArray[np.integer], page: NDArray[np.integer]
+) -> dict[str, Any] | None:
     """The kept columns of the fields of localize.Curves; class terms with the run's class weight, and with weight 1."""
     curves, own = live.curves(arrays), usual.curves(arrays)
     if len(curves.activation) > MOST_POINTS:
@@ -98,14 +109,17 @@ def localizable(live: Method, usual: Method, arrays: Arrays, kept: NDArray[np.in
     place = np.searchsorted(curves.classes, kept)
     single = curves.activation.dtype == np.float32
     fields = {name: getattr(own, name) for name in RULES}
-    return fields | {
-        "classes": kept.tolist(),
+    usual_settings = {"class_th": usual.config.class_th, "class_weight": usual.config.class_weight}
+    return fields | usual_settings | {
+        "classes": page[kept].tolist(),
+        "first_class": int(page[0]),
         "class_scores": arrays["score"][kept].astype(float).tolist(),
         "activation": [packed(curves.activation[:, k], curves.activation.dtype) for k in place],
         "common": None if curves.common is None else packed(curves.common, curves.common.dtype),
         "single": single,
         "warp": None if curves.warp is None else np.asarray(curves.warp, float).tolist(),
-        "sweeps": [sweep_of(curves, own, number, place) for number in range(len(curves.sweeps))],
+        "sweeps": [sweep_of(sweep) for sweep in curves.sweeps],
+        "terms": [terms_of(curves, own, number, place) for number in range(len(curves.sweeps))],
     } | rules_of_classes(usual, arrays)
 
 
@@ -115,17 +129,17 @@ RULES = (
 ).split()
 
 
-def sweep_of(curves: Curves, own: Curves, number: int, place: NDArray[np.integer]) -> dict[str, Any]:
-    sweep, usual = curves.sweeps[number], own.sweeps[number]
-    terms = dict(zip(own.classes.tolist(), np.asarray(usual.class_term, float).tolist(), strict=True))
+def sweep_of(sweep: Sweep) -> dict[str, Any]:
+    names = ("support", "activation_share", "common_share", "thresholded")
+    return {"thresholds": list(map(float, sweep.thresholds))} | {name: getattr(sweep, name) for name in names}
+
+
+def terms_of(curves: Curves, own: Curves, number: int, place: NDArray[np.integer]) -> dict[str, list[float | None]]:
+    """Class terms of a sweep with class weight 1, and those of the run; None where the run does not localize the class."""
+    usual = dict(zip(own.classes.tolist(), np.asarray(own.sweeps[number].class_term, float).tolist(), strict=True))
     return {
-        "thresholds": list(map(float, sweep.thresholds)),
-        "support": sweep.support,
-        "activation_share": sweep.activation_share,
-        "common_share": sweep.common_share,
-        "thresholded": sweep.thresholded,
-        "unit_term": np.asarray(sweep.class_term, float)[place].tolist(),
-        "class_term": [terms.get(int(number)) for number in curves.classes[place]],  # None: not localized in the run
+        "unit": np.asarray(curves.sweeps[number].class_term, float)[place].tolist(),
+        "usual": [usual.get(int(number)) for number in curves.classes[place]],
     }
 
 

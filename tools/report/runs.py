@@ -26,6 +26,7 @@ class Run:
     """One run, as far as its files tell it; `missing` says in sentences what the report cannot show, and why."""
 
     source: str
+    dataset: str
     settings: dict[str, Any]  # of its config file; empty for detections alone
     config: Config | None
     records: list[dict[str, Any]]  # of its log
@@ -38,6 +39,12 @@ class Run:
     @property
     def title(self) -> str:
         return self.config.title if self.config else Path(self.source).name
+
+    @property
+    def classes(self) -> list[str]:
+        """Those of the ground truth, which number its labels, then others that the method knows."""
+        others = self.config.classes if self.config else ()
+        return self.truth.labels + [name for name in others if name not in self.truth.labels]
 
     @property
     def protocol(self) -> str:
@@ -100,9 +107,10 @@ def find_files(folder: Path, seed: int | None) -> tuple[dict[str, Any], list[dic
     if len(files) > 1:
         raise UserError(f"{folder}: has runs of the seeds {listing(seeds)}; choose one with --seed.")
     own = files[0].stem.removeprefix("detections_best_")
-    config_file, log = (next((p for p in (folder / a, folder / b) if p.exists()), folder / b) for a, b in (
-        (f"config_{own}.json", "config.json"), (f"log_{own}.jsonl", "log.jsonl")
-    ))  # fmt: skip
+    config_file, log = (
+        next((path for path in (folder / name, folder / older) if path.exists()), folder / older)
+        for name, older in ((f"config_{own}.json", "config.json"), (f"log_{own}.jsonl", "log.jsonl"))
+    )
     settings = read_json(config_file, "the settings of a run", NAME_RUN)
     if not isinstance(settings, dict):
         raise UserError(f"{config_file}: holds no settings. {NAME_RUN}")
@@ -165,7 +173,7 @@ def assemble(
         ties = config.ties if config else "official"
         score = score_tables(truths.truth, found, facts.tiou_thresholds, ties, single)
         fitted, _ = known(found, truths.truth)
-    run = Run(source, settings, config, records, truths.truth, fitted, score, durations_in(truth_file))
+    run = Run(source, facts.name, settings, config, records, truths.truth, fitted, score, durations_in(truth_file))
     run.missing += score.notes
     return run
 
