@@ -14,6 +14,7 @@ from typing import Any
 
 from dataset.facts import KNOWN
 from engine.flags import Parser
+from tools.report.comparison import compare
 from tools.report.numbers import diagnoses_of, numbers_of
 from tools.report.page import write_page
 from tools.report.runs import Run, read_run
@@ -70,6 +71,8 @@ def gather(runs: list[Run], curves: list[Curves], films: dict[str, str]) -> tupl
         "runs": [numbers_of(run, found) for run, found in zip(runs, diagnoses, strict=True)],
         "rules": [share_rules(videos, number) for number in range(len(runs))],
     }
+    if len(runs) == 2:
+        numbers["comparison"] = compare(runs, diagnoses)
     return numbers, videos
 
 
@@ -80,7 +83,9 @@ def curves_or_reason(run: Run) -> Curves:
     from tools.report.network import curves_of_run  # torch is needed for this alone
 
     try:
-        return curves_of_run(run.config, run.classes)
+        curves = curves_of_run(run.config, run.classes)
+        run.durations |= {name: video["seconds"] for name, video in curves.items()}
+        return curves
     except UserError as error:
         run.missing.append(f"Activations are not shown, because they cannot be computed: {error}")
         say_now(f"warning: {run.missing[-1]}")

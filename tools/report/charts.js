@@ -74,7 +74,8 @@ function table(caption, columns, rows, { file = null, sort = null, most = Infini
   refresh();
   const save = file && make("button", { type: "button", class: "save", onclick: () =>
     download(`${file}.csv`, "text/csv", asCsv([columns.map(({ name }) => name), ...ordered().map((row) =>
-      columns.map(({ of }) => of(row)))])) }, `CSV of “${caption}”`);
+      columns.map(({ of }) => of(row)))])) }, "CSV");
+  save?.setAttribute("aria-label", `CSV of “${caption}”`);
   const whole = make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, headings)), body);
   return make("div", { class: "table" }, whole, make("p", { class: "below" }, save, more));
 }
@@ -102,15 +103,16 @@ function ticks(low, high, about) {
 }
 
 // lines: [{name, x, y}]. The numbers follow in a table for who does not see the picture.
-function lineChart(title, xName, yName, lines, { low = null, high = null, file = null } = {}) {
-  const width = 520, height = 260, left = 52, bottom = 40, right = 10, top = 10;
+function lineChart(title, xName, yName, lines, { low = null, high = null, file = null, log = false } = {}) {
+  const width = 520, height = 260, left = 58, bottom = 40, right = 18, top = 10;
   const xs = lines.flatMap(({ x }) => x), ys = lines.flatMap(({ y }) => y).filter((value) => value !== null);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
-  const [y0, y1] = [low ?? Math.min(0, ...ys), high ?? Math.max(...ys, 1e-9)];
+  const level = log ? Math.log10 : (y) => y;
+  const [y0, y1] = log ? [Math.floor(level(Math.min(...ys))), Math.ceil(level(Math.max(...ys)))] : [low ?? Math.min(0, ...ys), high ?? Math.max(...ys, 1e-9)];
   const px = (x) => left + ((x - x0) / (x1 - x0 || 1)) * (width - left - right);
-  const py = (y) => height - bottom - ((y - y0) / (y1 - y0 || 1)) * (height - bottom - top);
+  const py = (y) => height - bottom - ((level(y) - y0) / (y1 - y0 || 1)) * (height - bottom - top);
   const picture = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${yName} by ${xName}` });
-  for (const y of ticks(y0, y1, 5)) {
+  for (const y of log ? ticks(y0, y1, 5).filter(Number.isInteger).map((power) => Number(`1e${power}`)) : ticks(y0, y1, 5)) {
     picture.append(draw("line", { x1: left, x2: width - right, y1: py(y), y2: py(y), class: "grid" }),
       draw("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, String(y)));
   }
