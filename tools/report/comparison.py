@@ -9,7 +9,8 @@ from eval.bootstrap import Interval, bootstrap
 from eval.diagnosis import Diagnosis
 from tools.report.runs import Run
 
-NO_SETTINGS = {"classes", "run", "provenance"}  # of a config file
+# keys of a config file that are no settings, or do not change numbers
+NO_SETTINGS = set("classes run provenance command seed_used model_path output_path log_path num_workers eval_workers".split())
 
 
 def compare(runs: list[Run], diagnoses: list[dict[str, Diagnosis]]) -> dict[str, Any]:

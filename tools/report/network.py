@@ -42,8 +42,7 @@ def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]
     take_steps(method, videos, store, device)
     activations = compute_activations(method, videos, store, device, whole=True)
     sequences = sequences_of(method, videos, store)
-    live = without_memory(replace(config, class_th=-FAR, class_weight=1.0))
-    usual = without_memory(config)
+    live, usual = without_choice(config), without_memory(config)
     shown = {}
     for video in videos:
         arrays, named = activations[video.name], sequences[video.name]
@@ -54,6 +53,11 @@ def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]
             "localize": localizable(live, usual, arrays, kept, page),
         }
     return shown
+
+
+def without_choice(config: Config) -> Method:
+    """The run's method, but every class is localized, and class terms have weight 1."""
+    return without_memory(replace(config, class_th=-FAR, class_weight=1.0))
 
 
 def sequences_of(method: Method, videos: list[Video], store: Files) -> dict[str, Arrays]:

@@ -27,7 +27,8 @@ def published(run: Run) -> dict[str, Any]:
         )
     else:
         sentence = _compared(run, rows[0])
-    rows = [{"name": row["name"], "mAP": dict(zip(map("{:g}".format, content["tiou"]), row["mAP"], strict=True))} for row in rows]
+    tious = list(map("{:g}".format, content["tiou"]))
+    rows = [row | {"mAP": dict(zip(tious, row["mAP"], strict=True))} for row in rows]
     return {"rows": rows, "source": content["source"], "sentence": sentence}
 
 

@@ -169,7 +169,7 @@ function comparison(data, state, open) {
   return [make("p", {}, `A is ${data.runs[0].source}. B is ${data.runs[1].source}. Differences are B minus A. Intervals are of ${resamples} paired ` +
     "resamples of the test videos; they say nothing about other seeds."),
   table("Difference in mAP by tIoU", [{ name: "tIoU", of: (row) => row.tiou }, difference(intervals), between,
-    { name: "B is better in", number: true, of: (row) => row.above, show: (value) => `${percent(value, 1)} %` }], intervals, { file: "difference" }),
+    { name: "resamples with B better", number: true, of: (row) => row.above, show: (value) => `${percent(value, 1)} %` }], intervals, { file: "difference" }),
   settings.length ? table("Settings that differ", [{ name: "setting", of: (row) => row.name }, { name: first, of: (row) => row.first },
     { name: second, of: (row) => row.second }], settings, { file: "settings_that_differ" }) : make("p", {}, "No setting differs, or none is known."),
   table("AP by class, mean over tIoU, in %", [{ name: "class", of: (row) => row.name },
