@@ -1,0 +1,25 @@
+"""Numbers and text in the form in which the page holds them."""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+MOST_POINTS = 2000  # of a curve
+KINDS = {"float16": "f2", "float32": "f4", "float64": "f8", "uint8": "u1", "uint16": "u2"}
+
+
+def packed(values: NDArray[Any], dtype: DTypeLike) -> dict[str, str]:
+    """Little-endian numbers in base64: {"f4": "..."}."""
+    kind = np.dtype(dtype)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(values, dtype=kind.newbyteorder("<"))
+    return {KINDS[kind.name]: base64.b64encode(array.tobytes()).decode()}
+
+
+def as_script(value: Any) -> str:
+    """JSON that may stand inside a <script> element: no character of it ends the element or opens a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
