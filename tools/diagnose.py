@@ -68,7 +68,13 @@ def tables(found: Diagnosis) -> list[str]:
     rows += [[name, "", "", f"{100 * found.gains[name]:+.2f}"] for name in (*GROUPS, "all detections", "everything")]
     oracles = [[step.name, f"{100 * step.alone:.2f}", f"{100 * step.together:.2f}"] for step in found.ladder]
     parts = [
-        [name, f"{part.low:.3g} to {part.high:.3g}", str(part.instances), f"{100 * part.recall:.1f}", f"{100 * part.mAP:.2f}"]
+        [
+            name.replace(" of the class in the video", " of the class"),
+            f"{part.low:.3g} to {part.high:.3g}",
+            str(part.instances),
+            f"{100 * part.recall:.1f}",
+            f"{100 * part.mAP:.2f}",
+        ]
         for name, own in found.sensitivity.items()
         for part in own
     ]
