@@ -48,11 +48,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def make(args: argparse.Namespace) -> None:
     runs = [read_run(path, args) for path in args.runs]
-    if len(runs) == 2 and runs[0].score.ground_truth != runs[1].score.ground_truth:
-        raise UserError(
-            f"{runs[0].source} is scored against {runs[0].counts}, {runs[1].source} against {runs[1].counts}; expected one "
-            "ground truth for both. Name it with --ground_truth."
-        )
     if args.videos is not None and not args.videos.is_dir():
         raise UserError(f"--videos {args.videos}: is no folder; expected the folder of the videos' films.")
     curves = [curves_or_reason(run) for run in runs]
@@ -63,6 +58,11 @@ def make(args: argparse.Namespace) -> None:
 
 def gather(runs: list[Run], curves: list[Curves], films: dict[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The numbers and the videos of a page."""
+    if len(runs) == 2 and runs[0].score.ground_truth != runs[1].score.ground_truth:
+        raise UserError(
+            f"{runs[0].source} is scored against {runs[0].counts}, {runs[1].source} against {runs[1].counts}; expected one "
+            "ground truth for both. Name it with --ground_truth."
+        )
     diagnoses = [diagnoses_of(run) for run in runs]
     videos = contents(runs, curves, films)
     numbers: dict[str, Any] = {

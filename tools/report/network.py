@@ -26,13 +26,13 @@ CLASSES_KEPT = 5  # a video: at least these classes of highest score, besides th
 FAR = 1e9  # a threshold that no score reaches, and its negative, which every score does
 
 
+@torch.no_grad()
 def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
     """By test video: its length, the curves to draw, and what localize.js needs to localize it anew.
 
     `names` are the page's classes; class numbers become places among them.
     """
     page = np.array([names.index(name) for name in config.classes])
-    torch.set_grad_enabled(False)
     model = Path(config.model_file) if config.model_file else RunFiles(config, quiet=True).best_model
     if not model.exists():
         raise UserError(f"{model}: no such file; expected the best model of the run. Name it with --model_file.")
