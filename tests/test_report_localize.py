@@ -54,6 +54,9 @@ def random_arrays(method, random, kind):
     elif kind == "first":
         arrays["score"] *= 0.01
         arrays["score"][0] = 0.9
+    elif kind == "equal":  # one class above the threshold, one at it
+        arrays["score"] *= 0.01
+        arrays["score"][[3, 5]] = 0.9, np.float32(method.config.class_th)
     return arrays | {"num_seg": np.array(snippets)}
 
 
@@ -66,7 +69,7 @@ def test_stored_videos_give_the_detections_of_the_run(name, flags, tmp_path):
     method, live, page = without_memory(config), without_choice(config), np.arange(config.num_classes)
     stored, expected = [], []
     for number in range(12):
-        arrays = random_arrays(method, random, ("none", "first", "many", "many")[number % 4])
+        arrays = random_arrays(method, random, ("none", "first", "equal", "many")[number % 4])
         kept = classes_kept(method, arrays, np.zeros(config.num_classes))
         stored.append(localizable(live, method, arrays, kept, page))
         expected.append(localize(method.curves(arrays)))
@@ -116,6 +119,13 @@ def random_video(random):
     return random_segments(random, int(random.integers(0, 40)), np.unique(truth["label"]), True), truth
 
 
+def between_two():
+    """A detection that overlaps two instances equally, and one that overlaps the first."""
+    truth = {"start": [0.0, 4.0], "end": [4.0, 8.0], "label": ["0", "0"], "video": ["v", "v"]}
+    found = {"start": [2.0, 0.0], "end": [6.0, 4.0], "label": ["0", "0"], "video": ["v", "v"], "score": [0.9, 0.8]}
+    return tuple({name: np.array(column) for name, column in rows.items()} for rows in (found, truth))
+
+
 def as_rows(columns):
     names = [name for name in ("label", "start", "end", "score") if name in columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name].tolist() for name in names), strict=True)]
@@ -124,7 +134,7 @@ def as_rows(columns):
 @pytest.mark.parametrize("tiou", [0.05, 0.3, 0.5, 0.8])
 def test_javascript_judges_as_python_does(tiou, tmp_path):
     random = np.random.default_rng(int(tiou * 100))
-    videos = [random_video(random) for _ in range(60)]
+    videos = [random_video(random) for _ in range(60)] + [between_two()]
     given = [[as_rows(found), as_rows(truth)] for found, truth in videos]
     answers = in_node(["judge.js"], given, f"given.map(([found, truth]) => judge(found, truth, {tiou}))", tmp_path)
     kinds = set()
