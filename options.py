@@ -46,10 +46,15 @@ OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path",
 NAME_MODEL = "Name another with --model_file."
 
 
-def parse_args(argv: Sequence[str] | None = None, folders: str = "") -> Namespace:
-    """Parse the command line; `folders` is the ending of the default output folders."""
+def parse_args(
+    argv: Sequence[str] | None = None,
+    folders: str = "",
+    extend: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> Namespace:
+    """Parse the command line; `folders` is the ending of the default output folders, `extend` adds a program's own flags."""
     given = _method_and_dataset(argv)
     parser = build_parser(given.method, given.dataset, folders)
+    extend(parser)
     args = parser.parse_args(argv, Namespace(compat=None))
     if args.compat is None:  # --fix without --compat reproduces all other quirks
         args.compat = "official" if args.fix else parser.get_default("compat")
@@ -396,6 +401,12 @@ def _add_scoring(group: Group) -> None:
     )
     group.add_argument(
         "--save_activations", default=None, metavar="FILE", help="write the activations for localization to FILE.npz"
+    )
+    group.add_argument(
+        "--save_train_activations",
+        default=None,
+        metavar="FILE",
+        help="write those of the training videos to FILE.npz, on which tools.lab can choose settings",
     )
 
 

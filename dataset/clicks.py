@@ -127,7 +127,7 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     reader = csv.DictReader(lines, skipinitialspace=True)
     columns = next((pair for pair in COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
     if columns is None:
-        raise UserError(f"{path}: its columns are {', '.join(reader.fieldnames or ()) or 'none'}; {expected}.")
+        raise UserError(f"{path}: its columns are {listing(list(reader.fieldnames or ())) or 'none'}; {expected}.")
     repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
     if repeated:
         raise UserError(f"{path}: its header has the column {listing(repeated)} more than once; {expected}.")

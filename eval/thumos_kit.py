@@ -210,6 +210,8 @@ def _lines(path: str | Path, expected: str) -> Iterator[tuple[str, list[str]]]:
         if words:
             if len(words) != len(expected.split()):
                 raise InputError(f"{path}, line {number}: {short(line)} has {len(words)} words; expected {expected}.")
+            if "\0" in line:  # numpy drops it from the end of a name
+                raise InputError(f"{path}, line {number}: {short(line)} has a NUL character; expected {expected} as text.")
             yield f"{path}, line {number}", words
 
 

@@ -48,6 +48,16 @@ def test_killed_during_any_write(tiny, tmp_path):
     assert any(name.startswith("events") for name in second - first), "moved with the files of the earlier run"
 
 
+@pytest.mark.slow
+def test_killed_at_any_time(tiny, tmp_path):
+    """Every method, packing and several seeds included: at least 200 kills; no process is left."""
+    driver = [sys.executable, str(ROOT / "tests" / "kill_at_any_time.py"), str(tiny), str(tmp_path)]
+    done = subprocess.run(driver, capture_output=True, text=True, env=one_thread(), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert int(last.split()[0]) >= 200 and "packing" in last and "training, after a checkpoint" in last, last
+
+
 @pytest.mark.parametrize("interval", ["2", "3"])  # with 3, the shorter run ends between two evaluations
 def test_a_run_can_be_made_longer(cli, tmp_path, interval):
     run = ["--seed", "0", "--lr", "[0.01]*6", "--eval_every", interval]

@@ -27,7 +27,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.usage = "python -m tools.report RUN [RUN2] [FLAGS]"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="one run, or two to compare")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
-    parser.add_argument("--videos", type=Path, metavar="DIR", help="folder of the films, to be played in step with the timeline")
+    parser.add_argument(
+        "--videos", type=Path, metavar="DIR", help="folder of the films, to be played in step with the timeline"
+    )
     parser.add_argument("--seed", type=int, help="which seed, if a folder has several")
     parser.add_argument("--model_file", help="the checkpoint, if the run's best model has been moved")
     parser.add_argument("--data_path", help="folder of the data (default: the run's, or that of --dataset)")

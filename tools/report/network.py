@@ -114,17 +114,22 @@ def localizable(
     single = curves.activation.dtype == np.float32
     fields = {name: getattr(own, name) for name in RULES}
     usual_settings = {"class_th": usual.config.class_th, "class_weight": usual.config.class_weight}
-    return fields | usual_settings | {
-        "classes": page[kept].tolist(),
-        "first_class": int(page[0]),
-        "class_scores": arrays["score"][kept].astype(float).tolist(),
-        "activation": [packed(curves.activation[:, k], curves.activation.dtype) for k in place],
-        "common": None if curves.common is None else packed(curves.common, curves.common.dtype),
-        "single": single,
-        "warp": None if curves.warp is None else np.asarray(curves.warp, float).tolist(),
-        "sweeps": [sweep_of(sweep) for sweep in curves.sweeps],
-        "terms": [terms_of(curves, own, number, place) for number in range(len(curves.sweeps))],
-    } | rules_of_classes(usual, arrays)
+    return (
+        fields
+        | usual_settings
+        | {
+            "classes": page[kept].tolist(),
+            "first_class": int(page[0]),
+            "class_scores": arrays["score"][kept].astype(float).tolist(),
+            "activation": [packed(curves.activation[:, k], curves.activation.dtype) for k in place],
+            "common": None if curves.common is None else packed(curves.common, curves.common.dtype),
+            "single": single,
+            "warp": None if curves.warp is None else np.asarray(curves.warp, float).tolist(),
+            "sweeps": [sweep_of(sweep) for sweep in curves.sweeps],
+            "terms": [terms_of(curves, own, number, place) for number in range(len(curves.sweeps))],
+        }
+        | rules_of_classes(usual, arrays)
+    )
 
 
 RULES = (

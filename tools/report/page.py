@@ -32,7 +32,9 @@ def write_page(path: Path, numbers: dict[str, Any], videos: list[dict[str, Any]]
             with atomic_write(files[-1]) as stream:
                 stream.write(f"receiveVideos({number}, {text});\n")
     addresses = [] if inside else [f"{folder.name}/{file.name}" for file in files[1:]]
-    blocks = "".join(f'<script type="application/json" id="videos-{number}">{text}</script>\n' for number, text in enumerate(lists))
+    blocks = "".join(
+        f'<script type="application/json" id="videos-{number}">{text}</script>\n' for number, text in enumerate(lists)
+    )
     data = as_script(numbers | {"videos": index, "shards": addresses, "name": path.stem})
     with atomic_write(path) as stream:
         stream.write(assembled(numbers["title"], data, blocks if inside else ""))

@@ -127,7 +127,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path}: line {number} is not JSON ({error}); expected one record a line. Restore the log.") from None
+            raise UserError(
+                f"{path}: line {number} is not JSON ({error}); expected one record a line. Restore the log."
+            ) from None
         if not isinstance(record, dict) or not {"iteration", "mAP", "ground_truth"} <= record.keys():
             raise UserError(f"{path}: line {number} is no record of an evaluation; expected iteration, mAP, ground_truth.")
         records.append(record)
@@ -190,5 +192,3 @@ def durations_in(truth_file: str | Path) -> dict[str, float]:
 def videos_of(run: Run) -> list[int]:
     """Numbers of the videos with annotations or detections, in the order of the ground truth."""
     return np.union1d(run.truth.video, run.found.video).tolist()
-
-

@@ -36,10 +36,10 @@ def contents(runs: Sequence[Run], curves: Sequence[Curves], films: dict[str, str
                 "seconds": float(max(seconds or 0.0, *ends)),
                 "assumed": seconds is None,  # the length of the video is not known: to the last end of a segment
                 "film": next((films[key] for key in spellings(name) if key in films), None),
-                "truth": [[int(label), *ends] for label, ends in zip(rows.label[inside], rows.segments[inside].tolist(), strict=True)],
-                "runs": [
-                    _of_run(part, name, each.get(name, {})) for part, each in zip(own, curves, strict=True)
+                "truth": [
+                    [int(label), *ends] for label, ends in zip(rows.label[inside], rows.segments[inside].tolist(), strict=True)
                 ],
+                "runs": [_of_run(part, name, each.get(name, {})) for part, each in zip(own, curves, strict=True)],
             }
         )
     return shown
