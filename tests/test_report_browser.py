@@ -52,7 +52,8 @@ def test_every_method(chromium, demo, method):
     differ = shown.evaluate(
         """() => {
           const data = JSON.parse(document.getElementById("numbers").textContent);
-          const videos = data.shards.length ? [] : [...document.querySelectorAll("[id^=videos-]")].flatMap((block) => block.matches("script") ? JSON.parse(block.textContent) : []);
+          const blocks = [...document.querySelectorAll("script[id^=videos-]")];
+          const videos = blocks.flatMap(({textContent}) => JSON.parse(textContent));
           const key = ({label, start, end, score}) => [label, start.toFixed(4), end.toFixed(4), score.toFixed(3)].join(" ");
           return videos.map((video) => prepared(video, data.rules).runs[0]).map(({detections, rule}) => {
             const again = new Set(relocalize(rule, usualSettings(rule)).map(key));
@@ -106,7 +107,17 @@ def test_every_control(chromium, demo, scheme, width, tmp_path):
 
 def use_timeline(watched, shown, text):
     shown.focus("#picture")
-    for name in ("Next error", "Previous error", "Next instance", "Previous instance", "Zoom in", "Zoom out", "Later", "Earlier", "Loop"):
+    for name in (
+        "Next error",
+        "Previous error",
+        "Next instance",
+        "Previous instance",
+        "Zoom in",
+        "Zoom out",
+        "Later",
+        "Earlier",
+        "Loop",
+    ):
         shown.click(f"#timeline button >> text={name}")
     assert shown.get_attribute("#loop", "aria-pressed") == "true"
     shown.focus("#picture")
@@ -146,7 +157,9 @@ def use_sliders(shown, text):
     sliders = shown.locator("#sliders input")
     usual = text("#summary")
     for number in range(sliders.count()):
-        sliders.nth(number).evaluate("(one) => { one.value = (Number(one.min) + Number(one.max)) / 2; one.dispatchEvent(new Event('input')); }")
+        sliders.nth(number).evaluate(
+            "(one) => { one.value = (Number(one.min) + Number(one.max)) / 2; one.dispatchEvent(new Event('input')); }"
+        )
         assert text("#summary").startswith("With the sliders: ")
     address = shown.url
     assert "live=" in address
@@ -175,11 +188,13 @@ def test_names_of_html(chromium, tmp_path):
     found.write_text(json.dumps({"results": {video: [row | {"score": 1} for row in rows]}}))
     watched = Watched(chromium)
     shown = watched.open(report(tmp_path, found, ground_truth=truth))
-    assert video in shown.inner_text("#videos") and label in shown.inner_text("#classes") and "<i>.json" in shown.inner_text("h1")
+    assert (
+        video in shown.inner_text("#videos") and label in shown.inner_text("#classes") and "<i>.json" in shown.inner_text("h1")
+    )
     assert shown.locator("img").count() == 0
     shown.click("#videos tbody button")
     saved = watched.saved(lambda: shown.click("#classes .save >> nth=0"))
-    assert "\"'=cmd|\"\"<img" in saved
+    assert '"\'=cmd|""<img' in saved
     assert shown.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('video')") == video
     shown.reload()
     shown.wait_for_selector("#picture svg")
@@ -191,7 +206,9 @@ def test_shards_from_disk(chromium, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "SHARD", 1)
     data = make_tiny(tmp_path / "data")
     found = tmp_path / "found.json"
-    found.write_text(json.dumps({"results": {f"video_test_{v}": [{"label": "HighJump", "segment": [1, 4], "score": 1}] for v in range(4)}}))
+    found.write_text(
+        json.dumps({"results": {f"video_test_{v}": [{"label": "HighJump", "segment": [1, 4], "score": 1}] for v in range(4)}})
+    )
     html = report(tmp_path, found, ground_truth=data / "gt.json")
     watched = Watched(chromium)
     shown = watched.open(html, "#timeline?video=video_test_2&from=1&to=3")
@@ -223,7 +240,9 @@ def test_a_film_in_step(chromium, tmp_path):
     shown.evaluate("document.getElementById('film').currentTime = 12")
     shown.wait_for_function(f"document.querySelector('#picture .cursor').getAttribute('x1') !== '{before}'")
     shown.set_input_files("#film-file", film)
-    shown.wait_for_function("document.getElementById('film').src.startsWith('blob:') && document.getElementById('film').readyState > 0")
+    shown.wait_for_function(
+        "document.getElementById('film').src.startsWith('blob:') && document.getElementById('film').readyState > 0"
+    )
     assert not watched.problems
 
 

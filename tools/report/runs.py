@@ -138,13 +138,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def config_of(settings: dict[str, Any], where: Path) -> Config:
     """The Config that wrote `settings`."""
-    kind = settings_class(str(settings.get("method", "basnet")))
+    kind: Any = settings_class(str(settings.get("method", "basnet")))
     names = [each.name for each in fields(kind)]
     lacking = [name for name in names if name not in settings]
     if lacking:
         raise UserError(f"{where}: its config lacks {listing(lacking)}; it is of another version of this code. {NAME_RUN}")
     values = {name: tuple(value) if isinstance(value := settings[name], list) else value for name in names}
-    return kind(**values | {"seed": settings.get("seed_used", settings["seed"])})
+    config: Config = kind(**values | {"seed": settings.get("seed_used", settings["seed"])})
+    return config
 
 
 # ------------------------------------------------------------------------------------------------- detections alone
