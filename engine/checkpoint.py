@@ -42,10 +42,11 @@ from engine.schema import (
     weight,
     whole,
 )
+from eval.reading import check_file
 from localize import Detections
 from methods.base import Method, Stepwise
 from test import Found
-from utils import UserError, atomic_write, listing, say_now
+from utils import UserError, as_user_error, atomic_write, listing, say_now
 
 # Settings that a resumed run may change: paths, its length, and others that its numbers do not depend on.
 MAY_DIFFER = {"data_path", "model_path", "output_path", "log_path", "model_file", "device", "num_workers"}
@@ -243,12 +244,12 @@ def save_file(path: Path, content: Any) -> None:
 
 def load_file(path: str | Path) -> Mapping[str, Any]:
     """The content of a checkpoint, ours or official, with tensors on the CPU. Executes no code in the file."""
+    with as_user_error():
+        check_file(path, "a checkpoint", "Name an existing one with --model_file.")
     try:
-        _check_sums(path)
+        _check_archive(path)
         with torch.serialization.safe_globals(NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint. Name an existing one with --model_file.") from None
     except Exception as error:  # torch.load raises almost any exception on other files
         reason = re.split(r"[.\n]", str(error))[0]
         raise UserError(
@@ -259,10 +260,15 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
     return content
 
 
-def _check_sums(path: str | Path) -> None:
-    """Raise an exception if the file is damaged: torch does not compare checksums, and takes what it finds for numbers."""
+def _check_archive(path: str | Path) -> None:
+    """Raise an exception if the file is damaged or unpacks to more than its size.
+
+    torch does not compare checksums, and takes what it finds for numbers; it reads compressed parts, but writes none.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch never does")
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"the checksum of {damaged[:100]} is wrong")
 
@@ -305,8 +311,11 @@ def trained_with(content: Mapping[str, Any], path: Path, config: Config) -> Mapp
 
 def settings_beside(path: Path) -> Mapping[str, Any]:
     """Settings of training from the .json beside a model (tools/leftthomas.py), else {}."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():  # nor is a pipe read, which may never end
+        return {}
     try:
-        settings = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        settings = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return settings if isinstance(settings, Mapping) and "method" in settings else {}

@@ -70,7 +70,15 @@ class CoLAConfig(Config):
         "thumos14": published(choose_by="0.1:0.7"),
         "activitynet1.2": published(ACTIVITYNET),
         "activitynet1.3": derived(ACTIVITYNET),
-        "demo": ours(choose_by="0.1:0.7", num_segments=128, hidden=128, lr="[0.0015]*480", eval_every="epoch"),
+        "demo": ours(
+            choose_by="0.1:0.7",
+            num_segments=128,
+            hidden=128,
+            lr="[0.003]*480",
+            eval_every="epoch",
+            snico_weight=0.05,
+            temperature=0.15,
+        ),
         "demo-activitynet": ours(
             num_segments=50,
             hidden=128,

@@ -543,7 +543,7 @@ def test_a_checkpoint_alone_gives_the_detections_of_the_training(run, tmp_path):
     run(main_eval.evaluate, *steps, f"--model_file={official}")
     assert rows_of_file(found) == expected
     (official / "model_step2_best_epoch.pth").unlink()
-    with pytest.raises(UserError, match=r"model_step2_best_epoch\.pth: no such checkpoint"):
+    with pytest.raises(UserError, match=r"model_step2_best_epoch\.pth: no such file; expected a checkpoint"):
         run(main_eval.evaluate, *steps, f"--model_file={official}")
     with pytest.raises(UserError, match="expected a checkpoint file"):
         run(main_eval.evaluate, f"--model_file={official}")

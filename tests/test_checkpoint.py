@@ -1,6 +1,8 @@
 """Checkpoints of the official code and ours load; any other file is refused in a sentence."""
 
+import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -78,6 +80,19 @@ def test_a_network_of_more_modules_is_refused_too():
         load_weights(small(ablation="base"), small().state_dict(), "some.pkl", ["ablation"])
 
 
+def test_a_file_that_unpacks_to_more_than_its_size_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(10**6)}, tmp_path / "plain.pkl")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pkl") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pkl", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert (tmp_path / "packed.pkl").stat().st_size < 10**5
+    with pytest.raises(UserError, match=r"packed\.pkl.*compressed"):
+        load_file(tmp_path / "packed.pkl")
+
+
 def test_bad_files(tmp_path):
     path = tmp_path / "bad.pkl"
     torch.save(small().state_dict(), path)
@@ -89,10 +104,13 @@ def test_bad_files(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="state dict"):
         load_file(path)
-    with pytest.raises(UserError, match="no such checkpoint"):
+    with pytest.raises(UserError, match="no such file; expected a checkpoint"):
         load_file(tmp_path / "none.pkl")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="is a folder"):
         load_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe.pkl")
+    with pytest.raises(UserError, match="is a pipe"):
+        load_file(tmp_path / "pipe.pkl")
     for content in ({"network": 5}, {"network": torch.ones(3)}, {}):
         with pytest.raises(UserError, match="another network"):
             load_weights(small(), network_weights(content), path, [])

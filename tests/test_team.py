@@ -49,7 +49,7 @@ def torchrun(tiny, places):
 
 @pytest.fixture
 def kept(tiny, tmp_path):
-    """Read what a run with these flags has left: its records, its last network's method and activations, and the detections in its file."""
+    """Read what a run with these flags left: records, the last network's method and activations, detections in its file."""
 
     def read(*run):
         config = make_config(parse_args([f"--data_path={tiny}", "--cache_path=none", *TINY, *run]))
