@@ -4,7 +4,8 @@
 const received = new Map(); // number of a shard -> its videos
 const waiting = new Map();
 
-function receiveVideos(number, videos) { // called by the files of shards
+function receiveVideos(number, videos) {
+  // called by the files of shards
   received.set(number, videos);
   waiting.get(number)?.();
 }
@@ -18,8 +19,12 @@ function loadShard(data, number) {
   }
   return new Promise((resolve, reject) => {
     waiting.set(number, () => resolve(received.get(number)));
-    document.head.append(make("script", { src: data.shards[number],
-      onerror: () => reject(new Error(`${data.shards[number]} is missing; keep it beside this page.`)) }));
+    document.head.append(
+      make("script", {
+        src: data.shards[number],
+        onerror: () => reject(new Error(`${data.shards[number]} is missing; keep it beside this page.`)),
+      }),
+    );
   });
 }
 
@@ -32,14 +37,17 @@ function readAddress() {
 function begin() {
   const data = JSON.parse(document.getElementById("numbers").textContent);
   const part = (name) => document.querySelector(`#${name} > div`);
-  const tious = Object.keys(data.runs[0].diagnoses), state = { run: 0, tiou: tious.includes("0.5") ? "0.5" : tious[0], open };
-  const runChoice = document.getElementById("run"), tiouChoice = document.getElementById("tiou");
+  const tious = Object.keys(data.runs[0].diagnoses),
+    state = { run: 0, tiou: tious.includes("0.5") ? "0.5" : tious[0], open };
+  const runChoice = document.getElementById("run"),
+    tiouChoice = document.getElementById("tiou");
   runChoice.append(...data.runs.map((run, r) => make("option", { value: r }, `${"AB"[r]}: ${run.title}`)));
   tiouChoice.append(...tious.map((tiou) => make("option", { value: tiou }, tiou)));
   document.getElementById("run-choice").hidden = data.runs.length < 2;
   for (const id of ["compare", "to-compare"]) document.getElementById(id).hidden = !data.comparison;
   let touched = false;
-  for (const name of ["pointerdown", "keydown"]) document.getElementById("timeline").addEventListener(name, () => (touched = true), true);
+  for (const name of ["pointerdown", "keydown"])
+    document.getElementById("timeline").addEventListener(name, () => (touched = true), true);
   const player = new Player(part("timeline"), data, state, remember);
 
   function fillSections() {
@@ -56,7 +64,13 @@ function begin() {
     if (!entry) return (player.said.textContent = `No video is called ${name}.`);
     try {
       const shard = await loadShard(data, entry.shard);
-      player.show(prepared(shard.find((video) => video.name === name), data.rules), view);
+      player.show(
+        prepared(
+          shard.find((video) => video.name === name),
+          data.rules,
+        ),
+        view,
+      );
       if (jump) document.getElementById("timeline").scrollIntoView();
       if (jump) player.picture.focus({ preventScroll: true });
     } catch (error) {
@@ -72,7 +86,13 @@ function begin() {
   function remember() {
     if (!touched) return; // the address stays that of the page until the reader uses the timeline
     const { video, from, to, settings } = player;
-    const values = new URLSearchParams({ video: video.name, run: state.run, tiou: state.tiou, from: from.toFixed(3), to: to.toFixed(3) });
+    const values = new URLSearchParams({
+      video: video.name,
+      run: state.run,
+      tiou: state.tiou,
+      from: from.toFixed(3),
+      to: to.toFixed(3),
+    });
     if (settings) values.set("live", JSON.stringify(settings));
     history.replaceState(null, "", `#timeline?${values}`);
   }
@@ -94,10 +114,20 @@ function begin() {
     if (player.video) player.show(player.video, {});
   }
 
-  runChoice.addEventListener("change", () => { player.settings = null; change(); });
+  runChoice.addEventListener("change", () => {
+    player.settings = null;
+    change();
+  });
   tiouChoice.addEventListener("change", change);
-  document.getElementById("save-json").addEventListener("click", () =>
-    download(`${data.name}.json`, "application/json", JSON.stringify({ ...data, rules: undefined, shards: undefined }, null, 1)));
+  document
+    .getElementById("save-json")
+    .addEventListener("click", () =>
+      download(
+        `${data.name}.json`,
+        "application/json",
+        JSON.stringify({ ...data, rules: undefined, shards: undefined }, null, 1),
+      ),
+    );
   window.addEventListener("hashchange", fromAddress);
   if (!fromAddress()) {
     fillSections();
@@ -109,7 +139,8 @@ function begin() {
 
 function liveSettings(text) {
   try {
-    const settings = JSON.parse(text ?? "null"), numbers = settings && Object.values(settings).flat(2);
+    const settings = JSON.parse(text ?? "null"),
+      numbers = settings && Object.values(settings).flat(2);
     return numbers?.every(Number.isFinite) ? settings : null;
   } catch {
     return null;
