@@ -26,7 +26,7 @@ class Film {
   use(address) {
     this.element.pause();
     this.element.hidden = !address;
-    this.file.value = address?.startsWith("blob:") ? this.file.value : "";
+    if (!address?.startsWith("blob:")) this.file.value = "";
     if (address) this.element.src = address;
     else this.element.removeAttribute("src");
   }
