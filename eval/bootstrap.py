@@ -46,6 +46,11 @@ class Bootstrap:
         values = self._map(self.resampled[run], tiou) - self._map(self.resampled[other], tiou)
         return self._interval(self._map(self.ap[run], tiou) - self._map(self.ap[other], tiou), values)
 
+    def class_scores(self, run: int) -> list[Interval]:
+        """(C,) AP of a run, averaged over the thresholds."""
+        resampled = self.resampled[run].mean(axis=2)
+        return [self._interval(value, resampled[:, number]) for number, value in enumerate(self.ap[run].mean(axis=1))]
+
     def class_differences(self, run: int, other: int = 0) -> list[Interval]:
         """(C,) AP, averaged over the thresholds, of `run` minus that of `other`."""
         values = (self.ap[run] - self.ap[other]).mean(axis=1)

@@ -118,7 +118,7 @@ def shifts(scored: Scored, found: Table) -> dict[str, list[Shift]]:
     instance = judged.instance[own]
     errors = judged.ranking.pairs.segments[own] - truth.segments[instance]
     names = [(name, scored.label[own] == number) for number, name in enumerate(truth.labels)]
-    by_length = [(f"{low:g} to {high:g} s", inside[instance]) for low, high, inside in parts_of(lengths(truth))]
+    by_length = [(f"{low:.3g} to {high:.3g} s", inside[instance]) for low, high, inside in parts_of(lengths(truth))]
     shares = errors / np.maximum(lengths(truth)[instance], 1e-9)[:, None]
     return {
         "class": [_shift(name, errors[part], shares[part]) for name, part in names if part.any()],

@@ -33,7 +33,7 @@ from methods.base import Method
 from options import build_parser, flags_of, make_config, parse_args
 from test import Activations, read_activations, without_memory
 from thumos_features import load_database, test_truth
-from tools.charts import heat_map
+from tools import charts
 from utils import UserError, as_user_error, atomic_write, cores, run_command
 
 USAGE = "python -m tools.lab ACTIVATIONS.npz --grid FLAG=VALUES [FLAG=VALUES ...] [FLAGS]"
@@ -56,7 +56,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.usage = USAGE
     own = parser.add_argument_group("tools.lab (output in --output_path)")
     own.add_argument("file", metavar="ACTIVATIONS.npz", help="a file of main_eval.py --save_activations")
-    own.add_argument("--grid", nargs="+", required=True, metavar="FLAG=VALUES", help=HOW)
+    own.add_argument("--grid", nargs="+", required=True, metavar="FLAG=VALUES", help=f"settings to try. {HOW}")
     own.add_argument("--random", type=at_most(MOST_SETTINGS), metavar="N", help="try N settings, drawn with --seed (None: all)")
     how = "videos to choose on: test, train (with --train_activations), or split:SHARE of the test videos, drawn with --seed"
     own.add_argument("--select", default="test", metavar="VIDEOS", help=how)
@@ -316,7 +316,7 @@ def write(args: Namespace, config: Config, axes: list[Axis], trials: list[Trial]
         stream.write(text)
     with atomic_write(paths[1]) as stream:
         stream.write(pandas.DataFrame(rows).to_csv(index=False))
-    figure = heat_map(flags, rows, "choose", title=f"{config.title}: mAP on the videos to choose on, in %")
+    figure = charts.settings(flags, rows, "choose", title=f"{config.title}: mAP on the videos to choose on, in %")
     with atomic_write(paths[2], "wb") as stream:
         figure.savefig(stream, format="png", dpi=100)
     if not args.quiet:

@@ -1,6 +1,7 @@
 """Plot one video: activations of both branches, foreground weights, detections and ground truth.
 
 `python -m tools.plot --dataset demo --model_file FILE --video NAME --figure FILE.png`, and flags of main_eval.py.
+`python -m tools.figure strip` draws the same figure from a run's folder, and other runs beside it.
 """
 
 if __name__ == "__main__":  # before the other imports, which take seconds, so that Ctrl-C is answered meanwhile
@@ -13,35 +14,56 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from config import Config
 from dataset.make_demo import ensure_demo
 from dataset.store import Files
 from engine.checkpoint import load_network
-from localize import Arrays, Detections, localize
+from localize import Arrays, localize
 from methods.base import Method, build_method
 from options import make_config, parse_args
 from test import compute_activations, take_steps
 from thumos_features import Video, gather_input, load_data
-from utils import UserError, atomic_write, run_command
+from tools.charts import Lane, Strip, save, strip
+from utils import UserError, run_command
 
-MOST_SHOWN = 60  # detections of a class, best first
+Curves = dict[str, tuple[NDArray[np.float64], NDArray[np.floating]]]  # times and values by title
 
 
 def main() -> None:
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    args = parse_args(extend=add_flags)
+    run_command(lambda: draw_video(args), args.debug)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "python -m tools.plot --model_file FILE [--video NAME] [--figure FILE.png] [FLAGS]"
+    own = parser.add_argument_group("tools.plot")
     own.add_argument("--video", help="name of a test video (default: the first)")
-    own.add_argument("--figure", type=Path, default=Path("video.png"))
-    chosen, rest = own.parse_known_args()
-    args = parse_args(rest)
-    run_command(lambda: draw_video(args, chosen.video, chosen.figure), args.debug)
+    own.add_argument("--figure", type=Path, default=Path("video.png"), help="file to write, .png, .pdf or .svg")
 
 
-def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) -> None:
+def draw_video(args: argparse.Namespace) -> None:
     ensure_demo(args.dataset, args.data_path)
     config = make_config(args, training=False)
+    method, video = load_video(config, args.video)
+    arrays, curves = activations_of(method, video)
+    found = localize(method.curves(arrays))
+    instances = [(row["label"], *map(float, row["segment"])) for row in video.annotations]
+    labels = [config.classes[number] for number in found.classes]
+    lane = Lane(config.title, labels, found.segments, found.scores)
+    for path in save(strip(Strip(video.name, video.seconds, instances, [lane], curves, config.classes)), args.figure):
+        print(path)
+
+
+def sequences_of_video(config: Config, name: str) -> tuple[float, Curves]:
+    """Seconds of a test video, and the sequences that the network of `config.model_file` computes of it."""
+    method, video = load_video(config, name)
+    return video.seconds, activations_of(method, video)[1]
+
+
+def load_video(config: Config, name: str | None) -> tuple[Method, Video]:
+    """The method with the weights of its checkpoint, and a test video."""
     videos = {video.name: video for video in load_data(config, ["test"]).test}
     if config.model_file is None or (name or next(iter(videos))) not in videos:
         raise UserError(f"--video {name}, --model_file {config.model_file}: expected a test video's name and a checkpoint.")
@@ -50,56 +72,21 @@ def draw_video(args: argparse.Namespace, name: str | None, figure_file: Path) ->
     load_network(method.network, config.model_file, config)
     method.network.eval()
     take_steps(method, [video], Files(1), torch.device("cpu"))
+    return method, video
+
+
+def activations_of(method: Method, video: Video) -> tuple[Arrays, Curves]:
+    """The activations of a video, and the sequences to draw with the times of their values."""
     snippets = gather_input([video], Files(1), [method.sample(video, None)])
     arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
-    sequences = {key: array[0] for key, array in method.sequences(snippets).items()}
-    figure = draw(config, method, video, arrays, sequences, video.annotations)
-    with atomic_write(figure_file, "wb") as stream:
-        figure.savefig(stream, dpi=110, format=figure_file.suffix.lstrip(".") or "png")
-    print(figure_file)
-
-
-def draw(config: Config, method: Method, video: Video, arrays: Arrays, sequences: Arrays, truth: list) -> Figure:
-    """One panel per sequence, then the time lines of detections and ground truth, by class."""
-    detections = localize(method.curves(arrays))
-    classes = sorted({*detections.classes.tolist(), *(config.classes.index(row["label"]) for row in truth)})
-    colours = {number: f"C{place}" for place, number in enumerate(classes)}
-    heights = [1.0] * len(sequences) + [0.8 * len(classes)]
-    figure = Figure(figsize=(11, 1.5 * sum(heights)), layout="constrained")
-    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    for panel, (title, values) in zip(panels, sequences.items(), strict=False):
-        place = np.arange(len(values)) / len(values)
+    curves = {}
+    for title, batch in method.sequences(snippets).items():
+        place = np.arange(len(batch[0])) / len(batch[0])
         if "warp" in arrays:
             warp = arrays["warp"]
             place = np.interp(place, warp / warp[-1], np.arange(len(warp)) / (len(warp) - 1))
-        time = place * video.seconds
-        for number in classes if values.ndim == 2 else [None]:
-            line = values if number is None else values[:, number]
-            panel.plot(time, line, color="0.3" if number is None else colours[number], lw=1)
-        for row in truth:
-            panel.axvspan(*map(float, row["segment"]), color=colours[config.classes.index(row["label"])], alpha=0.15, lw=0)
-        panel.set_ylabel(title)
-    draw_time_lines(panels[-1], config, detections, truth, colours)
-    panels[0].set_title(f"{video.name}: {', '.join(config.classes[number] for number in classes)} (truth shaded)")
-    panels[-1].set_xlabel("seconds")
-    panels[-1].set_xlim(0, video.seconds)
-    return figure
-
-
-def draw_time_lines(panel: Axes, config: Config, detections: Detections, truth: list, colours: dict[int, str]) -> None:
-    for place, (number, colour) in enumerate(colours.items()):
-        mine = np.flatnonzero(detections.classes == number)[:MOST_SHOWN][::-1]
-        best = detections.scores[mine].max(initial=1e-9)
-        for index in mine:
-            start, end = detections.segments[index]
-            strength = max(0.05, detections.scores[index] / best)
-            panel.barh(place, end - start, left=start, height=0.35, color=colour, alpha=strength**2, lw=0)
-        for row in truth:
-            if config.classes.index(row["label"]) == number:
-                start, end = map(float, row["segment"])
-                panel.barh(place + 0.35, end - start, left=start, height=0.2, color="black", lw=0)
-    panel.set_yticks(range(len(colours)), [f"{config.classes[number]}\nblack: truth" for number in colours], fontsize=8)
-    panel.set_ylim(len(colours) - 0.4, -0.4)  # the first class on top
+        curves[title] = place * video.seconds, batch[0]
+    return arrays, curves
 
 
 if __name__ == "__main__":
