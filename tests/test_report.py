@@ -14,7 +14,7 @@ from eval.table import read_ground_truth
 from tools.report import page
 from tools.report.__main__ import make, parse
 from tools.report.pack import as_script, packed
-from tools.report.runs import read_run
+from tools.report.runs import config_of, read_run
 from utils import UserError
 
 HOSTILE = "</script><script>alert(1)</script>\"&'<!--"
@@ -141,7 +141,10 @@ def test_a_folder_of_several_seeds(tmp_path):
     ("name", "text", "said"),
     [
         ("config.json", "[]", "holds no settings"),
-        ("config.json", '{"method": "basnet"}', "lacks dataset"),
+        ("config.json", '{"method": "basnet"}', "dataset of its config is missing"),
+        ("config.json", '{"method": "another"}', "has the method 'another'; expected one of basnet"),
+        ("log.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("log.jsonl", '{"iteration": 1, "ground_truth": "", "mAP": {"0.5": NaN}, "averages": {"all": 1}}', "no record of"),
         ("log.jsonl", '{"iteration": 1', "line 1 is not JSON"),
         ("log.jsonl", '{"iteration": 1}', "no record of an evaluation"),
     ],
@@ -153,6 +156,31 @@ def test_damaged_files(cli, tmp_path, name, text, said):
     own.write_text(text)
     with pytest.raises(UserError, match=said):
         read_run(output, args_for())
+
+
+@pytest.mark.parametrize("value", [None, [], "x", -1.5, True, {}])
+def test_settings_of_another_type(cli, tmp_path, value):
+    cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
+    path = max((tmp_path / "output").glob("config*.json"), key=lambda each: len(each.name))
+    settings = json.loads(path.read_text())
+    config_of(settings, path)
+    for name in ("num_segments", "cas_th", "classes", "nms_th", "compile"):
+        if (
+            isinstance(value, type(settings[name]))
+            or (name == "cas_th" and value == "x")
+            or (name == "nms_th" and value == -1.5)
+        ):
+            continue
+        with pytest.raises(UserError, match=f"{name} of its config is"):
+            config_of(settings | {name: value}, path)
+
+
+def test_an_evaluation(cli, tmp_path):
+    """The output folder of main_eval.py is that of a run with one evaluation."""
+    cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
+    cli("main_eval.py", f"--model_file={next((tmp_path / 'model').glob('*.pkl'))}", f"--output_path={tmp_path / 'evaluated'}")
+    run = numbers_in(report(tmp_path, tmp_path / "evaluated"))["runs"][0]
+    assert not run["missing"] and [row["name"] for row in run["scores"]] == ["detections of this page", "last, iteration 0"]
 
 
 def test_a_trained_run(cli, tmp_path):

@@ -281,5 +281,7 @@ def test_thumos_is_small_and_quick(chromium, thumos_gt, tmp_path):
     watched.open(html)
     waited = time.perf_counter() - began
     took = {row["name"]: row["value"] for row in clock.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
-    print(f"{size / 1e6:.1f} MB, {len(run.found):,} detections, picture after {waited:.2f} s, {took:.2f} s of the page's thread")
+    print(
+        f"{size / 1e6:.1f} MB, {len(run.found):,} detections, picture after {waited:.2f} s, {took:.2f} s of the page's thread"
+    )
     assert size <= 10_000_000 and took < 2 and not watched.problems

@@ -28,7 +28,8 @@ function loadShard(data, number) {
   });
 }
 
-// "#timeline?video=...&run=0&tiou=0.5&from=1&to=9&live=[...]" -> its values; null for the address of a section.
+// "#timeline?video=...&run=0&tiou=0.5&from=1&to=9&live={...}" -> its values; null for the address of a section. With `alone`
+// the page shows nothing but the timeline, for a picture or a print.
 function readAddress() {
   const [, query] = location.hash.split("?");
   return query ? new URLSearchParams(query) : null;
@@ -103,6 +104,7 @@ function begin() {
     state.run = data.runs[Number(values.get("run"))] ? Number(values.get("run")) : 0;
     state.tiou = tious.includes(values.get("tiou")) ? values.get("tiou") : state.tiou;
     fillSections();
+    document.body.classList.toggle("alone", values.has("alone"));
     const [from, to] = ["from", "to"].map((name) => Number(values.get(name)));
     show(values.get("video"), { ...(to > from ? { from, to } : {}), settings: liveSettings(values.get("live")) }, true);
     return true;
