@@ -143,8 +143,8 @@ RECORD = '{"iteration": 10, "ground_truth": "...", "mAP": {"0.5": 0.3}, "average
 def is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("ground_truth"), str):
         return False
-    tables = [record.get("mAP"), record.get("averages")]
-    if not all(isinstance(table, dict) and table for table in tables):
+    tables = [table for name in ("mAP", "averages") if isinstance(table := record.get(name), dict) and table]
+    if len(tables) < 2:
         return False
     numbers = [record.get("iteration"), *(value for table in tables for value in table.values())]
     return all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
