@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--scaling", action="store_true", help="also time steps by batch size, times and classes")
     parser.add_argument("--small", action="store_true", help="also time steps of small networks")
     args = parser.parse_args()
+    if args.videos // 2 < args.batch_size:
+        parser.error(f"--videos {args.videos}: half of them are fewer than --batch_size {args.batch_size}")
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, batch {args.batch_size}, ", end="")
