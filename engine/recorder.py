@@ -163,6 +163,15 @@ class Recorder:
             self.files.remember_before_the_end()
         self._write_best()
         self.files.write_last(evaluation, self.state)
+        self.show(evaluation)
+
+    def show(self, evaluation: Evaluation) -> None:
+        """Add the figures of the last evaluation to TensorBoard."""
+        from engine.pictures import pictures  # matplotlib takes half a second
+
+        with naming(self.board.log_dir):
+            for name, figure in pictures(evaluation, self.config).items():
+                self.board.add_figure(name, figure, self.state.iteration)
 
     def log(self, scalars: dict[str, float], iteration: int) -> None:
         with naming(self.board.log_dir):

@@ -111,6 +111,7 @@ def weighted_ap(hit: NDArray[np.bool_], bounds: Codes, video: Codes, weights: Co
     `weights` (B, V) are draws of each video, `counts` (B, C) the drawn instances.
     """
     draws, classes = counts.shape
+    some = np.array([hit[p].any() for p in range(len(hit))], dtype=np.bool_)  # most detections are hits nowhere
     ap = np.full((draws, classes, hit.shape[1]), np.nan)
     for b in range(draws):
         for c in range(classes):
@@ -122,15 +123,16 @@ def weighted_ap(hit: NDArray[np.bool_], bounds: Codes, video: Codes, weights: Co
             for p in range(bounds[c], bounds[c + 1]):
                 weight = weights[b, video[p]]
                 total += weight
-                for i in range(hit.shape[1]):
-                    found[i] += weight * hit[p, i]
+                if some[p] and weight:
+                    for i in range(hit.shape[1]):
+                        found[i] += weight * hit[p, i]
             for p in range(bounds[c + 1] - 1, bounds[c] - 1, -1):
                 weight = weights[b, video[p]]
-                if weight:
+                if some[p] and weight:
                     for i in range(hit.shape[1]):
                         if hit[p, i]:
                             envelope[i] = max(envelope[i], found[i] / total)
                             ap[b, c, i] += weight * envelope[i] / counts[b, c]
                             found[i] -= weight
-                    total -= weight
+                total -= weight
     return ap

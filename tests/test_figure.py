@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import run_here
+from conftest import command, run_here
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tools import charts
+from engine import charts
 
 LABELS = ["$x$ & \\frac", "$", "<b>|a\nb"]
 
@@ -79,6 +80,16 @@ def test_figures_of_runs(cli, tmp_path):
     (tmp_path / "model" / "BaS_Net_model_seed_0.pkl").rename(tmp_path / "moved.pkl")
     done = run_here(["tools.figure", "strip", str(folder), f"--figure={tmp_path}/without.png"])
     assert done.returncode == 0 and (tmp_path / "without.png").exists()
+
+
+def test_a_run_ends_with_figures_in_tensorboard(tiny, places, tmp_path):
+    line = command("main.py", tiny, places, "--lr=[0.01]*2", "--seed=0", "--class_th=0.05")[1:]
+    assert run_here(line, pictures=True).returncode == 0
+    events = EventAccumulator(str(tmp_path / "log"))
+    events.Reload()
+    names = {"AP of each class", "Gain in mAP if mended", "Precision by recall"}
+    assert set(events.Tags()["images"]) == names
+    assert all(events.Images(name)[0].step == 2 and events.Images(name)[0].width > 300 for name in names)
 
 
 def test_mistakes(files, tmp_path):

@@ -21,6 +21,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from config import Config
+from engine import charts
+from engine.charts import Lane, Strip
 from engine.files import RunFiles
 from engine.summary import Run as Logged
 from engine.summary import finished_run
@@ -28,8 +30,6 @@ from eval.bootstrap import Interval, bootstrap
 from eval.diagnosis import diagnose
 from eval.names import did_you_mean
 from eval.report import averages_from
-from tools import charts
-from tools.charts import Lane, Strip
 from tools.inputs import read_runs, run_parser
 from tools.plot import sequences_of_video
 from tools.report.runs import Run

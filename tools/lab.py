@@ -23,6 +23,7 @@ import pandas
 from tqdm import tqdm
 
 from config import Config
+from engine import charts
 from engine.files import locked, set_aside
 from engine.flags import at_most
 from engine.search import Part, Search, Setting, Trial, settings_read, timed
@@ -33,7 +34,6 @@ from methods.base import Method
 from options import build_parser, flags_of, make_config, parse_args
 from test import Activations, read_activations, without_memory
 from thumos_features import load_database, test_truth
-from tools import charts
 from utils import UserError, as_user_error, atomic_write, cores, run_command
 
 USAGE = "python -m tools.lab ACTIVATIONS.npz --grid FLAG=VALUES [FLAG=VALUES ...] [FLAGS]"

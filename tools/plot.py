@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from config import Config
 from dataset.make_demo import ensure_demo
 from dataset.store import Files
+from engine.charts import Lane, Strip, save, strip
 from engine.checkpoint import load_network
 from localize import Arrays, localize
 from methods.base import Method, build_method
 from options import make_config, parse_args
 from test import compute_activations, take_steps
 from thumos_features import Video, gather_input, load_data
-from tools.charts import Lane, Strip, save, strip
 from utils import UserError, run_command
 
 Curves = dict[str, tuple[NDArray[np.float64], NDArray[np.floating]]]  # times and values by title

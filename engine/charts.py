@@ -58,7 +58,7 @@ def save(drawn: Figure, path: Path) -> list[Path]:
         form = own.suffix.lstrip(".").lower()
         unnamed = {"Software": None} if form == "png" else {"Date": None} if form == "svg" else {"CreationDate": None}
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": "0"}), atomic_write(own, "wb") as stream:
-            drawn.savefig(stream, format=form, dpi=100, metadata=unnamed)
+            drawn.savefig(stream, format=form, dpi=90, metadata=unnamed)
     return paths
 
 
