@@ -22,6 +22,12 @@ from tools.report.runs import read_run
 pytestmark = pytest.mark.whole
 
 
+UNNAMED = """() => [...document.querySelectorAll("button, input, select, a, [role=img], [role=group]")].filter((one) => {
+  const labels = [...(one.labels ?? [])].filter((label) => label.control === one);
+  return !(one.textContent.trim() && !one.matches("select, [role]")) && !one.getAttribute("aria-label") && !labels.length;
+}).map((one) => one.outerHTML.slice(0, 200))"""
+
+
 @pytest.fixture(scope="module")
 def chromium():
     with browser() as started:
@@ -82,6 +88,13 @@ def test_every_control(chromium, demo, scheme, width, tmp_path):
     assert text("#overview") != before and "um" in text("#overview")
     shown.select_option("#run", "0")
     assert json.loads(watched.saved(lambda: shown.click("#save-json")))["runs"][0]["diagnoses"]["0.3"]["mAP"] >= 0
+
+    assert shown.evaluate(UNNAMED) == []
+    bars = """() => [...document.querySelectorAll("#costs .barred")].map((one) => [
+      parseFloat(one.querySelector(".bar").style.width) / 100,
+      one.querySelector(".bar").getBoundingClientRect().width / one.querySelector(".track").getBoundingClientRect().width])"""
+    shares = np.array(shown.evaluate(bars))
+    np.testing.assert_allclose(shares[:, 1], shares[:, 0], atol=0.02)
 
     rows = text("#videos tbody")
     shown.click("#videos th >> text=instances")

@@ -39,7 +39,7 @@ function scores(run) {
   const share = (row, value) => (value === null || value === undefined ? null : row.percent ? value / 100 : value);
   const averages = [...new Set(run.scores.flatMap((row) => Object.keys(row.averages)))];
   const columns = [
-    words("", (row) => row.name),
+    words("model", (row) => row.name),
     ...run.tiou.map((tiou) =>
       figures(
         tiou,

@@ -9,7 +9,7 @@ function sliders(rule, moved, changed) {
   const now = moved ?? structuredClone(usual);
   const slider = (name, low, high, value, put) => {
     const shown = make("output", {}, asShown(value));
-    const input = make("input", { type: "range", min: low, max: high, step: (high - low) / 1000, value });
+    const input = make("input", { type: "range", "aria-label": name, min: low, max: high, step: (high - low) / 1000, value });
     input.addEventListener("input", () => {
       put(Number(input.value));
       shown.textContent = asShown(Number(input.value));
