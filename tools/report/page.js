@@ -47,6 +47,7 @@ function begin() {
   document.getElementById("run-choice").hidden = data.runs.length < 2;
   for (const id of ["compare", "to-compare"]) document.getElementById(id).hidden = !data.comparison;
   let touched = false;
+  let resting = 0;
   for (const name of ["pointerdown", "keydown"])
     document.getElementById("timeline").addEventListener(name, () => (touched = true), true);
   const player = new Player(part("timeline"), data, state, remember);
@@ -84,18 +85,15 @@ function begin() {
     show(name, {}, true);
   }
 
+  // The address follows when the view rests: browsers ignore an address that changes too often.
   function remember() {
-    if (!touched) return; // the address stays that of the page until the reader uses the timeline
-    const { video, from, to, settings } = player;
-    const values = new URLSearchParams({
-      video: video.name,
-      run: state.run,
-      tiou: state.tiou,
-      from: from.toFixed(3),
-      to: to.toFixed(3),
-    });
-    if (settings) values.set("live", JSON.stringify(settings));
-    history.replaceState(null, "", `#timeline?${values}`);
+    clearTimeout(resting);
+    resting = setTimeout(writeAddress, 150);
+  }
+
+  function writeAddress() {
+    if (!touched) return; // it stays that of the page until the reader uses the timeline
+    history.replaceState(null, "", player.address);
   }
 
   function fromAddress() {

@@ -1,7 +1,6 @@
 // The timeline section: picture, film, keys, sliders, tables of what is shown.
 "use strict";
 
-const CLASSES_SHOWN = 4;
 const button = (text, key, act) => make("button", { type: "button", title: `key ${key}`, onclick: act }, text);
 
 class Player {
@@ -103,7 +102,7 @@ class Player {
     const longer = video.assumed ? " or longer (its length is not known)" : "";
     this.name.textContent = `${video.name}, ${seconds(video.seconds)}${longer}`;
     this.choice.value = video.name;
-    this.classes ??= this.usualClasses();
+    this.classes ??= usualClasses(this.video);
     if (other) this.film.use(video.film);
     this.buildChooser();
     this.buildSliders();
@@ -112,16 +111,6 @@ class Player {
 
   get rule() {
     return this.video.runs[this.state.run].rule;
-  }
-
-  usualClasses() {
-    const annotated = new Set(this.video.truth.map(({ label }) => label)),
-      best = new Map();
-    for (const { label, score } of this.video.runs.flatMap(({ detections }) => detections)) {
-      best.set(label, Math.max(score, best.get(label) ?? -Infinity));
-    }
-    const others = [...best.keys()].filter((label) => !annotated.has(label)).sort((a, b) => best.get(b) - best.get(a));
-    return [...annotated, ...others.slice(0, Math.max(0, CLASSES_SHOWN - annotated.size))];
   }
 
   // The rows of detections: of each run, and localized anew if the sliders were moved.
@@ -378,9 +367,19 @@ class Player {
     download(`${this.fileName}.csv`, "text/csv", asCsv(shownRows(this)));
   }
 
+  // The part of the page's address that says what the timeline shows.
+  get address() {
+    const { video, from, to, settings, state } = this;
+    const range = { from: from.toFixed(3), to: to.toFixed(3) };
+    const values = new URLSearchParams({ video: video.name, run: state.run, tiou: state.tiou, ...range });
+    if (settings) values.set("live", JSON.stringify(settings));
+    return `#timeline?${values}`;
+  }
+
   copyLink() {
     this.changed();
-    const copied = navigator.clipboard?.writeText(location.href) ?? Promise.reject(new Error("no clipboard"));
+    const link = location.href.split("#")[0] + this.address;
+    const copied = navigator.clipboard?.writeText(link) ?? Promise.reject(new Error("no clipboard"));
     copied.then(
       () => (this.said.textContent = "The link is copied."),
       () => (this.said.textContent = "The link is in the address bar."),

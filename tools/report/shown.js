@@ -1,6 +1,19 @@
 // What the timeline shows, in words and numbers: tables, lines of a CSV file, colours, keys. `player` is a Player.
 "use strict";
 
+const CLASSES_SHOWN = 4;
+
+// The classes shown at first: the annotated ones, and up to CLASSES_SHOWN with the best detections.
+function usualClasses(video) {
+  const annotated = new Set(video.truth.map(({ label }) => label)),
+    best = new Map();
+  for (const { label, score } of video.runs.flatMap(({ detections }) => detections)) {
+    best.set(label, Math.max(score, best.get(label) ?? -Infinity));
+  }
+  const others = [...best.keys()].filter((label) => !annotated.has(label)).sort((a, b) => best.get(b) - best.get(a));
+  return [...annotated, ...others.slice(0, Math.max(0, CLASSES_SHOWN - annotated.size))];
+}
+
 function detectionsTable(player) {
   const { video, rows, data } = player;
   const found = rows.flatMap(({ detections, judged, name }, r) =>
