@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine import charts
 
-LABELS = ["$x$ & \\frac", "$", "<b>|a\nb"]
+LABELS = ["$\\frac$ is no formula", "$", "<b>|a\nb"]
 
 
 @pytest.fixture
