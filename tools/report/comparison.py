@@ -10,7 +10,7 @@ from eval.diagnosis import Diagnosis
 from tools.report.runs import Run
 
 # keys of a config file that are no settings, or do not change numbers
-NO_SETTINGS = set("classes run provenance command seed_used model_path output_path log_path num_workers eval_workers".split())
+NO_SETTINGS = {"classes", "run", "provenance", "command", "seed_used", "model_path", "output_path", "log_path"}
 
 
 def compare(runs: list[Run], diagnoses: list[dict[str, Diagnosis]]) -> dict[str, Any]:

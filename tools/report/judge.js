@@ -1,24 +1,40 @@
-// The rules of eval/kinds.py for the detections of one video: what each is, which instance it concerns, what each instance lacks.
+// The rules of eval/kinds.py for one video: what each detection is, which instance it concerns, what each instance lacks.
 //
 // `detections` and `instances` are lists of {label, start, end}, detections with a score. P detections, G instances.
 "use strict";
 
-const KINDS = ["true positive", "duplicate", "merge", "fragment", "starts early", "starts late", "ends early", "ends late",
-  "wrong class", "background"];
+const KINDS = [
+  "true positive",
+  "duplicate",
+  "merge",
+  "fragment",
+  "starts early",
+  "starts late",
+  "ends early",
+  "ends late",
+  "wrong class",
+  "background",
+];
 const MISSED = "missed";
 const TOUCHES = 0.1; // tIoU from which a detection concerns an instance
-const INSIDE = 0.5; // share of a detection inside an instance, from which it concerns it, and of an instance that a merge covers
+const INSIDE = 0.5; // share of a detection in an instance, from which it concerns it, and of an instance that a merge covers
 
 // {detections: [{kind, instance, overlap}], states: [kind of the best detection of each instance]}, in the order given.
 function judge(detections, instances, tiou) {
-  const order = detections.map((_, p) => p).sort(
-    (a, b) => detections[a].label - detections[b].label || detections[b].score - detections[a].score || a - b);
-  const ranked = order.map((p) => detections[p]), taken = assign(ranked, instances, tiou);
-  const claims = [], pieces = instances.map(() => ({ firstEnd: Infinity, lastStart: -Infinity })), isPiece = [];
+  const order = detections
+    .map((_, p) => p)
+    .sort((a, b) => detections[a].label - detections[b].label || detections[b].score - detections[a].score || a - b);
+  const ranked = order.map((p) => detections[p]),
+    taken = assign(ranked, instances, tiou);
+  const claims = [],
+    pieces = instances.map(() => ({ firstEnd: Infinity, lastStart: -Infinity })),
+    isPiece = [];
   const judged = ranked.map((found, p) => {
-    const own = nearest(found, instances, tiou, true), other = nearest(found, instances, tiou, false);
+    const own = nearest(found, instances, tiou, true),
+      other = nearest(found, instances, tiou, false);
     const covered = instances.flatMap((truth, g) => (truth.label === found.label && isInside(truth, found) ? [g] : []));
-    let kind = "background", instance = -1;
+    let kind = "background",
+      instance = -1;
     if (taken[p] >= 0) [kind, instance] = ["true positive", taken[p]];
     else if (own >= 0 && iou(found, instances[own]) >= tiou) [kind, instance] = ["duplicate", own];
     else if (covered.length > 1) {
@@ -38,7 +54,8 @@ function judge(detections, instances, tiou) {
     }
     return { kind, instance, overlap: instance >= 0 ? iou(found, instances[instance]) : 0 };
   });
-  judged.forEach((one, p) => { // a piece of an instance is a fragment if another piece is apart from it
+  judged.forEach((one, p) => {
+    // a piece of an instance is a fragment if another piece is apart from it
     const piece = pieces[one.instance];
     if (isPiece[p] && (piece.firstEnd <= ranked[p].start || piece.lastStart >= ranked[p].end)) one.kind = "fragment";
   });
@@ -78,7 +95,8 @@ function isInside(inner, outer) {
 
 // The instance of the detection's class, or of the others, that it touches with the largest tIoU; -1 if it touches none.
 function nearest(found, instances, tiou, ownClass) {
-  let best = -1, chosen = -1;
+  let best = -1,
+    chosen = -1;
   instances.forEach((truth, g) => {
     const overlap = iou(found, truth);
     if ((truth.label === found.label) !== ownClass || overlap <= best) return;
@@ -89,7 +107,8 @@ function nearest(found, instances, tiou, ownClass) {
 
 // The kind of a detection by the larger of its two boundary errors.
 function boundary(found, truth) {
-  const byStart = found.start - truth.start, byEnd = found.end - truth.end;
+  const byStart = found.start - truth.start,
+    byEnd = found.end - truth.end;
   if (Math.abs(byStart) >= Math.abs(byEnd)) return byStart < 0 ? "starts early" : "starts late";
   return byEnd < 0 ? "ends early" : "ends late";
 }

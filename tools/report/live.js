@@ -11,7 +11,9 @@ function unpack(packed) {
 }
 
 function fromHalf(bits) {
-  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const sign = bits & 0x8000 ? -1 : 1,
+    exponent = (bits >> 10) & 31,
+    fraction = bits & 1023;
   if (exponent === 0) return sign * fraction * 2 ** -24;
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
@@ -19,13 +21,20 @@ function fromHalf(bits) {
 
 // The run's own settings, in the form that the sliders change.
 function usualSettings(rule) {
-  return { class_th: rule.class_th, class_weight: rule.class_weight, outer_width: rule.outer_width, nms_threshold: rule.nms_threshold,
-    thresholds: rule.sweeps.map(({ thresholds }) => [thresholds[0], thresholds[thresholds.length - 1]]) };
+  return {
+    class_th: rule.class_th,
+    class_weight: rule.class_weight,
+    outer_width: rule.outer_width,
+    nms_threshold: rule.nms_threshold,
+    thresholds: rule.sweeps.map(({ thresholds }) => [thresholds[0], thresholds[thresholds.length - 1]]),
+  };
 }
 
 // Places among rule.classes of those that are localized at this class threshold.
 function chosenClasses(rule, threshold) {
-  const single = Math.fround(threshold), scores = rule.class_scores, places = scores.map((_, k) => k);
+  const single = Math.fround(threshold),
+    scores = rule.class_scores,
+    places = scores.map((_, k) => k);
   const above = places.filter((k) => (rule.strict ? scores[k] > single : scores[k] >= single));
   if (!above.length) return rule.best_if_none ? [scores.indexOf(Math.max(...scores))] : [];
   const onlyFirst = above.length === 1 && rule.classes[above[0]] === rule.first_class;
@@ -33,7 +42,8 @@ function chosenClasses(rule, threshold) {
 }
 
 function thresholdsOf(sweep, [low, high]) {
-  const usual = sweep.thresholds, count = usual.length;
+  const usual = sweep.thresholds,
+    count = usual.length;
   if (low === usual[0] && high === usual[count - 1]) return usual;
   return usual.map((_, i) => (count > 1 ? low + (i * (Math.max(low, high) - low)) / (count - 1) : low));
 }
@@ -41,22 +51,42 @@ function thresholdsOf(sweep, [low, high]) {
 // Detections [{label, start, end, score}] of a video with these settings.
 function relocalize(rule, settings) {
   const chosen = chosenClasses(rule, settings.class_th);
-  const sweeps = rule.sweeps.map((sweep, s) => ({ ...sweep, thresholds: thresholdsOf(sweep, settings.thresholds[s]),
+  const sweeps = rule.sweeps.map((sweep, s) => ({
+    ...sweep,
+    thresholds: thresholdsOf(sweep, settings.thresholds[s]),
     class_term: chosen.map((k) => {
       const { unit, usual } = rule.terms[s];
       return settings.class_weight === rule.class_weight && usual[k] !== null ? usual[k] : settings.class_weight * unit[k];
-    }) }));
-  const found = localize({ ...rule, ...settings, sweeps, classes: chosen.map((k) => rule.classes[k]),
-    activation: chosen.map((k) => rule.activation[k]) });
-  return found.classes.map((label, d) => ({ label, start: found.segments[d][0], end: found.segments[d][1], score: found.scores[d] }));
+    }),
+  }));
+  const found = localize({
+    ...rule,
+    ...settings,
+    sweeps,
+    classes: chosen.map((k) => rule.classes[k]),
+    activation: chosen.map((k) => rule.activation[k]),
+  });
+  return found.classes.map((label, d) => ({
+    label,
+    start: found.segments[d][0],
+    end: found.segments[d][1],
+    score: found.scores[d],
+  }));
 }
 
 // A stored video with arrays in place of text; `rules` are the settings that all videos of a run share.
 function prepared(video, rules) {
   const truth = video.truth.map(([label, start, end]) => ({ label, start, end }));
   const runs = video.runs.map(({ found, drawn, localize: own }, r) => {
-    const label = unpack(found.label), ends = unpack(found.segments), score = unpack(found.score);
-    const detections = Array.from(label, (number, d) => ({ label: number, start: ends[2 * d], end: ends[2 * d + 1], score: score[d] }));
+    const label = unpack(found.label),
+      ends = unpack(found.segments),
+      score = unpack(found.score);
+    const detections = Array.from(label, (number, d) => ({
+      label: number,
+      start: ends[2 * d],
+      end: ends[2 * d + 1],
+      score: score[d],
+    }));
     const lines = (drawn?.lines ?? []).map((line) => ({ ...line, values: unpack(line.values) }));
     const places = drawn && (typeof drawn.times === "number" ? null : unpack(drawn.times));
     const rule = own && { ...rules[r], ...own };

@@ -41,8 +41,16 @@ function localizeClass(fine, common, k, curves) {
   if (curves.whole_video_score !== null && proposals.length) {
     proposals.push({ score: curves.whole_video_score, start: 0, end: curves.points * curves.seconds_per_point });
   }
-  const order = proposals.map((_, p) => p).sort((a, b) => proposals[a].score - proposals[b].score || a - b).reverse();
-  return suppress(order.map((p) => proposals[p]), curves.nms_threshold, curves.nms_pad, curves.nms_keeps_equal);
+  const order = proposals
+    .map((_, p) => p)
+    .sort((a, b) => proposals[a].score - proposals[b].score || a - b)
+    .reverse();
+  return suppress(
+    order.map((p) => proposals[p]),
+    curves.nms_threshold,
+    curves.nms_pad,
+    curves.nms_keeps_equal,
+  );
 }
 
 // ------------------------------------------------------------------------------------------ snippets -> fine points
@@ -53,11 +61,14 @@ function refine(sequence, curves) {
 
 // Linear interpolation at multiples of 1/scale, extrapolated past the last snippet (quirk B10).
 function upsample(sequence, scale) {
-  const snippets = sequence.length, step = 1 / scale, fine = new Float64Array(snippets * scale);
+  const snippets = sequence.length,
+    step = 1 / scale,
+    fine = new Float64Array(snippets * scale);
   const round = sequence instanceof Float32Array ? Math.fround : (x) => x;
   for (let j = 0; j < fine.length; j++) {
     const position = j * step;
-    const right = Math.min(Math.max(Math.ceil(position), 1), snippets - 1), left = right - 1;
+    const right = Math.min(Math.max(Math.ceil(position), 1), snippets - 1),
+      left = right - 1;
     fine[j] = snippets === 1 ? sequence[0] : round(sequence[right] - sequence[left]) * (position - left) + sequence[left];
   }
   return fine;
@@ -65,8 +76,10 @@ function upsample(sequence, scale) {
 
 // Linear interpolation in single precision between the middles of snippets, as OpenCV resizes an image.
 function resize(sequence, points) {
-  const snippets = sequence.length, fine = new Float64Array(points);
-  const single = Math.fround, round = sequence instanceof Float32Array ? Math.fround : (x) => x;
+  const snippets = sequence.length,
+    fine = new Float64Array(points);
+  const single = Math.fround,
+    round = sequence instanceof Float32Array ? Math.fround : (x) => x;
   for (let j = 0; j < points; j++) {
     const position = single((j + 0.5) * (snippets / points) - 0.5);
     const left = Math.min(Math.max(Math.floor(position), 0), snippets - 1);
@@ -122,7 +135,8 @@ function contrasts(runs, masked, plain, outerWidth, rightLess) {
     const length = end - start;
     const left = Math.max(0, Math.trunc(start - outerWidth * length));
     const right = Math.max(end, Math.min(points, Math.trunc(end - 1 + outerWidth * length) + 1 - rightLess));
-    const earlier = countStarts(runs, 0, k, left), later = countStarts(runs, k + 1, runs.length, right);
+    const earlier = countStarts(runs, 0, k, left),
+      later = countStarts(runs, k + 1, runs.length, right);
     let outer = runsTotal[k] - runsTotal[earlier] + runsTotal[later] - runsTotal[k + 1];
     if (earlier > 0 && runs[earlier - 1][1] > left) outer += masked[runs[earlier - 1][1]] - masked[left];
     if (runs[later - 1][1] > right) outer -= masked[runs[later - 1][1]] - masked[right];
@@ -147,10 +161,12 @@ function countStarts(runs, low, high, point) {
 
 // Start and end of a run in seconds.
 function place(first, last, curves) {
-  let start = first * curves.seconds_per_point, end = last * curves.seconds_per_point;
+  let start = first * curves.seconds_per_point,
+    end = last * curves.seconds_per_point;
   if (curves.warp) {
     const duration = curves.warped_seconds === null ? curves.points * curves.seconds_per_point : curves.warped_seconds;
-    const total = curves.warp[curves.warp.length - 1], knots = Array.from(curves.warp, (knot) => knot / total);
+    const total = curves.warp[curves.warp.length - 1],
+      knots = Array.from(curves.warp, (knot) => knot / total);
     start = unwarp(start / duration, knots) * duration;
     end = unwarp(end / duration, knots) * duration;
   }
@@ -160,10 +176,14 @@ function place(first, last, curves) {
 
 // Map a share of the network's time axis to a share of the video, linearly between `knots` (L+1) and beyond them.
 function unwarp(share, knots) {
-  const snippets = knots.length - 1, found = knots.findIndex((knot) => knot >= share);
+  const snippets = knots.length - 1,
+    found = knots.findIndex((knot) => knot >= share);
   const right = Math.min(Math.max(found < 0 ? knots.length : found, 1), snippets);
-  const low = knots[right - 1], high = knots[right], snippet = 1 / snippets;
-  const start = (right - 1) * snippet, end = right < snippets ? right * snippet : 1;
+  const low = knots[right - 1],
+    high = knots[right],
+    snippet = 1 / snippets;
+  const start = (right - 1) * snippet,
+    end = right < snippets ? right * snippet : 1;
   return ((end - start) / (high - low)) * (share - low) + start;
 }
 
@@ -171,7 +191,8 @@ function unwarp(share, knots) {
 function suppress(rest, threshold, pad, keepsEqual) {
   const kept = [];
   while (rest.length) {
-    const best = rest[0], length = best.end - best.start + pad;
+    const best = rest[0],
+      length = best.end - best.start + pad;
     kept.push(best);
     rest = rest.slice(1).filter((other) => {
       const shared = Math.max(0, Math.min(best.end, other.end) - Math.max(best.start, other.start) + pad);

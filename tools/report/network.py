@@ -15,7 +15,7 @@ from config import Config
 from dataset.store import Files
 from engine.checkpoint import load_network
 from engine.files import RunFiles
-from localize import Arrays, Curves, Sweep
+from localize import FIELDS, Arrays, Curves, Sweep
 from methods.base import Method, build_method
 from test import EVAL_BATCH, compute_activations, take_steps, without_memory
 from thumos_features import Mixture, Video, gather_input, load_data, test_batches
@@ -26,13 +26,13 @@ CLASSES_KEPT = 5  # a video: at least these classes of highest score, besides th
 FAR = 1e9  # a threshold that no score reaches, and its negative, which every score does
 
 
+@torch.no_grad()
 def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
     """By test video: its length, the curves to draw, and what localize.js needs to localize it anew.
 
     `names` are the page's classes; class numbers become places among them.
     """
     page = np.array([names.index(name) for name in config.classes])
-    torch.set_grad_enabled(False)
     model = Path(config.model_file) if config.model_file else RunFiles(config, quiet=True).best_model
     if not model.exists():
         raise UserError(f"{model}: no such file; expected the best model of the run. Name it with --model_file.")
@@ -112,7 +112,7 @@ def localizable(
         return None
     place = np.searchsorted(curves.classes, kept)
     single = curves.activation.dtype == np.float32
-    fields = {name: getattr(own, name) for name in RULES}
+    fields = {name: getattr(own, name) for name in FIELDS}
     usual_settings = {"class_th": usual.config.class_th, "class_weight": usual.config.class_weight}
     return (
         fields
@@ -130,12 +130,6 @@ def localizable(
         }
         | rules_of_classes(usual, arrays)
     )
-
-
-RULES = (
-    "points seconds_per_point outer_width nms_threshold nms_pad nms_keeps_equal resize shortest_run first_point_counts "
-    "right_surroundings_less shrink whole_video_score warped_seconds"
-).split()
 
 
 def sweep_of(sweep: Sweep) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tools.report.runs import Run
 TIOUS = (0.3, 0.5, 0.7)  # at which errors are analysed, where the run is scored at them
 SHOWN = 5  # best and worst videos of a class
 POINTS = 300  # of a precision-recall curve
-FIRST = "command project git_revision tree_changed python torch numpy device".split()  # facts in a config file
+FIRST = ["command", "project", "git_revision", "tree_changed", "python", "torch", "numpy", "device"]  # facts in a config file
 NOT_LOSSES = {"iteration", "test_acc", "classification_mAP", "top1", "average_mAP", "choice", "num_detections", "step"}
 
 
@@ -134,7 +134,7 @@ def as_numbers(found: Diagnosis) -> dict[str, Any]:
 
 
 def videos_by_class(found: Diagnosis) -> list[dict[str, list[dict[str, Any]]]]:
-    """For each class, its videos with the largest and the smallest share of instances found; of equal ones, the fewest errors."""
+    """By class, the videos with the largest and the smallest share of its instances found; of equal ones, the fewest errors."""
     truth, count = found.truth, len(found.truth.labels)
     videos = {name: number for number, name in enumerate(truth.videos)}
     place = np.array([videos.get(name, len(videos)) for name in found.found.videos])  # `known` puts unlisted videos last

@@ -8,7 +8,20 @@ from tools.report.pack import as_script
 from utils import atomic_write
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("localize.js", "judge.js", "live.js", "charts.js", "timeline.js", "sections.js", "player.js", "page.js")
+SCRIPTS = (
+    "localize.js",
+    "judge.js",
+    "live.js",
+    "charts.js",
+    "timeline.js",
+    "overview.js",
+    "sections.js",
+    "film.js",
+    "sliders.js",
+    "shown.js",
+    "player.js",
+    "page.js",
+)
 MOST_INSIDE = 7_000_000  # bytes of videos that the page itself holds
 SHARD = 2_000_000  # bytes of one shard
 

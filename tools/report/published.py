@@ -22,8 +22,8 @@ def published(run: Run) -> dict[str, Any]:
         sentence = f"No figures of {method} are published for the data set {run.dataset}."
     elif run.config is None:
         sentence = (
-            "The method of these detections is not known, so the rows of several papers are shown. A row can be compared only if "
-            f"it was scored under the same protocol as these detections ({run.protocol})."
+            "The method of these detections is not known, so the rows of several papers are shown. A row can be compared only "
+            f"if it was scored under the same protocol as these detections ({run.protocol})."
         )
     else:
         sentence = _compared(run, rows[0])
@@ -42,6 +42,6 @@ def _compared(run: Run, row: dict[str, Any]) -> str:
             "differs."
         )
     return (
-        f"Comparable: {name} was scored under {run.protocol} too. Compare it with the best evaluation, because the official code "
-        "also selects its model on the test videos; other features or settings than the published ones still make a difference."
+        f"Comparable: {name} was scored under {run.protocol} too. Compare it with the best evaluation, because the official "
+        "code also selects its model on the test videos. Other features or settings than the published ones make a difference."
     )

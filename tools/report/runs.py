@@ -1,10 +1,11 @@
 """Reads what a report shows of a run: its folder, or a file of detections alone."""
 
 import json
+import math
 from argparse import Namespace
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from dataset.annotations import duration_of, read_database
 from dataset.facts import Dataset, dataset_facts
 from eval.eval_detection import DetectionScore, score_tables
 from eval.protocols import GroundTruths, name_of
-from eval.reading import check_file, read_text
+from eval.reading import check_file, read_text, short
 from eval.table import Table, known, read_predictions, size
-from methods.base import settings_class
+from methods.base import METHODS, settings_class
 from utils import UserError, as_user_error, listing, read_json
 
 NAME_RUN = "Name the output folder of a run (it has a config and a log), or a JSON file of detections."
@@ -94,7 +95,8 @@ def find_files(folder: Path, seed: int | None) -> tuple[dict[str, Any], list[dic
         content = read_json(folder / "evaluation.json", "the evaluation of a checkpoint", NAME_RUN)
         if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
             raise UserError(f"{folder}/evaluation.json: has no config. {NAME_RUN}")
-        return content["config"], [content["record"]] if "record" in content else [], folder / "detections.json"
+        records = [content["record"]] if is_record(content.get("record")) else []
+        return content["config"], records, folder / "detections.json"
     files = sorted(folder.glob("detections_best_seed_*.json"), key=lambda path: (len(path.name), path.name))
     seeds = [path.stem.rpartition("_")[2] for path in files]
     if seed is not None:
@@ -125,26 +127,57 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path}: line {number} is not JSON ({error}); expected one record a line. Restore the log."
             ) from None
-        if not isinstance(record, dict) or not {"iteration", "mAP", "ground_truth"} <= record.keys():
-            raise UserError(f"{path}: line {number} is no record of an evaluation; expected iteration, mAP, ground_truth.")
-        records.append(record)
+        if not is_record(records[-1]):
+            raise UserError(f"{path}: line {number} is no record of an evaluation; expected {RECORD}. Restore the log.")
     return records
+
+
+RECORD = '{"iteration": 10, "ground_truth": "...", "mAP": {"0.5": 0.3}, "averages": {"0.1:0.7": 0.3}, ...} with finite numbers'
+
+
+def is_record(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("ground_truth"), str):
+        return False
+    tables = [table for name in ("mAP", "averages") if isinstance(table := record.get(name), dict) and table]
+    if len(tables) < 2:
+        return False
+    numbers = [record.get("iteration"), *(value for table in tables for value in table.values())]
+    return all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
 
 
 def config_of(settings: dict[str, Any], where: Path) -> Config:
     """The Config that wrote `settings`."""
-    kind = settings_class(str(settings.get("method", "basnet")))
-    names = [each.name for each in fields(kind)]
-    lacking = [name for name in names if name not in settings]
-    if lacking:
-        raise UserError(f"{where}: its config lacks {listing(lacking)}; it is of another version of this code. {NAME_RUN}")
-    values = {name: tuple(value) if isinstance(value := settings[name], list) else value for name in names}
-    return kind(**values | {"seed": settings.get("seed_used", settings["seed"])})
+    method = str(settings.get("method"))
+    if method not in METHODS:
+        raise UserError(f"{where}: its config has the method {short(method)}; expected one of {', '.join(METHODS)}. {NAME_RUN}")
+    kind: Any = settings_class(method)
+    types = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for name in (each.name for each in fields(kind)):
+        value = settings.get("seed_used", settings.get("seed")) if name == "seed" else settings.get(name)
+        if name not in settings or not fits(value, types[name]):
+            found = short(value) if name in settings else "missing"
+            raise UserError(f"{where}: {name} of its config is {found}; it is of another version of this code. {NAME_RUN}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    config: Config = kind(**values)
+    config.check()
+    return config
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """True if a JSON value may be that of a field of this type."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):
+        return any(fits(value, one) for one in get_args(kind))
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 # ------------------------------------------------------------------------------------------------- detections alone
