@@ -246,27 +246,34 @@ def seeds(runs: Mapping[str, Sequence[tuple[Doubles, Doubles]]], label: str) -> 
 
 @styled
 def settings(flags: Sequence[str], rows: Sequence[Mapping[str, Any]], value: str, title: str) -> Figure:
-    """The best `value`, in percent, for each pair of values of the first two flags that vary; a line if one flag varies."""
+    """The best `value`, in percent, by the first two flags that vary: cells of a grid, or points; a line if one flag varies."""
     varied = [flag for flag in flags if len({row[flag] for row in rows}) > 1] or list(flags[:1])
-    if len(varied) > 1 and all(len({row[flag] for row in rows}) <= 40 for flag in varied[:2]):
+    if len(varied) > 1 and np.prod([len({row[flag] for row in rows}) for flag in varied[:2]]) <= 2 * len(rows):
         return _grid(varied, rows, value, title)
     drawn = blank(6, 3.6)
     axes = drawn.subplots()
     axes.set_title(title, fontsize=9, wrap=True)
-    places = np.array(
-        [row[varied[0]] if isinstance(row[varied[0]], float | int) else number for number, row in enumerate(rows)]
-    )
     values = 100 * np.array([row[value] for row in rows])
-    if len(varied) > 1 and all(isinstance(row[varied[1]], float | int) for row in rows):
-        points = axes.scatter(places, [row[varied[1]] for row in rows], c=values, cmap="cividis")
+    across = _places(rows, varied[0], axes.set_xticks)
+    if len(varied) > 1:
+        points = axes.scatter(across, _places(rows, varied[1], axes.set_yticks), c=values, cmap="cividis")
         drawn.colorbar(points, label="mAP in %")
         axes.set_ylabel(varied[1])
     else:
-        order = np.argsort(places)
-        axes.plot(places[order], values[order], marker="o", ms=3, lw=1)
+        order = np.argsort(across)
+        axes.plot(across[order], values[order], marker="o", ms=3, lw=1)
         axes.set_ylabel("mAP in %")
     axes.set_xlabel(varied[0])
     return drawn
+
+
+def _places(rows: Sequence[Mapping[str, Any]], flag: str, set_ticks: Callable[..., Any]) -> Doubles:
+    """The value of a flag in each row, or the place of its text, which is written at the axis."""
+    if all(isinstance(row[flag], float | int) for row in rows):
+        return np.array([float(row[flag]) for row in rows])
+    texts = list(dict.fromkeys(str(row[flag]) for row in rows))
+    set_ticks(range(len(texts)), [plain(text, 18) for text in texts])
+    return np.array([float(texts.index(str(row[flag]))) for row in rows])
 
 
 def _grid(varied: list[str], rows: Sequence[Mapping[str, Any]], value: str, title: str) -> Figure:

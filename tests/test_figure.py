@@ -121,3 +121,17 @@ def test_precision_at_recalls():
     values = charts.at_recalls(np.array([0, 0.2, 0.5, 0.51, 1]), [0.5, 0.75], [1.0, 0.6])
     assert values.tolist() == [1, 1, 1, 0.6, 0]
     assert charts.at_recalls(np.array([0.0, 1]), [], []).tolist() == [0, 0]
+
+
+def test_scores_of_settings_fit_a_page():
+    """A grid has cells; settings that are drawn at random are points, or the grid would have as many rows as settings."""
+    r = np.random.default_rng(0)
+    grid = [{"a": a, "b": b, "v": 0.5} for a in (0.1, 0.2, 0.3) for b in ("0:1:0.1", "$x$")]
+    random = [{"a": a, "b": b, "v": v} for a, b, v in r.random((200, 3)).tolist()]
+    one = [{"a": None, "b": 1, "v": 0.5}, {"a": 0.5, "b": 1, "v": 0.4}]
+    for rows in (grid, random, one):
+        drawn = charts.settings(["a", "b"], rows, "v", "title")
+        assert max(drawn.get_size_inches()) < 10
+    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == ["None", "0.5"]
+    assert len(charts.settings(["a", "b"], grid, "v", "").axes[0].images) == 1
+    assert not charts.settings(["a", "b"], random, "v", "").axes[0].images

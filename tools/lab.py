@@ -265,12 +265,12 @@ def report(args: Namespace, config: Config, axes: list[Axis], given: Trial, tria
     )
     text += f"{average}. Settings are chosen on {where}"
     text += ", and tested on the others.\n" if args.select.startswith("split") else ".\n"
-    gap, gain = (100 * (choice(config, other, "test") - choice(config, best, "test")) for other in (top, given))
-    text += f"The chosen setting is {-gain:+.2f} against the flags as given"
+    chosen, most, usual = (100 * choice(config, trial, "test") for trial in (best, top, given))
+    text += f"The chosen setting is {chosen - usual:+.2f} against the flags as given"
     if args.select == "test":
         text += ".\nIt was chosen on the videos that it is tested on, so this is no estimate for others: see --select.\n"
     else:
-        text += f", and {gap:.2f} below the best choice on the tested videos.\n"
+        text += f", and {most - chosen:.2f} below the best choice on the tested videos.\n"
     return text
 
 
@@ -282,7 +282,7 @@ def command(args: Namespace, setting: Setting) -> str:
     """The command line that evaluates the chosen setting."""
     usual = vars(parse_args([f"--method={args.method}", f"--dataset={args.dataset}"]))
     values = {name: getattr(args, name) for name in usual} | setting
-    values |= {name: usual[name] for name in ("output_path", "model_path", "log_path", "seed")}
+    values |= {name: usual[name] for name in ("output_path", "model_path", "log_path", "seed", "quiet")}
     return shlex.join(["python", "main_eval.py", *flags_of(Namespace(**values)), f"--activations={args.file}"])
 
 
