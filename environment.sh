@@ -1,16 +1,16 @@
 # Sourced by run.sh, run_eval.sh and run_tests.sh: finds a Python, and finds or makes an environment for the project.
 unset PYTHONSAFEPATH # the project's modules lie in the folder that is worked in
 
-# The first Python of at least 3.11: the active one, then any other on the PATH.
+# The first Python that the pinned packages have builds for, 3.11 to 3.14: the active one, then any other on the PATH.
 find_python() {
     local candidate
     for candidate in python python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    echo "error: Python 3.11 or newer was not found on the PATH; install it (python.org, conda, pyenv) and run this again." >&2
+    echo "error: Python 3.11 to 3.14 was not found on the PATH; install one (python.org, conda, pyenv) and run this again." >&2
     return 2
 }
 
@@ -66,6 +66,25 @@ installed() {
     [[ -e .venv/complete ]] && satisfies .venv/bin/python "$1"
 }
 
+# Make .venv with the Python $1: by uv, which is quicker, if it is there and succeeds.
+make_environment() {
+    if command -v uv >/dev/null; then
+        uv venv --quiet --seed --python "$1" .venv && return
+        echo "environment: uv could not create .venv; trying venv" >&2
+        rm -rf .venv
+    fi
+    "$1" -m venv .venv
+}
+
+# Install requirements file $2 for the Python $1: by uv if it is there and succeeds; it does not read pip's settings.
+install_packages() {
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --python "$1" -r "$2" && return
+        echo "environment: uv could not install $2; trying pip" >&2
+    fi
+    "$1" -m pip install --quiet --disable-pip-version-check -r "$2"
+}
+
 # Install requirements file $1 into .venv, made with the Python $2 if need be.
 install() {
     local python=$PWD/.venv/bin/python
@@ -75,14 +94,14 @@ install() {
             mv .venv ".venv.broken.$$"
         fi
         echo "environment: creating .venv with $2" >&2
-        "$2" -m venv .venv || {
+        make_environment "$2" || {
             echo "error: $2 cannot create .venv (on Debian: apt-get install python3-venv)." >&2
             exit 2
         }
     fi
     echo "environment: installing $1 into .venv (once; a few minutes, mostly torch)" >&2
     rm -f .venv/complete
-    "$python" -m pip install --quiet --disable-pip-version-check -r "$1" || {
+    install_packages "$python" "$1" || {
         echo "error: pip could not install $1; see its message above. Run this again once that is mended." >&2
         exit 2
     }

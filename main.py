@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import random
 from argparse import Namespace
+from collections.abc import Sequence
 
 import torch
 
@@ -20,6 +21,7 @@ from dataset.store import open_store
 from engine.checkpoint import TrainingState, load_file, load_network
 from engine.device import DTYPES, choose_device, choose_precision
 from engine.files import RunFiles, locked
+from engine.loggers import Maker, chosen_loggers
 from engine.recorder import NoRecorder, Recorder
 from engine.seeds import train_seeds
 from engine.team import Team
@@ -38,6 +40,7 @@ def main() -> None:
 
 
 def train(args: Namespace, kind: type[RunFiles] = RunFiles) -> None:
+    loggers = chosen_loggers(args.tensorboard, args.logger)
     team = Team()
     device = choose_device(args.device, team.local_rank)
     with team.joined(device):
@@ -48,11 +51,13 @@ def train(args: Namespace, kind: type[RunFiles] = RunFiles) -> None:
         config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
         data = load_data(config)
         with locked(config.output_path, config.model_path, config.log_path) if team.leads else contextlib.nullcontext():
-            train_on(data, team, config, device, args, kind(config, args.quiet or not team.leads))
+            files = kind(config, args.quiet or not team.leads, args.wide)
+            train_on(data, team, device, args, files, loggers)
 
 
-def train_on(data: Data, team: Team, config: Config, device: torch.device, args: Namespace, files: RunFiles) -> None:
+def train_on(data: Data, team: Team, device: torch.device, args: Namespace, files: RunFiles, loggers: Sequence[Maker]) -> None:
     """Train, as one process of `team`."""
+    config = files.config
     torch.autograd.set_detect_anomaly(args.debug)
     saved = load_file(files.checkpoint) if args.resume and files.checkpoint.exists() else None
     seed = team.agreed(config.seed if config.seed >= 0 else random.SystemRandom().randrange(2**31))
@@ -91,7 +96,7 @@ def train_on(data: Data, team: Team, config: Config, device: torch.device, args:
         files.start(state, resumed=saved is not None)
         workers = eval_workers(config, device)
         judge = Judge(config, {video.name: video.label_c for video in data.test}, data.truth, threads=1 if workers else None)
-        recorder = Recorder(state, files, config, judge, workers, len(data.train))
+        recorder = Recorder(state, files, judge, workers, len(data.train), loggers)
     Training(method, state, data, store, recorder, device, team).fit()
 
 

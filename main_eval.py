@@ -100,7 +100,8 @@ def evaluate_network(args: Namespace) -> None:
     from dataset.make_demo import ensure_demo
     from engine.device import choose_device, choose_precision
     from engine.files import locked, record_of, set_aside
-    from engine.report import report
+    from engine.provenance import provenance
+    from engine.report import brief_report, report
     from eval.report import per_class, per_class_csv, per_class_text
     from test import as_table, write_detections
 
@@ -123,17 +124,16 @@ def evaluate_network(args: Namespace) -> None:
         names = ("report.md", "best_record.txt", "per_class.csv", "per_class.md", "detections.json", "evaluation.json")
         paths = [output / name for name in names]
         name = Path(args.activations or config.model_file or "").name
-        text = report({name: record}, 1, config, config.seed)
-        text += "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
+        about, written = ({name: record}, 1, config, config.seed), "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
         frame = per_class({evaluation.protocol: evaluation.score}, as_table(evaluation.found, config.classes))
         set_aside(paths)
-        contents = (text, config.record_text(record, epoch=0), per_class_csv(frame), per_class_text(frame))
+        contents = (report(*about) + written, config.record_text(record, epoch=0), per_class_csv(frame), per_class_text(frame))
         for path, content in zip(paths, contents, strict=False):
             with atomic_write(path) as stream:
                 stream.write(content)
         write_detections(paths[4], evaluation.found, evaluation.classes)
-        write_json(paths[5], {"config": config.as_dict(), "record": record}, indent=1)
-    print(text, end="")
+        write_json(paths[5], {"config": config.as_dict(), "record": record, "provenance": provenance(config)}, indent=1)
+    print((report(*about) if args.wide else brief_report(*about)) + written, end="")
 
 
 def save_training(config: Config, device: "torch.device", path: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from config import MOST_ITERATIONS, Config, Settings, annotation_file, parse_schedule, where_to_get
 from dataset.annotations import classes_of, read_database
-from dataset.facts import DEMOS, KNOWN, Dataset, dataset_facts
+from dataset.facts import DEMOS, KNOWN, Dataset, dataset_facts, usual_name
 from dataset.layouts import LAYOUTS
 from engine.flags import (
     MOST_SEEDS,
@@ -120,7 +120,7 @@ def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=118),
     )
     _add_method_and_dataset(parser.add_argument_group("what to run"))
-    _add_places(parser.add_argument_group("files and folders"), folder_name(METHODS[method]) + folders)
+    _add_places(parser.add_argument_group("files and folders"), run_name(method, dataset, folders))
     _add_training(parser.add_argument_group("training"))
     _add_network(parser.add_argument_group("network and data sizes"))
     _add_localization(parser.add_argument_group("localization"))
@@ -138,6 +138,12 @@ def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
         if parser.get_default(flag) is None and usual is not None:
             parser.error(f"options.py: the default None of --{flag}; expected a value such as {usual!r}")
     return parser
+
+
+def run_name(method: str, dataset: str, ending: str = "") -> str:
+    """Name of the default folders of runs: those of the official code on THUMOS'14; elsewhere it ends in the data set."""
+    data = usual_name(Path(dataset)) if dataset.endswith(".json") else dataset
+    return folder_name(METHODS[method]) + ending + (f"_{data}" if dataset != "thumos14" else "")
 
 
 def methods_with(flag: str) -> list[str]:
@@ -472,7 +478,17 @@ def _add_running(group: Group) -> None:
         metavar="N",
         help="with --seeds: runs at a time (None: one per GPU, else one per two cores; on a cluster as many as it can run)",
     )
+    group.add_argument(
+        "--tensorboard", default="on", choices=["on", "off"], help="write losses, scores and pictures to --log_path"
+    )
+    group.add_argument(
+        "--logger",
+        default="none",
+        choices=["none", "wandb", "mlflow"],
+        help="also log to Weights & Biases or MLflow, if that package is installed",
+    )
     group.add_argument("--quiet", action="store_true", help="print the final report only")
+    group.add_argument("--wide", action="store_true", help="print all figures of a report, in as many columns as it takes")
     group.add_argument("--debug", action="store_true", help="full tracebacks and torch's anomaly detection")
 
 

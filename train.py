@@ -10,25 +10,24 @@ if __name__ == "__main__":  # before the other imports, which take seconds, so t
 
 import importlib
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from config import Config
 from engine.checkpoint import TrainingState
-from engine.recorder import NoRecorder, Recorder, due
+from engine.recorder import NoRecorder, Recorder, View, due
 from engine.team import Team
+from engine.terminal import Progress
 from fast.adam import Adam
 from fast.dropout import part_of_batch
 from methods.base import Method, Stepwise
 from methods.losses import BaS_Net_loss as BaS_Net_loss
 from test import Activations, compute_activations
-from thumos_features import Batch, Data, Store, Video, training_batch
+from thumos_features import Batch, Data, Store, Video, gather_input, training_batch
 from utils import Stopped, StopSignal
 
 
@@ -85,9 +84,9 @@ class Training:
         if stepwise:
             stepwise.begin_step(state.step, state.known)
         with (
-            StopSignal(lambda: recorder.say_how_to_resume("stopped at once")) as stop,
+            StopSignal(lambda: recorder.say_how_to_resume("stopped at once", at_once=True)) as stop,
             recorder,
-            tqdm(total=config.num_iters, initial=state.iteration, disable=recorder.quiet or not sys.stderr.isatty()) as bar,
+            Progress(state.iteration, config.num_iters, interval, hidden=recorder.quiet) as progress,
         ):
             while True:
                 at_end = state.iteration == config.num_iters
@@ -95,7 +94,9 @@ class Training:
                     recorder.save()
                 if due(state.iteration, interval, config.num_iters):
                     between = partial(self.stop_if_asked, stop) if self.team.size == 1 else lambda: None
-                    recorder.evaluate(self.activations(self.data.test, between))
+                    activations = self.activations(self.data.test, between)
+                    recorder.evaluate(activations, self.views(activations))
+                    progress.evaluated()
                 if at_end:
                     break
                 if stepwise and state.step != stepwise.step_of(state.iteration):
@@ -103,9 +104,11 @@ class Training:
                 sampler, share = self.method.sample, self.team.share
                 batch = training_batch(self.data.train, self.store, state.draws, sampler, state.iteration, share)
                 rate = config.learning_rates[state.iteration]
-                recorder.stepped(train_step(loss, state, batch.to(self.device), rate, self.team))
-                bar.update()
+                terms = train_step(loss, state, batch.to(self.device), rate, self.team)
+                progress.show(state.losses.get("loss_total"), rate, recorder.best)
+                recorder.stepped(terms, progress.stepped())
                 self.stop_if_asked(stop)
+            progress.close()
             recorder.finish()
 
     def activations(self, videos: list[Video], between: Callable[[], None] = lambda: None) -> Activations:
@@ -114,6 +117,18 @@ class Training:
         own = compute_activations(self.method, videos, self.store, self.device, between, self.team.every())
         found = {name: arrays for part in self.team.gathered(own) for name, arrays in part.items()}
         return {video.name: found[video.name] for video in videos if found}
+
+    def views(self, activations: Activations) -> list[View]:
+        """Two test videos to draw, if the recorder draws."""
+        if not self.recorder.draws:
+            return []
+        test, views = self.data.test, []
+        with torch.compiler.set_stance("force_eager"):  # a batch of one video would be compiled anew
+            for video in {video.name: video for video in (test[0], test[len(test) // 2])}.values():
+                snippets = gather_input([video], self.store, [self.method.sample(video, None)]).to(self.device)
+                sequences = {name: values[0] for name, values in self.method.sequences(snippets).items()}
+                views.append(View(video, sequences, activations[video.name].get("warp")))
+        return views
 
     def begin_step(self, stepwise: Stepwise, step: int) -> None:
         """Begin a step of a stepwise method, in all processes with the output of rank 0's `refine`."""

@@ -166,7 +166,7 @@ def cores() -> int:
 
 def release_memory() -> None:
     """Return the pages of freed memory to the system, with glibc, which engine.device tells to keep them for the next step."""
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other libraries lack it; Windows has no CDLL(None)
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -7,7 +7,6 @@ from the system's cache, so disk speed does not matter.
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.record import peak_memory
 from config import Config
 from dataset.check import check
 from dataset.draws import Draws
@@ -109,7 +109,7 @@ def measure(name: str, config: Config, plain: float) -> None:
         return made
 
     rate = per_second(batch, ITERATIONS if config.cache != "off" else 5)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_memory()
     print(
         f"{name}: ready in {ready:.2f} s, {rate:.1f} iterations per second = {rate / plain:.0f}x; peak memory {memory:.1f} GiB"
     )

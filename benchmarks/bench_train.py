@@ -5,7 +5,6 @@ Ratios are of one run: the compared works take turns, and the fastest turn of ea
 """
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.bench_data import make_data
-from benchmarks.record import machine
+from benchmarks.record import machine, peak_memory
 from benchmarks.steps import Layer, bare_products, in_turns, measured, side_by_side, stepper, timed
 from config import Config
 from dataset.draws import Draws
@@ -97,7 +96,7 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
         f"{config.num_iters * (step + forward + judged):,.0f} s; with {workers} evaluation processes on idle cores "
         f"{config.num_iters * beside_it:,.0f} s"
     )
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_memory()
     print(f"peak memory {memory:.1f} GiB", end="")
     print(f", on the GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "")
     if args.scaling:

@@ -60,5 +60,14 @@ def machine() -> str:
     return f"{cores()} cores of {processor()}{gpu}"
 
 
+def peak_memory() -> float:
+    """The largest memory of this process so far in GiB; NaN where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 if __name__ == "__main__":
     main()

@@ -2,8 +2,8 @@
 
 import ctypes
 import gc
+import mmap
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -117,7 +117,7 @@ def _measure(turns: int, make: Callable[..., Callable[[], object]], args: tuple[
         if turn == 1:
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
-            standing = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+            standing = int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 2**20
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         seconds, _ = timed(step, torch.device("cpu"))
         best = min(best, seconds) if turn else best

@@ -123,6 +123,11 @@ def dataset_facts(name: str) -> Dataset:
     return read_description(Path(name)) if name.endswith(".json") else KNOWN[name]
 
 
+def usual_name(description: Path) -> str:
+    """Name of a dataset whose description names none."""
+    return description.stem if description.stem != "dataset" else description.resolve().parent.name
+
+
 NAME_KEYS = ("annotations", "train", "test", "classes")  # a name or a list of names
 FOLDER_KEYS = ("train", "test")  # a name is also that of a folder
 NUMBER_KEYS = {"stream_width": int, "fps": float, "snippet_frames": int}
@@ -142,7 +147,7 @@ def read_description(path: Path) -> Dataset:
         hint = did_you_mean(unknown[0], fields)
         raise UserError(f"{path}: unknown key {listing(unknown)}; expected {', '.join(sorted(fields))}.{hint}")
     values: dict[str, Any] = {
-        "name": path.stem if path.stem != "dataset" else path.resolve().parent.name,
+        "name": usual_name(path),
         "data_path": ".",
         "annotations": KNOWN["thumos14"].annotations,
         "train": THUMOS_TRAIN,

@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import faulthandler
 import os
+import subprocess
+import sys
 
 import torch
 
@@ -52,6 +54,9 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def multiplies(dtype: torch.dtype) -> bool:
     """Probe in a child process whether this CPU executes products in `dtype`: some virtual machines report unusable units."""
+    if not hasattr(os, "fork"):  # Windows
+        code = f"import torch; a = torch.ones(64, 64, dtype={dtype}); raise SystemExit(int((a @ a)[0, 0] != 64))"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
     child = os.fork()
     if child == 0:
         faulthandler.disable()

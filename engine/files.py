@@ -11,14 +11,17 @@ from typing import Any, NoReturn
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
 from engine.locks import lock
-from engine.report import explosion, report
+from engine.provenance import provenance, with_earlier
+from engine.report import brief_report, explosion, report
+from engine.terminal import say
 from eval.eval_detection import DetectionScore
 from eval.report import averages_from
 from eval.table import size
 from methods.base import METHODS, folder_name
 from test import Evaluation, write_detections
-from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, say_now, write_json
+from utils import UserError, append_line, atomic_write, command_to_go_on, remove_halves, write_json
 
+UNIT = "fraction"  # of all scores in JSON; what a person reads is in percent
 MODEL_NAMES = {"basnet": "BaS_Net_model", "um": "model"}  # as in the official code
 
 
@@ -28,6 +31,7 @@ def record_of(evaluation: Evaluation, iteration: int, losses: dict[str, float], 
     return {
         "iteration": iteration,
         **losses,
+        "unit": UNIT,
         "test_acc": evaluation.test_acc,
         "classification_mAP": evaluation.classification_mAP,
         "top1": evaluation.top1,
@@ -54,19 +58,21 @@ def _scores(score: DetectionScore) -> dict[str, Any]:
 class RunFiles:
     """Files that the official code has too have its names."""
 
-    def __init__(self, config: Config, quiet: bool):
-        self.config, self.quiet = config, quiet
+    def __init__(self, config: Config, quiet: bool, wide: bool = False):
+        self.config, self.quiet, self.wide = config, quiet, wide
+        self.settings: dict[str, Any] = {}  # in config_file
         models, output = Path(config.model_path), Path(config.output_path)
         seed = f"seed_{config.seed}"
         name = MODEL_NAMES.get(config.method, f"{folder_name(METHODS[config.method])}_model")
         self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # moved first: without it, no run resumes with the others
         self.best_model = models / f"{name}_{seed}.pkl"
-        self.config_file = output / "config.json"
-        self.log = output / "log.jsonl"
+        self.config_file = output / f"config_{seed}.json"
+        self.log = output / f"log_{seed}.jsonl"
         self.best_record = output / f"best_record_{seed}.txt"
         self.best_detections = output / f"detections_best_{seed}.json"
         self.last_detections = output / f"detections_last_{seed}.json"
         self.report = output / f"report_{seed}.md"
+        self.events_suffix = f".{seed}"
 
     def _all(self) -> list[Path]:
         return [value for value in vars(self).values() if isinstance(value, Path)]
@@ -75,27 +81,39 @@ class RunFiles:
         """The files of the best evaluation, each with the name of its copy by `remember_before_the_end`."""
         return [(p, p.with_name(f".{p.name}.before_end")) for p in (self.best_model, self.best_record, self.best_detections)]
 
+    def _copies(self) -> list[tuple[Path, Path]]:
+        """Files of a seed with their copy, whose name is the same for all seeds: it is of the run that started last."""
+        return [(path, path.with_name(name)) for path, name in ((self.config_file, "config.json"), (self.log, "log.jsonl"))]
+
     def start(self, state: TrainingState, resumed: bool) -> None:
         """Move files of an earlier run aside, and write the config and the log up to the checkpoint."""
-        for path in self._all():
+        (config_file, config_copy), (log, log_copy) = self._copies()
+        for path in [*self._all(), config_copy, log_copy]:
             remove_halves(path)
-        if not resumed or _run_of(self.config_file) not in (None, state.run):
-            moved = set_aside(self._in_the_way(resumed))
-            if moved:
-                self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
+        before = _settings_in(config_file if config_file.exists() else config_copy)  # before there were names with seeds
+        moved = set_aside(self._in_the_way(resumed, resumed and before.get("run") in (None, state.run)))
+        if moved:
+            self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
         settings = self.config.as_dict() | {"run": state.run, "seed_used": state.seed, "data": state.data}
-        write_json(self.config_file, settings, indent=1)
-        with atomic_write(self.log) as stream:
-            stream.writelines(json.dumps(record) + "\n" for record in state.records)
+        settings |= with_earlier(provenance(self.config), before if before.get("run") == state.run else {})
+        self.settings = settings
+        for path in (config_file, config_copy):
+            write_json(path, settings, indent=1)
+        for path in (log, log_copy):
+            with atomic_write(path) as stream:
+                stream.writelines(json.dumps(record) + "\n" for record in state.records)
 
-    def _in_the_way(self, resumed: bool) -> list[Path]:
-        """Files of another run with this run's names; a resumed run keeps its checkpoint and best model."""
+    def _in_the_way(self, resumed: bool, same_run: bool) -> list[Path]:
+        """Files of other runs with this run's names, and events that TensorBoard would show as this run's."""
+        events = Path(self.config.log_path).glob("events.out.tfevents.*")
+        if same_run:
+            return [path for path in events if path.suffix.startswith(".seed_") and path.suffix != self.events_suffix]
         paths = [*self._all(), *(kept for _, kept in self._best())]
-        if resumed:
+        if resumed:  # keeps its checkpoint and best model
             paths = [path for path in paths if path.parent != self.checkpoint.parent]
         elif not self.checkpoint.exists() and not (self.log.exists() and self.log.stat().st_size):
             paths = [path for path in paths if path not in (self.config_file, self.log)]  # of a run that stopped at once
-        return [*paths, *Path(self.config.log_path).glob("events.out.tfevents.*")]
+        return [*paths, *(copy for _, copy in self._copies() if not _is_kept(copy, paths)), *events]
 
     def remember_before_the_end(self) -> None:
         """Copy the best files, before an evaluation that takes place only because the run ends."""
@@ -117,7 +135,8 @@ class RunFiles:
             stream.write(self.config.record_text(best.record, epoch))
 
     def write_evaluation(self, record: dict[str, Any], best: bool) -> None:
-        append_line(self.log, json.dumps(record))
+        for path in (self.log, self._copies()[1][1]):
+            append_line(path, json.dumps(record))
         tious, average = next(iter(averages_from(record, self.config.PAPER_AVERAGE).items()))
         self.say(
             f"iteration {record['iteration']}/{self.config.num_iters}  loss {record['loss_total']:.4f}  "
@@ -129,28 +148,40 @@ class RunFiles:
         """Write the last detections and the report, and print the report."""
         write_detections(self.last_detections, evaluation.found, evaluation.classes)
         assert state.best_model is not None
-        text = report({"best": state.best_model.record, "last": state.records[-1]}, len(state.records), self.config, state.seed)
-        text += explosion(state.records, self.config)
-        written = [path for path in self._all() if path.exists() and path != self.report]
-        text += "\nWritten:\n" + "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
+        records, warning = {"best": state.best_model.record, "last": state.records[-1]}, explosion(state.records, self.config)
+        about = records, len(state.records), self.config, state.seed
+        paths = [*self._all(), *(copy for _, copy in self._copies())]
+        written = [path for path in paths if path.exists() and path != self.report]
+        rest = warning + "\nWritten:\n"
+        rest += "".join(f"- {path}\n" for path in [*written, self.report, Path(self.config.log_path)])
         with atomic_write(self.report) as stream:
-            stream.write(text)
-        print("\n" + text, end="")
+            stream.write(report(*about) + rest)
+        say("\n" + (report(*about) if self.wide else brief_report(*about)) + rest.rstrip("\n"))
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            say(text)
 
-    def say_how_to_resume(self, what: str) -> None:
+    def how_to_resume(self, what: str) -> str:
         where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
-        say_now(f"{what}; {where}. To continue: {command_to_go_on()}")
+        return f"{what}; {where}. To continue: {command_to_go_on()}"
 
 
-def _run_of(config_file: Path) -> str | None:
+def _settings_in(config_file: Path) -> dict[str, Any]:
     try:
-        return json.loads(config_file.read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        settings = json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _is_kept(copy: Path, moved: list[Path]) -> bool:
+    """True if a seed's file that is not moved begins with `copy`, which can be shorter if its run was killed."""
+    if not copy.exists():
+        return True
+    seeds = (path for path in copy.parent.glob(f"{copy.stem}_seed_*{copy.suffix}") if path not in moved)
+    content = copy.read_bytes()
+    return any(path.read_bytes().startswith(content) for path in seeds)
 
 
 def set_aside(paths: Iterable[Path]) -> list[Path]:

@@ -242,7 +242,7 @@ def record_rule(tious: Iterable[str]) -> Rule:
     others: dict[str, Rule] = {"average_recall": mapped(SHARE), "protocol": text, "with_features": none_or(fields(scores))}
     whether = {"best": true_or_false}
     needed = dict.fromkeys(shares, SHARE) | scores | counts | others | whether | {"loss_total": number()}
-    return fields(needed, {"step": whole()}, number())
+    return fields(needed, {"step": whole(), "unit": text}, number())
 
 
 LOGGED = fields(  # what a summary reads of a line of log.jsonl, of earlier versions too
@@ -251,7 +251,12 @@ LOGGED = fields(  # what a summary reads of a line of log.jsonl, of earlier vers
         **{"iteration": whole(), "mAP": mapped(SHARE, empty=False), "averages": mapped(SHARE), "average_recall": mapped(SHARE)},
         **{"protocol": text, "ground_truth": text},
     },
-    {"best": true_or_false, "choice": SHARE, "lost": mapped(whole())},
+    {
+        **{"best": true_or_false, "choice": SHARE, "lost": mapped(whole())},
+        "with_features": none_or(
+            fields({"ground_truth": text, "mAP": mapped(SHARE, empty=False), "averages": mapped(SHARE)}, others=anything)
+        ),
+    },
     anything,
 )
 

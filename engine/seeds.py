@@ -86,7 +86,7 @@ def train_seeds(args: Namespace) -> None:
             raise Stopped(stop.received)
         runs = [run for run in map(finished_run, folders.values()) if run and run.seed not in failed]
         if runs:
-            print("\n" + write_summary(output, runs, asked=len(places)), end="")
+            print("\n" + write_summary(output, runs, len(places), args.wide), end="")
     if failed:
         reasons = {reason: seeds_text([seed for seed in failed if failed[seed] == reason]) for reason in failed.values()}
         raise UserError(
@@ -295,18 +295,19 @@ def dask_cluster(jobs: int | None) -> Iterator[dict[str, Any]]:
         yield {"backend": Backend(client=client, wait_for_workers_timeout=60), "n_jobs": -1}
 
 
-def summarize(output: Path) -> None:
+def summarize(output: Path, wide: bool = False) -> None:
     folders = [path for path in output.glob("seed_*") if path.is_dir()]
     runs = sorted((run for run in map(finished_run, folders) if run), key=lambda run: run.seed)
     if not runs:
         raise UserError(
             f"{output}: holds no folder seed_N of a finished run; expected the --output_path of a run with --seeds."
         )
-    print(write_summary(output, runs, asked=len(folders)), end="")
+    print(write_summary(output, runs, len(folders), wide), end="")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m engine.seeds", description="Summarize finished seeds without training.")
     parser.add_argument("output_path", type=Path, help="--output_path of the run with --seeds")
+    parser.add_argument("--wide", action="store_true", help="print all of seeds.md")
     arguments = parser.parse_args()
-    run_command(lambda: summarize(arguments.output_path))
+    run_command(lambda: summarize(arguments.output_path, arguments.wide))

@@ -1,6 +1,7 @@
 """The summary of many seeds: statistics of each metric, as Markdown, CSV and LaTeX."""
 
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas
 from config import Config
 from engine.checkpoint import MAY_DIFFER, checked
 from engine.files import set_aside
+from engine.report import WIDTH
 from engine.schema import LOGGED, anything, fields, listed, one_of, shown, text, whole
 from eval.reading import is_text
 from eval.report import as_markdown, averages_from, figures, table
@@ -17,6 +19,7 @@ from methods.base import METHODS, settings_class
 from utils import UserError, atomic_write, read_json, read_text
 
 GAP = "best - last"
+STAR = "*"  # marks figures over the test videos that have features
 STATISTICS = {"mean": "mean", "standard deviation": "std", "median": "median", "min": "min", "max": "max"}  # and in pandas
 
 
@@ -56,7 +59,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that its numbers depend on, without the seed."""
-        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run"}
+        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run", "provenance", "earlier_provenance"}
         return {name: value for name, value in self.config.items() if name not in free}
 
 
@@ -92,8 +95,8 @@ def is_finished(config: Config) -> bool:
     return run is not None and run.settings | wanted == run.settings
 
 
-def write_summary(output: Path, runs: list[Run], asked: int) -> str:
-    """Write the summary as Markdown, CSV and LaTeX table rows; returns the Markdown."""
+def write_summary(output: Path, runs: list[Run], asked: int, wide: bool = True) -> str:
+    """Write the summary as Markdown, CSV and LaTeX table rows; returns the Markdown, or unless `wide` a table of 80 columns."""
     for number, run in enumerate(runs):
         figured = [set(figures(record, run.paper_average)) for record in (runs[0].last, run.last, run.best)]
         differ = [
@@ -112,12 +115,13 @@ def write_summary(output: Path, runs: list[Run], asked: int) -> str:
         raise UserError(f"{str(output)!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     tables = tables_of(runs)
     paths = [output / f"seeds.{kind}" for kind in ("md", "csv", "tex")]
-    text = markdown(runs, tables, asked) + "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
+    written = "\nWritten:\n" + "".join(f"- {path}\n" for path in paths)
+    text = markdown(runs, tables, asked) + written
     set_aside(paths)
     for path, content in zip(paths, (text, long_table(tables).to_csv(index=False), latex(runs, tables)), strict=True):
         with atomic_write(path) as stream:
             stream.write(content)
-    return text
+    return text if wide else brief(runs, tables, asked) + written
 
 
 def tables_of(runs: list[Run]) -> dict[str, pandas.DataFrame]:
@@ -126,7 +130,20 @@ def tables_of(runs: list[Run]) -> dict[str, pandas.DataFrame]:
         pandas.DataFrame.from_dict({run.seed: figures(record, run.paper_average) for run, record in chosen}, orient="index")
         for chosen in ([(run, run.last) for run in runs], [(run, run.best) for run in runs])
     )
-    return {"last": last, "best": best, GAP: best - last}
+    tables = {"last": last, "best": best, GAP: best - last}
+    for name, records in (("last", [run.last for run in runs]), ("best", [run.best for run in runs])):
+        values = [with_features(record, run) for record, run in zip(records, runs, strict=True)]
+        if all(set(columns_of(run)) <= set(known) for known, run in zip(values, runs, strict=True)):
+            tables[f"{name} {STAR}"] = pandas.DataFrame(values, index=last.index)
+    return tables
+
+
+def with_features(record: dict[str, Any], run: Run) -> dict[str, float]:
+    """mAP and its averages over the videos that have features; {} if all have."""
+    score = record.get("with_features")
+    if not score:
+        return {}
+    return score["mAP"] | {f"avg {name}": value for name, value in averages_from(score, run.paper_average).items()}
 
 
 def statistics_of(table: pandas.DataFrame) -> pandas.DataFrame:
@@ -146,7 +163,7 @@ def columns_of(run: Run) -> list[str]:
 
 
 def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -> str:
-    config, first, columns = runs[0].config, runs[0].last, columns_of(runs[0])
+    columns = columns_of(runs[0])
     rows = [
         [model, statistic, *("" if value != value else f"{100 * value:.2f}" for value in values)]
         for model, own in tables.items()
@@ -160,33 +177,85 @@ def markdown(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -
             *(f"{100 * value:.2f}" for value in tables[model].loc[run.seed, columns]),
         ]
         for run in runs
-        for model, chosen in (("last", run.last), ("best", run.best))
+        for model, chosen in chosen_by_model(run, tables)
     ]
-    described = f" ({config['described']})" if config.get("described") else ""
-    count = seeds_text([run.seed for run in runs]) + (f" ({len(runs)} of {asked} are finished)" if len(runs) < asked else "")
     return "\n".join(
         [
             table(["model", "over seeds", *columns], rows),
             table(["seed", "model", "iteration", *columns], by_seed),
-            f"{config['method']}{as_markdown(described)} on {as_markdown(config['dataset'])}, --modal {config['modal']}, "
-            f"{count}. mAP in % "
-            f"at each tIoU, protocol {as_markdown(first['protocol'])} ({first['ground_truth']}), quirks repaired: "
-            f"{', '.join(config['repaired']) or 'none'}. The standard deviation is that of a sample (n - 1).\n"
-            "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
-            f"involves no choice; `{GAP}` is the selection gap, what that choice adds.\n",
-            *(
-                f"{note}\n"
-                for note in settings_class(config["method"]).notes_on({f"seed {run.seed}": run.last for run in runs})
+            "{}. mAP in % at each tIoU, {}, {}. The standard deviation is that of a sample (n - 1).\n".format(
+                *setting_of(runs, asked)
             ),
+            *(f"{note}\n" for note in notes_on(runs, tables)),
         ]
     )
+
+
+def brief(runs: list[Run], tables: dict[str, pandas.DataFrame], asked: int) -> str:
+    """Mean and deviation of mAP, and the first average of each seed, in lines of at most WIDTH characters."""
+    columns = columns_of(runs[0])
+    models = [model for model in tables if model != GAP or f"last {STAR}" not in tables]
+    statistics = {model: statistics_of(tables[model][columns]) for model in models}
+    rows = [[_row_name(column), *(_mean(own[column], len(runs)) for own in statistics.values())] for column in columns]
+    first = f"avg {next(iter(averages_from(runs[0].last, runs[0].paper_average)))}"
+    by_seed = [[str(run.seed), *(f"{100 * tables[model].loc[run.seed, first]:.2f}" for model in models)] for run in runs]
+    run, scoring, quirks = setting_of(runs, asked)
+    lines = [f"{run}.", f"{scoring},", f"{quirks}.", *notes_on(runs, tables)]
+    lines = [f"mAP in %, mean{' ± standard deviation of a sample (n - 1)' if len(runs) > 1 else ''}.", *lines]
+    return "\n".join(
+        [
+            table(["in %", *models], rows),
+            table([f"seed, {_row_name(first)}", *models], by_seed),
+            "".join(f"{textwrap.fill(line, WIDTH)}\n" for line in lines),
+        ]
+    )
+
+
+def _row_name(column: str) -> str:
+    return column.replace("avg", "average") if column.startswith("avg") else f"tIoU {column}"
+
+
+def _mean(values: pandas.Series, runs: int) -> str:
+    mean, deviation = f"{100 * values['mean']:.2f}", 100 * values["standard deviation"]
+    return f"{mean} ± {deviation:.2f}" if runs > 1 else mean
+
+
+def chosen_by_model(run: Run, tables: dict[str, pandas.DataFrame]) -> list[tuple[str, dict[str, Any]]]:
+    """The models of `tables` with their record of a run."""
+    return [(model, run.best if model.startswith("best") else run.last) for model in tables if model != GAP]
+
+
+def setting_of(runs: list[Run], asked: int) -> tuple[str, str, str]:
+    """What the figures are of: the runs, the ground truth, the repaired quirks."""
+    config, first = runs[0].config, runs[0].last
+    described = f" ({config['described']})" if config.get("described") else ""
+    count = seeds_text([run.seed for run in runs]) + (f" ({len(runs)} of {asked} are finished)" if len(runs) < asked else "")
+    return (
+        f"{config['method']}{as_markdown(described)} on {as_markdown(config['dataset'])}, --modal {config['modal']}, {count}",
+        f"protocol {as_markdown(first['protocol'])} ({first['ground_truth']})",
+        f"quirks repaired: {', '.join(config['repaired']) or 'none'}",
+    )
+
+
+def notes_on(runs: list[Run], tables: dict[str, pandas.DataFrame]) -> list[str]:
+    notes = [
+        "`best` is the best evaluation of each seed on the test videos, as the official code chooses it; `last` "
+        f"involves no choice; `{GAP}` is the selection gap, what that choice adds."
+    ]
+    if f"last {STAR}" in tables:
+        truth = runs[0].last["with_features"]["ground_truth"]
+        notes.append(
+            f"Some annotated test videos have no features. They count in the figures of each model; those marked {STAR} "
+            f"exclude them ({truth})."
+        )
+    return notes + settings_class(runs[0].config["method"]).notes_on({f"seed {run.seed}": run.last for run in runs})
 
 
 def latex(runs: list[Run], tables: dict[str, pandas.DataFrame]) -> str:
     """Rows to paste into a LaTeX table."""
     columns = columns_of(runs[0])
     lines = [f"% mAP in %, mean $\\pm$ standard deviation of {len(runs)} seeds: model & {' & '.join(columns)}"]
-    for model in ("last", "best"):
+    for model in (model for model in tables if model != GAP):
         own = statistics_of(tables[model][columns])
         cells = zip(100 * own.loc["mean"], 100 * own.loc["standard deviation"], strict=True)
         texts = [f"{mean:.2f}" + (f" $\\pm$ {deviation:.2f}" if len(runs) > 1 else "") for mean, deviation in cells]

@@ -11,11 +11,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from utils import UserError, say_now
+from engine.terminal import warn
+from utils import UserError
 
 Task = TypeVar("Task")
 Given = TypeVar("Given")
@@ -33,10 +35,7 @@ class Beside(Generic[Task, Given, Result]):
         self.under_way: deque[tuple[Task, Given, Future[tuple[Result, str]]]] = deque()
         self.pool = None
         if workers:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["torch", "numba"])  # the slowest imports, done once
-            _start_forkserver()
-            self.pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
+            self.pool = ProcessPoolExecutor(workers, _context(), initializer=_begin, initargs=(work,))
 
     def begin(self, task: Task, given: Given) -> None:
         """Submit `work(given)`; `done` returns its result with `task`."""
@@ -58,7 +57,7 @@ class Beside(Generic[Task, Given, Result]):
             try:
                 result, failure = future.result()
             except BrokenProcessPool:  # killed: out of memory, or with all processes of a job
-                say_now("an evaluation process was killed; the main process evaluates instead")
+                warn("an evaluation process was killed; the main process evaluates instead")
                 self.pool, failure = None, ""
                 result = self.work(given)
             if failure:
@@ -71,6 +70,16 @@ class Beside(Generic[Task, Given, Result]):
     def __exit__(self, *_: object) -> None:
         if self.pool:
             self.pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How workers start: from a process that has imported the slowest packages; on Windows anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "numba"])
+    _start_forkserver()
+    return context
 
 
 def _start_forkserver() -> None:
@@ -86,6 +95,8 @@ def _start_forkserver() -> None:
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
+    if not hasattr(signal, "pthread_sigmask"):  # where no forkserver blocks it: the parent handles Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None

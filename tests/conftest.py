@@ -194,7 +194,7 @@ def run_here(line: list[str], pictures: bool = False) -> subprocess.CompletedPro
         warnings.catch_warnings(),
         unittest.mock.patch.object(sys, "argv", line),
         unittest.mock.patch.object(threading, "excepthook", threading.excepthook),
-        contextlib.nullcontext() if pictures else unittest.mock.patch("engine.pictures.pictures", lambda *_: {}),
+        contextlib.nullcontext() if pictures else unittest.mock.patch("engine.recorder.pictures", lambda *_: {}),
     ):
         try:
             main()

@@ -45,7 +45,7 @@ ARROWS = {
     "train": {"config", "methods", "registry", "engine", "test", "thumos_features", "fast", "utils"},
     "options": {"config", "registry", "flags", "dataset", "eval", "utils"},
     "methods": {"config", "engine", "flags", "thumos_features", "localize", "model", "dataset", "fast", "eval", "utils"},
-    "engine": {"config", "test", "registry", "localize", "dataset", "locks", "eval", "utils"},
+    "engine": {"config", "test", "registry", "thumos_features", "localize", "dataset", "fast", "locks", "eval", "utils"},
     "test": {"config", "registry", "thumos_features", "localize", "dataset", "eval", "utils"},
     "registry": {"config", "flags", "thumos_features", "localize", "dataset", "fast", "utils"},
     "flags": {"config", "eval"},

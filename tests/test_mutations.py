@@ -163,12 +163,14 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "pass",
             "main::the_folders_of_a_run_that_goes_on_are_not_written_to",
         ),
-        ("moved = set_aside(self._in_the_way(resumed))", "moved = []", "resume::a_second_run_keeps_the_files_of_the_first"),
+        ("set_aside(self._in_the_way(", "list((", "resume::a_second_run_keeps_the_files_of_the_first"),
         (
-            "if not resumed or _run_of(self.config_file) not in (None, state.run):",
-            "if not resumed:",
+            'resumed and before.get("run") in (None, state.run)',
+            "resumed",
             "resume::resume_moves_what_another_run_has_written_meanwhile",
         ),
+        ("if not _is_kept(copy, paths))", "if False)", "run_folders::files_of_an_earlier_version_are_moved"),
+        ("path.suffix != self.events_suffix", "False", "run_folders::seeds_in_one_folder_keep_their_files"),
         (
             "while any((folder / str(number)).exists() for folder in folders):",
             "while False:",
@@ -186,7 +188,18 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "if False:",
             "main::a_diverging_run_stops_and_keeps_the_last_good_checkpoint",
         ),
+        ("self.draw_cost / FIGURES_SHARE", "0", "loggers::pictures_take_a_share_of_the_time"),
+    ],
+    "engine/loggers.py": [
         ("purge_step=state.iteration", "purge_step=None", "resume::a_run_can_be_made_longer"),
+        (
+            "except Exception as error:\n                warn(",
+            "except EOFError as error:\n                warn(",
+            "loggers::a_logger_that_fails_later",
+        ),
+    ],
+    "engine/terminal.py": [
+        ("with tqdm.external_write_mode(file=sys.stderr):", "if True:", "terminal::warnings_of_packages_go_above_the_bar"),
     ],
     "engine/workers.py": [
         (
@@ -298,8 +311,8 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
     ],
     "train.py": [
         (
-            "                bar.update()\n                self.stop_if_asked(stop)",
-            "                bar.update()",
+            "progress.stepped())\n                self.stop_if_asked(stop)",
+            "progress.stepped())",
             "resume::a_signal_stops_after_the_step_in_which_it_comes",
         ),
     ],

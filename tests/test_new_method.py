@@ -40,10 +40,10 @@ def test_the_page_builds_a_method_that_trains_on_the_demo(tmp_path):
         done = subprocess.run([sys.executable, *words], cwd=copy, capture_output=True, text=True, env=one_thread())
         assert done.returncode == 0, done.stderr
     helped = done.stdout
-    records = [json.loads(text) for text in (copy / "outputs" / "MIL" / "log.jsonl").read_text().splitlines()]
+    records = [json.loads(text) for text in (copy / "outputs" / "MIL_demo" / "log.jsonl").read_text().splitlines()]
     assert records[-1]["iteration"] == 480 and records[-1]["averages"]["0.1:0.7"] > 0.5
     best = max(record["average_mAP"] for record in records)
-    evaluated = json.loads((copy / "outputs" / "MIL_eval" / "evaluation.json").read_text())["record"]["average_mAP"]
+    evaluated = json.loads((copy / "outputs" / "MIL_eval_demo" / "evaluation.json").read_text())["record"]["average_mAP"]
     assert evaluated == pytest.approx(best, abs=1e-3), "the evaluated model is the best one"
     assert "weight of the mean attention in the loss (default: 0.05; published)" in " ".join(helped.split())
 

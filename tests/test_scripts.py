@@ -128,7 +128,7 @@ def bare(tmp_path):
     (tmp_path / "bin" / "python").chmod(0o755)
     (tmp_path / "environment.sh").write_text((ROOT / "environment.sh").read_text())
     (tmp_path / "wanted.txt").write_text("")
-    env = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    env = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"}  # without the uv of a user
     line = ["bash", "-c", 'set -euo pipefail; source ./environment.sh; use_environment wanted.txt; echo "uses $python"']
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return lambda: subprocess.Popen(line, cwd=tmp_path, env=env, start_new_session=True, **pipes)
@@ -158,3 +158,31 @@ def test_a_killed_script_keeps_no_other_from_making_the_environment(bare, tmp_pa
     second = bare()
     out, err = second.communicate(timeout=20)
     assert (second.returncode, out) == (0, f"uses {tmp_path}/.venv/bin/python\n") and "waiting" not in err, err
+
+
+UV = """#!/bin/bash
+# A uv that needs no network: it does what its name says, unless a file broken_uv is there.
+echo "uv $*" >>log
+[[ -e broken_uv ]] && exit 1
+case "$*" in
+    *venv*) mkdir -p .venv/bin && cp bin/python .venv/bin/python ;;
+    *"pip install"*) touch installed ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_uv_makes_the_environment_if_it_is_there_and_can(bare, tmp_path, broken):
+    (tmp_path / "bin" / "uv").write_text(UV)
+    (tmp_path / "bin" / "uv").chmod(0o755)
+    (tmp_path / "go").touch()
+    if broken:
+        (tmp_path / "broken_uv").touch()
+    process = bare()
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, f"uses {tmp_path}/.venv/bin/python\n"), err
+    python = tmp_path / ".venv" / "bin" / "python"
+    wanted = ["uv venv --quiet --seed --python " + str(tmp_path / "bin" / "python") + " .venv"]
+    wanted += [f"uv pip install --quiet --python {python} -r wanted.txt"] + ["begins", "ends"] * broken
+    assert (tmp_path / "log").read_text().splitlines() == wanted
+    assert ("uv could not create .venv; trying venv" in err) == ("uv could not install wanted.txt; trying pip" in err) == broken

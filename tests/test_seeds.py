@@ -73,7 +73,7 @@ def three(tmp_path):
 
 
 def test_the_summary_is_arithmetic(three, capsys):
-    seeds.summarize(three)
+    seeds.summarize(three, wide=True)
     frame = pandas.read_csv(three / "seeds.csv", dtype={"row": str, "metric": str})
     values = frame.set_index(["model", "row", "metric"]).value
     gap = {seed: tuple(b - a for a, b in zip(LAST[seed], BEST[seed], strict=True)) for seed in LAST}
@@ -101,6 +101,43 @@ def test_the_summary_is_arithmetic(three, capsys):
     cells = {line.split(" & ")[0]: line.removesuffix(r" \\").split(" & ")[1:] for line in lines}
     assert cells["last"] == [r"40.83 $\pm$ 27.42", r"48.33 $\pm$ 22.55", r"44.58 $\pm$ 10.18"] and len(cells["best"]) == 3
     assert all(line.endswith(r" \\") for line in lines)
+
+
+def test_the_terminal_shows_a_table_of_eighty_columns(three, capsys):
+    seeds.summarize(three)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, (line for line in lines if not line.startswith("- ")))) <= 80
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert rows[0] == ["in %", "last", "best", "best - last"]
+    assert ["tIoU 0.3", "40.83 ± 27.42", "47.50 ± 16.39", "6.67 ± 11.55"] in rows
+    assert ["average 0.3:0.5", "44.58 ± 10.18", "50.00 ± 6.25", "5.42 ± 5.05"] in rows
+    assert ["7", "40.00", "50.00", "10.00"] in rows and f"- {three}/seeds.md" in lines
+
+
+def test_videos_without_features_have_rows_of_their_own(tmp_path, capsys):
+    """The figures over the videos with features stand beside those over all."""
+    for seed, values in {0: (0.004, 0.008), 1: (0.006, 0.010)}.items():
+        with_features = {"ground_truth": "2 videos, 3 instances, def", "averages": {"0.3:0.5": 0.375}}
+        with_features["mAP"] = {"0.3": 0.25 + seed / 4, "0.5": 0.5}
+        leave_run(tmp_path, seed, [record(4, *values) | {"with_features": with_features}])
+    seeds.summarize(tmp_path)
+    out = capsys.readouterr().out
+    text = (tmp_path / "seeds.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    for model in ("last", "best"):
+        assert [model, "mean", "0.50", "0.90", "0.70"] in rows
+        assert [f"{model} *", "mean", "37.50", "50.00", "37.50"] in rows
+        assert ["1", f"{model} *", "4", "50.00", "50.00", "37.50"] in rows
+    frame = pandas.read_csv(tmp_path / "seeds.csv", dtype={"row": str, "metric": str})
+    values = frame.set_index(["model", "row", "metric"]).value
+    assert values["last *", "0", "0.3"] == 0.25 and values["best *", "max", "0.3"] == 0.5
+    assert "last * & 37.50 $\\pm$ 17.68 & 50.00 $\\pm$ 0.00" in (tmp_path / "seeds.tex").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("|")]
+    assert rows[0] == ["in %", "last", "best", "last *", "best *"]
+    assert ["tIoU 0.3", "0.50 ± 0.14", "0.50 ± 0.14", "37.50 ± 17.68", "37.50 ± 17.68"] in rows
+    assert max(map(len, (line for line in out.splitlines() if not line.startswith("- ")))) <= 80
+    for said in (" ".join(text.split()), " ".join(out.split())):
+        assert "those marked * exclude them (2 videos, 3 instances, def)" in said
 
 
 def test_a_summary_can_be_made_again_and_keeps_the_one_before(three):
@@ -149,6 +186,7 @@ def test_unfinished_seeds_are_left_out_and_that_is_said(three):
             {"mAP": {"0.3": "0.5", "0.5": 0.5}},
             r"seed_1/log\.jsonl: 0\.mAP\.0\.3 is .0\.5.; expected a finite",
         ),
+        ("log.jsonl", {"with_features": {"mAP": {}}}, r"log\.jsonl: 0\.with_features .* expected"),
         ("log.jsonl", {"average_recall": None}, r"log\.jsonl: 0\.average_recall is None; expected a dict"),
         ("log.jsonl", {"test_acc": float("nan")}, r"log\.jsonl: 0\.test_acc is nan"),
         ("log.jsonl", {"mAP": {"0.3": 0.5, "0.7": 0.5}}, "the names of their figures"),

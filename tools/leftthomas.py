@@ -22,7 +22,7 @@ from dataset.make_demo import ensure_demo
 from engine.checkpoint import OTHER_NAMES, Best, TrainingState
 from engine.device import choose_device, choose_precision
 from engine.files import RunFiles, locked, record_of, set_aside
-from engine.report import report
+from engine.report import brief_report, report
 from main import train
 from main_eval import evaluate_now
 from options import edited_defaults, make_config, parse_args
@@ -143,12 +143,12 @@ def known_name(dataset: str) -> str:
 class LeftThomasFiles(RunFiles):
     """A run's files; those that the second implementation has too have its names."""
 
-    def __init__(self, config: Config, quiet: bool):
-        super().__init__(config, quiet)
+    def __init__(self, config: Config, quiet: bool, wide: bool = False):
+        super().__init__(config, quiet, wide)
         names = {
             kind: own_file(config, kind) for kind in ("model.pth", "model.json", "pred.json", "metric.json", "record.json")
         }
-        self.best_model, self.settings, self.best_detections, self.metric, self.record = names.values()
+        self.best_model, self.model_settings, self.best_detections, self.metric, self.record = names.values()
 
     def start(self, state: TrainingState, resumed: bool) -> None:
         super().start(state, resumed)
@@ -164,7 +164,7 @@ class LeftThomasFiles(RunFiles):
         renamed = {theirs.get(key, key): weight for key, weight in best.weights.items()}
         super().write_best(replace(best, weights=renamed), epoch)
         write_json(self.record, metric(best.record, self.config), indent=2)
-        write_json(self.settings, self.config.as_dict(), indent=2)
+        write_json(self.model_settings, self.config.as_dict(), indent=2)
 
 
 def metric(record: dict[str, Any], config: Config) -> dict[str, float]:
@@ -189,7 +189,8 @@ def test(args: Namespace) -> None:
         set_aside(paths)
         write_json(paths[0], metric(record, config), indent=2)
         write_detections(paths[1], evaluation.found, evaluation.classes)
-    print(report({Path(config.model_file or "").name: record}, 1, config, config.seed), end="")
+    show = report if args.wide else brief_report
+    print(show({Path(config.model_file or "").name: record}, 1, config, config.seed), end="")
     print("\nWritten:\n" + "".join(f"- {path}\n" for path in paths), end="")
 
 

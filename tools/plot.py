@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from config import Config
 from dataset.make_demo import ensure_demo
 from dataset.store import Files
-from engine.charts import Lane, Strip, save, strip
+from engine.charts import save
 from engine.checkpoint import load_network
+from engine.figure import draw, times
 from localize import Arrays, localize
 from methods.base import Method, build_method
 from options import make_config, parse_args
@@ -47,19 +48,18 @@ def draw_video(args: argparse.Namespace) -> None:
     ensure_demo(args.dataset, args.data_path)
     config = make_config(args, training=False)
     method, video = load_video(config, args.video)
-    arrays, curves = activations_of(method, video)
-    found = localize(method.curves(arrays))
-    instances = [(row["label"], *map(float, row["segment"])) for row in video.annotations]
-    labels = [config.classes[number] for number in found.classes]
-    lane = Lane(config.title, labels, found.segments, found.scores)
-    for path in save(strip(Strip(video.name, video.seconds, instances, [lane], curves, config.classes)), args.figure):
+    arrays, sequences = activations_of(method, video)
+    for path in save(draw(config, video, localize(method.curves(arrays)), sequences, arrays.get("warp")), args.figure):
         print(path)
 
 
 def sequences_of_video(config: Config, name: str) -> tuple[float, Curves]:
     """Seconds of a test video, and the sequences that the network of `config.model_file` computes of it."""
     method, video = load_video(config, name)
-    return video.seconds, activations_of(method, video)[1]
+    arrays, sequences = activations_of(method, video)
+    return video.seconds, {
+        title: (times(video, len(values), arrays.get("warp")), values) for title, values in sequences.items()
+    }
 
 
 def load_video(config: Config, name: str | None) -> tuple[Method, Video]:
@@ -75,18 +75,11 @@ def load_video(config: Config, name: str | None) -> tuple[Method, Video]:
     return method, video
 
 
-def activations_of(method: Method, video: Video) -> tuple[Arrays, Curves]:
-    """The activations of a video, and the sequences to draw with the times of their values."""
+def activations_of(method: Method, video: Video) -> tuple[Arrays, Arrays]:
+    """The activations of a video, and the sequences to draw."""
     snippets = gather_input([video], Files(1), [method.sample(video, None)])
     arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
-    curves = {}
-    for title, batch in method.sequences(snippets).items():
-        place = np.arange(len(batch[0])) / len(batch[0])
-        if "warp" in arrays:
-            warp = arrays["warp"]
-            place = np.interp(place, warp / warp[-1], np.arange(len(warp)) / (len(warp) - 1))
-        curves[title] = place * video.seconds, batch[0]
-    return arrays, curves
+    return arrays, {title: batch[0] for title, batch in method.sequences(snippets).items()}
 
 
 if __name__ == "__main__":
