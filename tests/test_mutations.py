@@ -468,6 +468,23 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
     "engine/charts.py": [
         ('"text.parse_math": False,', "", "figure::figures_of_detections_of_other_code"),
     ],
+    "tools/report/pack.py": [
+        ('text.replace("<", "\\\\u003c")', "text", "report::no_name_ends_a_script"),
+    ],
+    "tools/report/runs.py": [
+        ("not fits(value, types[name])", "False", "report::settings_of_another_type"),
+        ("if not is_record(records[-1]):", "if False:", "report::damaged_files"),
+    ],
+    "tools/report/localize.js": [
+        (" + 1 - rightLess", " + 1", "report_localize::javascript_finds_what_python_finds"),
+        ("proposals[b].score || a - b)", "proposals[b].score || b - a)", "report_localize::javascript_finds_what_python_finds"),
+    ],
+    "tools/report/judge.js": [
+        ("const INSIDE = 0.5", "const INSIDE = 0.6", "report_localize::javascript_judges_as_python_does")
+    ],
+    "tools/report/live.js": [
+        ("rule.strict ? scores[k] > single : ", "", "report_localize::stored_videos_give_the_detections_of_the_run")
+    ],
     "tools/lab.py": [
         ("if flag not in allowed:", "if False:", "lab::mistakes"),
         ("if both := sorted(training.keys() & activations.keys()):", "if both := []:", "lab::choosing_on_other_videos"),

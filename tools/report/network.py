@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from config import Config
 from dataset.store import Files
 from engine.checkpoint import load_network
+from engine.device import choose_device, choose_precision
 from engine.files import RunFiles
 from localize import FIELDS, Arrays, Curves, Sweep
 from methods.base import Method, build_method
@@ -36,12 +37,15 @@ def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]
     model = Path(config.model_file) if config.model_file else RunFiles(config, quiet=True).best_model
     if not model.exists():
         raise UserError(f"{model}: no such file; expected the best model of the run. Name it with --model_file.")
-    videos, device, store = load_data(config, ["test"]).test, torch.device("cpu"), Files(config.num_workers)
-    method = build_method(replace(config, model_file=str(model)))
+    device = choose_device("auto")
+    config = replace(config, precision=choose_precision("auto", device), model_file=str(model))  # the run's may not be here
+    videos, store = load_data(config, ["test"]).test, Files(config.num_workers)
+    method = build_method(config)
     load_network(method.network, str(model), config)
+    method.network.to(device)
     take_steps(method, videos, store, device)
     activations = compute_activations(method, videos, store, device, whole=True)
-    sequences = sequences_of(method, videos, store)
+    sequences = sequences_of(method, videos, store, device)
     live, usual = without_choice(config), without_memory(config)
     shown = {}
     for video in videos:
@@ -60,11 +64,11 @@ def without_choice(config: Config) -> Method:
     return without_memory(replace(config, class_th=-FAR, class_weight=1.0))
 
 
-def sequences_of(method: Method, videos: list[Video], store: Files) -> dict[str, Arrays]:
+def sequences_of(method: Method, videos: list[Video], store: Files, device: torch.device) -> dict[str, Arrays]:
     method.network.eval()
     found: dict[str, Arrays] = {}
     for part, samples in test_batches(videos, method.sample, EVAL_BATCH):
-        batch = method.sequences(gather_input(part, store, samples))
+        batch = method.sequences(gather_input(part, store, samples).to(device))
         for number, video in enumerate(part):
             found[video.name] = {name.replace("\n", " "): array[number] for name, array in batch.items()}
             sample = samples[number]
