@@ -123,6 +123,8 @@ def evaluate_network(args: Namespace) -> None:
     device = choose_device(config.device)
     config = replace(config, precision=choose_precision(config.precision, device))
     with locked(config.output_path):
+        if args.save_train_activations:
+            save_training(config, device, args.save_train_activations)
         evaluation = evaluate_now(config, device, args.activations, args.save_activations)
         record = record_of(evaluation, 0, {}, config)
         output = Path(config.output_path)
@@ -139,6 +141,23 @@ def evaluate_network(args: Namespace) -> None:
         write_detections(paths[4], evaluation.found, evaluation.classes)
         write_json(paths[5], {"config": config.as_dict(), "record": record, "provenance": provenance(config)}, indent=1)
     print((report(*about) if args.wide else brief_report(*about)) + written, end="")
+
+
+def save_training(config: Config, device: "torch.device", path: str) -> None:
+    """Write the activations of the training videos, sampled as test videos are."""
+    from dataset.store import Files
+    from engine.checkpoint import load_network
+    from methods.base import build_method
+    from test import compute_activations, save_activations, take_steps
+    from thumos_features import load_data
+
+    if config.model_file is None:
+        raise UserError("--save_train_activations needs a network; name a checkpoint with --model_file.")
+    method, videos, store = build_method(config), load_data(config, ["train"]).train, Files(config.num_workers)
+    load_network(method.network, config.model_file, config)
+    method.network.to(device)
+    take_steps(method, videos, store, device)
+    save_activations(path, compute_activations(method, videos, store, device, whole=True))
 
 
 def evaluate_now(config: Config, device: "torch.device", saved: str | None, save: str | None) -> "Evaluation":

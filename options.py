@@ -50,8 +50,9 @@ def parse_args(
     argv: Sequence[str] | None = None,
     folders: str = "",
     settings_of: Callable[[str], tuple[Path, Mapping[str, Any]]] | None = None,
+    extend: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Namespace:
-    """Parse the command line; `folders` is the ending of the default output folders.
+    """Parse the command line; `folders` is the ending of the default output folders, `extend` adds a program's own flags.
 
     The settings of the training of --model_file, which `settings_of` finds, are the defaults of an evaluation.
     """
@@ -61,6 +62,7 @@ def parse_args(
         trained = Trained(*found)
         usual = Namespace(**vars(usual) | {name: trained.settings[name] for name in vars(usual) if name in trained.settings})
     parser = build_parser(given.method or usual.method, given.dataset or usual.dataset, folders)
+    extend(parser)
     if trained:
         parser.set_defaults(**vars(usual))
         with as_user_error():
@@ -479,6 +481,12 @@ def _add_scoring(group: Group) -> None:
     )
     group.add_argument(
         "--save_activations", default=None, metavar="FILE", help="write the activations for localization to FILE.npz"
+    )
+    group.add_argument(
+        "--save_train_activations",
+        default=None,
+        metavar="FILE",
+        help="write those of the training videos to FILE.npz, on which tools.lab can choose settings",
     )
 
 

@@ -92,8 +92,8 @@ def bench_growth() -> None:
         )
 
 
-def bench_localization() -> None:
-    method = build_method(make_config(parse_args(["--hidden", "8", "--len_feature", "2"])))
+def random_activations() -> list[Arrays]:
+    """BaS-Net's activations of as many videos as THUMOS'14 tests, with one or two predicted classes each."""
     r = np.random.default_rng(0)
     videos: list[Arrays] = []
     for number in range(210):
@@ -102,6 +102,12 @@ def bench_localization() -> None:
         score = (r.random(21) * 0.1).astype(np.float32)
         score[r.choice(20, 1 + (number % 6 == 0), replace=False)] = 0.5
         videos.append({"cas": cas.astype(np.float32), "score": score, "num_seg": np.array(r.integers(100, 1500))})
+    return videos
+
+
+def bench_localization() -> None:
+    method = build_method(make_config(parse_args(["--hidden", "8", "--len_feature", "2"])))
+    videos = random_activations()
 
     def run(part: list[Any]) -> int:
         return sum(len(localize(method.curves(video)).scores) for video in part)

@@ -19,6 +19,7 @@ from engine.checkpoint import Best, TrainingState
 from engine.figure import draw
 from engine.files import RunFiles, record_of
 from engine.loggers import Maker, evaluation_values, final_values, official_evaluation, step_values
+from engine.pictures import pictures
 from engine.report import explosion
 from engine.terminal import warn
 from engine.workers import Beside
@@ -218,6 +219,12 @@ class Recorder:
         for logger in self.loggers:
             logger.results(self.files.settings, final_values(self.state.best_model.record, self.state.records[-1], self.config))
         self.files.write_last(evaluation, self.state)
+        self._draw_errors(evaluation)
+
+    def _draw_errors(self, evaluation: Evaluation) -> None:
+        for name, figure in pictures(evaluation, self.config).items() if self.loggers else ():
+            for logger in self.loggers:
+                logger.figure(f"last/{name}", figure, self.state.iteration)
 
     def log_step(self, losses: dict[str, float], iteration: int, seconds: float | None) -> None:
         rates = self.config.learning_rates

@@ -129,26 +129,9 @@ def detection_ap(truth: Table, found: Table, tiou: Doubles, ties: str = "officia
     `ties="official"` orders equal scores and equal overlaps as numpy's default sort, reversed, does; so does the toolkit, and
     numpy does not specify that order. `"stable"` takes the earlier prediction and the later ground truth first.
     """
-    if ties not in TIES:
-        raise InputError(f"ties is {ties!r}; expected one of {', '.join(TIES)}.")
-    order = np.argsort(found.label, kind="stable")  # P predictions by class, then by descending score
-    bounds = np.searchsorted(found.label[order], np.arange(len(truth.labels) + 1))
-    for begin, end in itertools.pairwise(bounds):
-        scores = found.scores[order[begin:end]]
-        rank = np.argsort(scores)[::-1] if ties == "official" else np.argsort(-scores, kind="stable")
-        order[begin:end] = order[begin:end][rank]
-
-    group = truth.label * len(found.videos) + truth.video
-    by_group = np.argsort(group, kind="stable")
-    own_group = (found.label * len(found.videos) + found.video)[order]
-    first, last = (np.searchsorted(group[by_group], own_group, side=side) for side in ("left", "right"))
-
-    pairs = Pairs(found.segments[order], truth.segments[by_group], first, last)
-    candidates = find_candidates(pairs, tiou.min(), single)
-    if ties == "official":
-        _order_ties(candidates, pairs, single)
-    hit = match(candidates, tiou, len(truth))
-    return average_precisions(hit, bounds, np.bincount(truth.label, minlength=len(truth.labels)))
+    ranking = rank(truth, found, ties)
+    hit = match(candidates_of(ranking, tiou.min(), ties, single), tiou, len(truth))
+    return average_precisions(hit, ranking.bounds, np.bincount(truth.label, minlength=len(truth.labels)))
 
 
 class Pairs(NamedTuple):
@@ -160,6 +143,15 @@ class Pairs(NamedTuple):
     last: Codes  # (P,)
 
 
+class Ranking(NamedTuple):
+    """Predictions by class, then by descending score, with the ground truths that each may match."""
+
+    order: Codes  # (P,) rows of the predictions
+    bounds: Codes  # (C+1,) predictions of class c are number bounds[c] to bounds[c + 1] - 1
+    by_group: Codes  # (G,) rows of the ground truths, by class, then by video: the order of those in `pairs`
+    pairs: Pairs
+
+
 class Candidates(NamedTuple):
     """The ground truths that overlap each prediction enough, best overlap first."""
 
@@ -167,6 +159,32 @@ class Candidates(NamedTuple):
     truth: Codes  # (K,) their numbers
     overlap: Doubles  # (K,)
     tied: NDArray[np.bool_]  # (P,) whether two candidates have equal overlaps
+
+
+def rank(truth: Table, found: Table, ties: str = "official") -> Ranking:
+    """The order in which the predictions of `found` are matched; for the arguments see `detection_ap`."""
+    if ties not in TIES:
+        raise InputError(f"ties is {ties!r}; expected one of {', '.join(TIES)}.")
+    order = np.argsort(found.label, kind="stable")
+    bounds = np.searchsorted(found.label[order], np.arange(len(truth.labels) + 1))
+    for begin, end in itertools.pairwise(bounds):
+        scores = found.scores[order[begin:end]]
+        best = np.argsort(scores)[::-1] if ties == "official" else np.argsort(-scores, kind="stable")
+        order[begin:end] = order[begin:end][best]
+
+    group = truth.label * len(found.videos) + truth.video
+    by_group = np.argsort(group, kind="stable")
+    own_group = (found.label * len(found.videos) + found.video)[order]
+    first, last = (np.searchsorted(group[by_group], own_group, side=side) for side in ("left", "right"))
+    return Ranking(order, bounds, by_group, Pairs(found.segments[order], truth.segments[by_group], first, last))
+
+
+def candidates_of(ranking: Ranking, lowest: float, ties: str, single: bool) -> Candidates:
+    """The candidates of each prediction with an overlap of at least `lowest`, in the order of `ties`."""
+    candidates = find_candidates(ranking.pairs, lowest, single)
+    if ties == "official":
+        _order_ties(candidates, ranking.pairs, single)
+    return candidates
 
 
 @inner
@@ -228,20 +246,28 @@ def _order_ties(candidates: Candidates, pairs: Pairs, single: bool) -> None:
 
 @compiled
 def match(candidates: Candidates, tiou: Doubles, num_truths: int) -> NDArray[np.bool_]:
-    """(P, I) whether a prediction is a hit: it takes its best unmatched candidate with an overlap of at least the tIoU."""
-    offset, candidate, overlap, _ = candidates
-    free = np.ones((len(tiou), num_truths), dtype=np.bool_)
-    hit = np.zeros((len(offset) - 1, len(tiou)), dtype=np.bool_)
-    for p in range(len(offset) - 1):
-        for i in range(len(tiou)):
-            for k in range(offset[p], offset[p + 1]):
-                if overlap[k] < tiou[i]:
-                    break
-                if free[i, candidate[k]]:
-                    free[i, candidate[k]] = False
-                    hit[p, i] = True
-                    break
+    """(P, I) whether a prediction is a hit."""
+    hit = np.zeros((len(candidates.offset) - 1, len(tiou)), dtype=np.bool_)
+    for i in range(len(tiou)):
+        hit[:, i] = assign(candidates, tiou[i], num_truths) >= 0
     return hit
+
+
+@inner
+def assign(candidates: Candidates, tiou: float, num_truths: int) -> Codes:
+    """(P,) the ground truth that a prediction takes, or -1: its best unmatched candidate with an overlap of at least `tiou`."""
+    offset, candidate, overlap, _ = candidates
+    free = np.ones(num_truths, dtype=np.bool_)
+    taken = np.full(len(offset) - 1, -1)
+    for p in range(len(offset) - 1):
+        for k in range(offset[p], offset[p + 1]):
+            if overlap[k] < tiou:
+                break
+            if free[candidate[k]]:
+                free[candidate[k]] = False
+                taken[p] = candidate[k]
+                break
+    return taken
 
 
 @compiled

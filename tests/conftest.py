@@ -212,8 +212,8 @@ def cli(tiny: Path, places: list[str]) -> Cli:
     return run
 
 
-def run_here(line: list[str]) -> subprocess.CompletedProcess[str]:
-    """What `python` followed by `line` does, from the project's folder."""
+def run_here(line: list[str], pictures: bool = False) -> subprocess.CompletedProcess[str]:
+    """What `python` followed by `line` does, from the project's folder; without TensorBoard's figures, which take time."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     main = importlib.import_module(line[0].removesuffix(".py")).main
     with (
@@ -223,6 +223,7 @@ def run_here(line: list[str]) -> subprocess.CompletedProcess[str]:
         warnings.catch_warnings(),
         unittest.mock.patch.object(sys, "argv", line),
         unittest.mock.patch.object(threading, "excepthook", threading.excepthook),
+        contextlib.nullcontext() if pictures else unittest.mock.patch("engine.recorder.pictures", lambda *_: {}),
     ):
         try:
             main()

@@ -13,7 +13,7 @@ SEEDS = {"engine.seeds", "engine.summary"}
 REGISTRY = {"methods.base", "methods.recipes"}
 APART = {"engine.flags": "flags", "engine.ending": "ending", "engine.locks": "locks"}  # below their folder
 ARROWS = {
-    "tools": {*ON_TOP, *FOLDERS, "registry", "flags"} - {"tools"},
+    "tools": {*ON_TOP, *FOLDERS, "registry", "flags", "seeds"} - {"tools"},
     "commands": {"options", "flags", "thumos_features", "config", "dataset", "eval", "utils"},
     "seeds": {"options", "config", "registry", "engine", "dataset", "eval", "utils"},
     "main": {

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from engine import recorder
-from engine.figure import MOST_CLASSES, draw, shown_classes
+from engine.charts import MOST_CLASSES, Lane, Strip
+from engine.figure import draw
 from localize import Detections
 from options import make_config, parse_args
 
@@ -106,8 +107,9 @@ def test_odd_names_in_a_picture():
         annotations=[{"label": "?", "segment": [0, 1]}, {"label": config.classes[3], "segment": [2, 3]}],
     )
     found = Detections(np.arange(8), np.linspace(0, 1, 8), np.tile([1.0, 4.0], (8, 1)))
-    classes = shown_classes(found, {3})
-    assert 3 in classes and len(classes) == 1 + MOST_CLASSES and {7, 6, 5, 4} < set(classes)
+    lane = Lane("run", [str(number) for number in found.classes], found.segments, found.scores)
+    classes = Strip("v", 10.0, [("3", 2, 3)], [lane]).classes
+    assert classes[0] == "3" and len(classes) == MOST_CLASSES and {"7", "6", "5", "4"} == set(classes[1:])
     buffer = io.BytesIO()
     draw(config, video, found, {"one": np.random.rand(16, 20), "two": np.random.rand(16)}).savefig(buffer, format="png")
     assert buffer.tell() > 1000

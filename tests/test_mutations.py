@@ -466,6 +466,49 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
     "eval/protocols.py": [
         ("if is_ambiguous.all():", "if False:", "protocols::ambiguous_segments_of_a_json_are_no_class"),
     ],
+    "eval/kinds.py": [
+        ("claims = claims[free[claims[:, 1]]]", "pass", "diagnosis::what_a_detection_concerns"),
+        ("elif len(covered) > 1:", "elif False:", "diagnosis::the_kind_of_a_detection[over two instances]"),
+    ],
+    "eval/mending.py": [
+        ("return np.where(counts > 0, ap, 1.0)", "return ap", "diagnosis::properties"),
+        ("keep = np.flatnonzero(~detections)", "keep = np.arange(len(detections))", "diagnosis::gains_by_hand"),
+    ],
+    "eval/diagnosis.py": [
+        (
+            "rows.append([csv_cell(name), csv_cell(label),",
+            "rows.append([name, label,",
+            "diagnosis::names_that_a_spreadsheet_would_compute",
+        ),
+        ("if not 0 < threshold <= 1:", "if False:", "diagnosis::bad_thresholds"),
+    ],
+    "eval/bootstrap.py": [
+        ("video[ranking.order], weights", "video, weights", "bootstrap::a_draw_is_scored_as_repeated_videos"),
+    ],
+    "engine/charts.py": [
+        ('"text.parse_math": False,', "", "figure::figures_of_detections_of_other_code"),
+    ],
+    "tools/report/pack.py": [
+        ('text.replace("<", "\\\\u003c")', "text", "report::no_name_ends_a_script"),
+    ],
+    "tools/report/runs.py": [
+        ("not fits(value, types[name])", "False", "report::settings_of_another_type"),
+        ("if not is_record(records[-1]):", "if False:", "report::damaged_files"),
+    ],
+    "tools/report/localize.js": [
+        (" + 1 - rightLess", " + 1", "report_localize::javascript_finds_what_python_finds"),
+        ("proposals[b].score || a - b)", "proposals[b].score || b - a)", "report_localize::javascript_finds_what_python_finds"),
+    ],
+    "tools/report/judge.js": [
+        ("const INSIDE = 0.5", "const INSIDE = 0.6", "report_localize::javascript_judges_as_python_does")
+    ],
+    "tools/report/live.js": [
+        ("rule.strict ? scores[k] > single : ", "", "report_localize::stored_videos_give_the_detections_of_the_run")
+    ],
+    "tools/lab.py": [
+        ("if flag not in allowed:", "if False:", "lab::mistakes"),
+        ("if both := sorted(training.keys() & activations.keys()):", "if both := []:", "lab::choosing_on_other_videos"),
+    ],
     "eval/eval_detection.py": [
         ("value = np.float64(np.float32(value))", "pass", "um::l8_overlaps_in_single_precision_reach_the_score"),
         ("if ties not in TIES:", "if False:", "eval::other_bad_input_is_named"),

@@ -68,6 +68,7 @@ OURS = {
     "save_kit": None,
     "activations": None,
     "save_activations": None,
+    "save_train_activations": None,
     "layout": "auto",
     "missing": None,
     "bce_reduction": "mean",
