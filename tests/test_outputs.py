@@ -176,7 +176,8 @@ def test_a_run_writes_the_authors_record_and_reports_the_papers_average_first(cl
     assert {f"mAP@0.{n}" for n in range(1, 10)} <= set(logged.Tags()["scalars"])
 
     of_paper = f"{100 * (of_five if method == 'backtal' else of_seven):.2f}"
-    assert f"average mAP ({FIRST[method]}) {of_paper}  (best so far)" in said
+    assert f"mAP {FIRST[method]} {of_paper}  best" in said
+    assert max(len(line) for line in said.splitlines() if line.startswith("iteration ")) <= 80
     rows = [[cell.strip() for cell in line.split("|")] for line in (output / "report_seed_0.md").read_text().splitlines()]
     place = rows[0].index("0.9") + 1
     assert rows[0][place] == f"avg {FIRST[method]}" and rows[2][1] == "best" and rows[2][place] == of_paper
