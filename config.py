@@ -292,6 +292,11 @@ def record_over_seven(config: Config, record: Mapping[str, Any]) -> str:
     return heading + average_and_maps(config.record_average(record), maps)
 
 
+def full_name(dataset: str) -> str:
+    """The name of a data set in a config: that of a dataset.json is the same for every spelling of its path."""
+    return str(Path(dataset).resolve()) if dataset.endswith(".json") else dataset
+
+
 def streams_of(modal: str) -> tuple[str, ...]:
     return ("rgb", "flow") if modal == "all" else (modal,)
 

@@ -8,10 +8,12 @@ if __name__ == "__main__":  # before the other imports, which take seconds, so t
 
     begin()
 
+import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config import Config, annotation_file
 from dataset.facts import dataset_facts
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    args = parse_args(folders="_eval")
-    run_command(lambda: evaluate(args), args.debug)
+    run_command(lambda: evaluate(parse_args(folders="_eval", settings_of=settings_of_model)), "--debug" in sys.argv)
+
+
+def settings_of_model(path: str) -> tuple[Path, Mapping[str, Any]]:
+    from engine.checkpoint import settings_of
+
+    return settings_of(path)
 
 
 def evaluate(args: Namespace) -> None:

@@ -2,17 +2,17 @@
 
 The defaults below are what runs: edit them here. They are BaS-Net's published values for THUMOS'14. A method's file holds its
 other flags and its recipes, the settings that differ for a --method on a --dataset. A default that is edited here overrides
-recipes, and the run prints it.
+recipes, and the run prints it. An evaluation takes the settings of its model's training, where these are known.
 """
 
 import argparse
 import dataclasses
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import MOST_ITERATIONS, Config, Settings, annotation_file, parse_schedule, where_to_get
+from config import MOST_ITERATIONS, Config, Settings, annotation_file, full_name, parse_schedule, where_to_get
 from dataset.annotations import classes_of, read_database
 from dataset.facts import DEMOS, KNOWN, Dataset, dataset_facts, usual_name
 from dataset.layouts import LAYOUTS
@@ -37,10 +37,10 @@ from engine.flags import (
     share,
 )
 from eval.names import did_you_mean
-from eval.reading import is_text
+from eval.reading import is_text, short
 from methods.base import METHODS, folder_name, settings_class
-from methods.recipes import origin, recipe, recipe_name, shipped
-from utils import UserError, check_file, say_now
+from methods.recipes import OF_THE_FOLDER, Trained, of_training, origin, recipe, recipe_name, shipped
+from utils import UserError, as_user_error, check_file, listing, say_now
 
 OFFICIAL_FLAGS = {"modal", "data_path", "model_path", "output_path", "log_path", "model_file", "num_workers", "seed", "debug"}
 NAME_MODEL = "Name another with --model_file."
@@ -49,15 +49,29 @@ NAME_MODEL = "Name another with --model_file."
 def parse_args(
     argv: Sequence[str] | None = None,
     folders: str = "",
+    settings_of: Callable[[str], tuple[Path, Mapping[str, Any]]] | None = None,
     extend: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> Namespace:
-    """Parse the command line; `folders` is the ending of the default output folders, `extend` adds a program's own flags."""
-    given = _method_and_dataset(argv)
-    parser = build_parser(given.method, given.dataset, folders)
+    """Parse the command line; `folders` is the ending of the default output folders, `extend` adds a program's own flags.
+
+    The settings of the training of --model_file, which `settings_of` finds, are the defaults of an evaluation.
+    """
+    given, usual = _first_flags(argv)
+    trained = None
+    if settings_of and given.model_file and not given.result and (found := settings_of(given.model_file))[1]:
+        trained = Trained(*found)
+        usual = Namespace(**vars(usual) | {name: trained.settings[name] for name in vars(usual) if name in trained.settings})
+    parser = build_parser(given.method or usual.method, given.dataset or usual.dataset, folders)
     extend(parser)
-    args = parser.parse_args(argv, Namespace(compat=None))
+    if trained:
+        parser.set_defaults(**vars(usual))
+        with as_user_error():
+            taken = parser.take(of_training(trained, given.dataset, given.data_path), trained.source)
+        trained = trained._replace(taken=taken)
+    args = parser.parse_args(argv, Namespace(compat=None, **({"trained": trained} if trained else {})))
     if args.compat is None:  # --fix without --compat reproduces all other quirks
-        args.compat = "official" if args.fix else parser.get_default("compat")
+        chosen = args.fix and not (trained and args.fix == parser.get_default("fix"))
+        args.compat = "official" if chosen else parser.get_default("compat")
     if args.seeds and args.seed != parser.get_default("seed"):
         parser.error("argument --seeds: not allowed with --seed; give one of the two")
     return args
@@ -65,19 +79,24 @@ def parse_args(
 
 def parse_shared_args(argv: Sequence[str]) -> Namespace:
     """Parse the flags of this file and ignore those of other methods' files; needs no package and applies no recipe."""
-    given = _method_and_dataset(argv)
-    parser = _parser_as_written("basnet", given.dataset, "")
-    parser.set_defaults(data_path=_data_path(parser, given.dataset))
-    return parser.parse_args(argv) if given.method == "basnet" else parser.parse_known_args(argv)[0]
+    given, usual = _first_flags(argv)
+    dataset = given.dataset or usual.dataset
+    parser = _parser_as_written("basnet", dataset, "")
+    parser.set_defaults(data_path=_data_path(parser, dataset))
+    return parser.parse_args(argv) if (given.method or usual.method) == "basnet" else parser.parse_known_args(argv)[0]
 
 
-def _method_and_dataset(argv: Sequence[str] | None) -> Namespace:
-    """Parse --method and --dataset, on which the other flags and their defaults depend."""
+def _first_flags(argv: Sequence[str] | None) -> tuple[Namespace, Namespace]:
+    """The flags on which the defaults of others depend, None if not given, and the defaults of --method and --dataset."""
     parser = Parser(add_help=False)
     _add_method_and_dataset(parser)
+    for name in ("data_path", "model_file", "result"):
+        parser.add_argument(f"--{name}")
     for action in parser._actions:
         parser.check_default(action, "options.py")
-    return parser.parse_known_args(argv)[0]
+    usual = Namespace(**{name: parser.get_default(name) for name in ("method", "dataset")})
+    parser.set_defaults(method=None, dataset=None)
+    return parser.parse_known_args(argv)[0], usual
 
 
 def flags_of(args: Namespace) -> list[str]:
@@ -90,7 +109,7 @@ def flags_of(args: Namespace) -> list[str]:
     ]
 
 
-def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str = "") -> argparse.ArgumentParser:
+def build_parser(method: str = "basnet", dataset: str = "thumos14", folders: str = "") -> Parser:
     parser = _parser_as_written(method, dataset, folders)
     edited = _edited(parser, method)
     parser.set_defaults(**{flag: value for flag, value in recipe(method, dataset).items() if flag not in edited})
@@ -181,8 +200,12 @@ def say_settings(args: Namespace) -> list[str]:
     parser = _parser_as_written(args.method, args.dataset, "")
     edited, usual = _edited(parser, args.method), shipped(args.method)
     settings, title = recipe(args.method, args.dataset), recipe_name(args.method, args.dataset)
-    lines = []
+    trained = getattr(args, "trained", None)
+    lines = [f"settings of {trained.source}"] if trained else []
     for flag, value in edited.items():
+        if trained and flag in trained.taken and getattr(args, flag) == trained.taken[flag] != value:
+            there = f"{_brief(trained.taken[flag])} of the model's training is used"
+            lines.append(f"warning: options.py was edited: {flag} is {_brief(value)}, and {there}")
         if getattr(args, flag) != value:
             continue  # given on the command line
         if flag in settings and not _same(flag, value, settings[flag]):
@@ -194,8 +217,21 @@ def say_settings(args: Namespace) -> list[str]:
     place = parser.get_default("data_path")
     if args.dataset != "thumos14" and place not in (None, KNOWN["thumos14"].data_path):
         lines.append(f"warning: options.py was edited: data_path {place} applies to THUMOS'14 and is not used for {title}")
+    if trained:
+        return lines + _differences(args, trained)
     of_recipe = [flag for flag, value in settings.items() if flag not in edited and getattr(args, flag) == value]
     return [*lines, f"recipe {title}: {', '.join(of_recipe)}"] if of_recipe else lines
+
+
+def _differences(args: Namespace, trained: Trained) -> list[str]:
+    """A warning for each flag that differs from the model's training, but those that load_network compares."""
+    kind = settings_class(args.method)
+    compared = {*kind.MUST_AGREE, *kind.SHOULD_AGREE, "compat", "fix", *OF_THE_FOLDER}
+    return [
+        f"warning: {args.model_file}: was trained with --{flag} {_brief(value)}; this run has {_brief(getattr(args, flag))}."
+        for flag, value in trained.taken.items()
+        if flag not in compared and getattr(args, flag) != value
+    ]
 
 
 def tell_settings(args: Namespace, say: Callable[[str], object]) -> None:
@@ -224,11 +260,12 @@ def make_config(args: Namespace, training: bool = True) -> Config:
     values["tiou_thresholds"], values["protocol"] = facts.tiou_thresholds, facts.protocol
     for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
         values[name] = getattr(args, name) or getattr(facts, name)
-    if args.dataset.endswith(".json"):
-        values["dataset"] = str(Path(args.dataset).resolve())  # the same for every spelling of the path
-        if not is_text(values["dataset"]):
-            raise UserError(f"{values['dataset']!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
+    values["dataset"] = full_name(args.dataset)
+    if not is_text(values["dataset"]):
+        raise UserError(f"{values['dataset']!a}: is not UTF-8; expected a path in UTF-8. Rename the folder.")
     values["classes"] = facts.classes or _annotated_classes(facts, values)
+    if trained := getattr(args, "trained", None):
+        values["classes"] = _trained_classes(trained, values["classes"], args.dataset)
     values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
     if args.model_file and Path(args.model_file).exists() and not Path(args.model_file).is_dir():
         check_file(args.model_file, "a checkpoint", NAME_MODEL)
@@ -237,11 +274,48 @@ def make_config(args: Namespace, training: bool = True) -> Config:
     return config.settled() if training else config
 
 
+def make_config_without_data(args: Namespace) -> Config:
+    """The config for videos without annotations: where the settings of a model's training are known, no data set is read."""
+    trained = getattr(args, "trained", None)
+    if not trained or "classes" not in trained.settings or full_name(args.dataset) != trained.settings.get("dataset"):
+        return make_config(args, training=False)
+    kind, settings = settings_class(args.method), trained.settings
+    values: dict[str, Any] = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
+    values["dataset"], values["classes"] = full_name(args.dataset), _trained_classes(trained, (), args.dataset)
+    values["num_iters"] = len(parse_schedule(args.lr, args.num_iters))
+    tious = settings.get("tiou_thresholds")
+    known = isinstance(tious, list | tuple) and tious and all(type(tiou) in (int, float) for tiou in tious)
+    values["tiou_thresholds"] = tuple(map(float, tious)) if known else KNOWN["thumos14"].tiou_thresholds
+    values["protocol"] = str(settings.get("protocol", "unnamed"))
+    for name in ("data_path", "missing", "timing", "fps", "snippet_frames"):
+        values[name] = values[name] or getattr(KNOWN["thumos14"], name)
+    if args.len_feature is None:
+        raise UserError(f"{trained.source}: has no len_feature; give --len_feature, the width of all streams together.")
+    config = kind(**values)
+    config.check()
+    return config
+
+
 def _annotated_classes(facts: Dataset, values: dict[str, Any]) -> tuple[str, ...]:
     if facts.name in DEMOS and not Path(values["data_path"]).exists():
         return ()  # created before it is read
     path = annotation_file(facts, Path(values["data_path"]), values["layout"], values["ground_truth"])
     return classes_of(read_database(path, where_to_get(facts, values["data_path"])))
+
+
+def _trained_classes(trained: Trained, classes: tuple[str, ...], dataset: str) -> tuple[str, ...]:
+    """The classes of a model, in its order; a data set that it is evaluated on may have fewer, but no others."""
+    own = trained.settings.get("classes")
+    if own is None:
+        return classes
+    if not (isinstance(own, list | tuple) and own and all(map(is_text, own)) and len(set(own)) == len(own)):
+        raise UserError(f"{trained.source}: its classes are {short(own)}; expected different names. Name another --model_file.")
+    if foreign := [name for name in classes if name not in own]:
+        raise UserError(
+            f"{trained.source}: is of a model of {len(own)} classes ({listing(list(own), 20)}); --dataset {dataset} also has "
+            f"{listing(foreign, 20)}. Evaluate it on a data set of its classes."
+        )
+    return tuple(own)
 
 
 # ----------------------------------------------------------------------------------------------------------- flags

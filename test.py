@@ -255,7 +255,7 @@ def as_table(found: Found, classes: tuple[str, ...]) -> Table:
     )
 
 
-def detections_text(found: Found, classes: tuple[str, ...]) -> Iterator[str]:
+def detections_text(found: Mapping[str, Detections], classes: tuple[str, ...]) -> Iterator[str]:
     """The text of a file of detections in ActivityNet's format, video by video; a video without detections has no entry."""
     yield '{"version": "VERSION 1.3", "results": {'
     separator = ""
@@ -268,7 +268,7 @@ def detections_text(found: Found, classes: tuple[str, ...]) -> Iterator[str]:
     yield '}, "external_data": {"used": true, "details": "Features from I3D Network"}}\n'
 
 
-def write_detections(path: Path, found: Found, classes: tuple[str, ...]) -> None:
+def write_detections(path: Path, found: Mapping[str, Detections], classes: tuple[str, ...]) -> None:
     with atomic_write(path) as stream:
         stream.writelines(detections_text(found, classes))
 

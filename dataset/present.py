@@ -30,12 +30,17 @@ def check_start(subsets: list[str], argv: Sequence[str]) -> None:
     if args.result:  # a file of detections is scored without features
         check_file(args.result, "detections", "Name others with --result.")
         return
-    if args.dataset not in DEMOS:
+    if args.dataset not in DEMOS and not (subsets == ["test"] and has_settings(args.model_file)):
         require_data(args, [] if args.activations else subsets)
     if args.activations:
         check_file(args.activations, "saved activations", "Name others with --activations.")
     elif args.model_file and not args.resume and not Path(args.model_file).is_dir():
         check_file(args.model_file, "a checkpoint", NAME_MODEL)
+
+
+def has_settings(model: str | None) -> bool:
+    """True for a model to be evaluated with the data of its training, unless other data is named (engine.checkpoint)."""
+    return model is not None and (model.endswith(".ckpt") or Path(model).with_suffix(".safetensors").is_file())
 
 
 def require_data(args: Namespace, subsets: list[str]) -> None:

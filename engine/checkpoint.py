@@ -1,7 +1,6 @@
 """Checkpoints: the best model as a state dict, as in the official code, and the full state that a resumed run needs."""
 
 import io
-import json
 import re
 import uuid
 import zipfile
@@ -18,6 +17,7 @@ from config import Config
 from dataset.draws import Draws
 from dataset.store import Checksums
 from dataset.video import Video
+from engine.model_file import SUFFIX, read_model, settings_beside, settings_in
 from engine.schema import (
     SCALER,
     Misfit,
@@ -32,6 +32,7 @@ from engine.schema import (
     listed,
     mapped,
     nothing,
+    nothing_or,
     number,
     one_of,
     optimizer_rule,
@@ -44,7 +45,7 @@ from engine.schema import (
 )
 from eval.reading import check_file
 from localize import Detections
-from methods.base import Method, Stepwise
+from methods.base import METHODS, Method, Stepwise
 from test import Found
 from utils import UserError, as_user_error, atomic_write, listing, say_now
 
@@ -247,17 +248,23 @@ def load_file(path: str | Path) -> Mapping[str, Any]:
     with as_user_error():
         check_file(path, "a checkpoint", "Name an existing one with --model_file.")
     try:
+        if Path(path).suffix == SUFFIX:
+            return read_model(path)
         _check_archive(path)
-        with torch.serialization.safe_globals(NUMBERS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _unpickled(path)
     except Exception as error:  # torch.load raises almost any exception on other files
-        reason = re.split(r"[.\n]", str(error))[0]
+        reason = re.split(r"[.\n]", str(error))[0][:300]
         raise UserError(
             f"{path}: is not a readable checkpoint ({reason}). Expected a file of tensors; copy it again."
         ) from None
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected a state dict.")
     return content
+
+
+def _unpickled(path: str | Path, mmap: bool = False) -> Any:
+    with torch.serialization.safe_globals(NUMBERS):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _check_archive(path: str | Path) -> None:
@@ -279,10 +286,11 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
         return load_weights(network, weights_in_folder(network, Path(path)), path, config.MUST_AGREE)
     content = load_file(path)
     trained = trained_with(content, Path(path), config)
+    same_classes = list(trained.get("classes") or ()) == list(config.classes)
     differ = [
         f"--{name} {str(trained[name])[:60]} there, {getattr(config, name, None)} here"
         for name in config.MUST_AGREE
-        if name in trained and trained[name] != getattr(config, name, None)
+        if name in trained and trained[name] != getattr(config, name, None) and not (name == "dataset" and same_classes)
     ]
     if differ:
         raise UserError(f"{path}: was trained with other settings: {'; '.join(differ)}. Use those that it was trained with.")
@@ -297,28 +305,44 @@ def load_network(network: nn.Module, path: str | Path, config: Config) -> None:
 
 
 def trained_with(content: Mapping[str, Any], path: Path, config: Config) -> Mapping[str, Any]:
-    """The settings of a model's training that this run's are compared with, if the checkpoint or a .json beside it has them."""
+    """The settings of a model's training that this run's are compared with, if the checkpoint or a file beside it has them."""
     has_own = isinstance(content.get("network"), Mapping)
-    source, trained = (path, content.get("config", {})) if has_own else (path.with_suffix(".json"), settings_beside(path))
-    compared = (*config.MUST_AGREE, *config.SHOULD_AGREE, "repaired")
+    source, trained = (path, content.get("config", {})) if has_own else settings_beside(path)
+    compared = (*config.MUST_AGREE, *config.SHOULD_AGREE, "repaired", "classes")
     if isinstance(trained, Mapping):
         trained = {name: trained[name] for name in compared if name in trained}
-    rule = fields({}, dict.fromkeys(compared, setting) | {"repaired": listed(text)})
-    remedy = OTHER if has_own else "Correct it, or move it away: it says how the model beside it was trained."
+    rule = fields({}, dict.fromkeys(compared, setting) | {"repaired": listed(text), "classes": listed(text)})
+    remedy = OTHER if has_own else WRONG_SETTINGS
     checked(source, {"config": trained} if has_own else trained, fields({"config": rule}) if has_own else rule, remedy)
     return trained
 
 
-def settings_beside(path: Path) -> Mapping[str, Any]:
-    """Settings of training from the .json beside a model (tools/leftthomas.py), else {}."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():  # nor is a pipe read, which may never end
-        return {}
+def settings_of(path: str | Path) -> tuple[Path, Mapping[str, Any]]:
+    """The settings of a model's training and the file that has them: the model, or one beside it; {} if none are known."""
+    path = Path(path)
+    if not path.is_file():  # nor is a pipe read, which may never end
+        return path, {}
+    source = path
     try:
-        settings = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return settings if isinstance(settings, Mapping) and "method" in settings else {}
+        settings = settings_in(path) if path.suffix == SUFFIX else _settings_in_checkpoint(path)
+    except Exception:
+        load_file(path)  # says what is wrong with the file
+        return path, {}
+    if settings is None:
+        source, settings = settings_beside(path)
+    checked(source, settings, nothing_or(fields({"method": one_of(METHODS)}, others=setting)), WRONG_SETTINGS)
+    return source, settings
+
+
+def _settings_in_checkpoint(path: Path) -> Mapping[str, Any] | None:
+    """The settings in a checkpoint that resumes, whose tensors are not read; None for a plain state dict."""
+    if not zipfile.is_zipfile(path):
+        return None
+    content = _unpickled(path, mmap=True)
+    return content["config"] if "network" in content else None
+
+
+WRONG_SETTINGS = "Correct it, or move it away: it says how the model was trained."
 
 
 def weights_in_folder(network: nn.Module, folder: Path) -> Mapping[str, Any]:

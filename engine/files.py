@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
 from engine.locks import lock
+from engine.model_file import SUFFIX, write_model
 from engine.provenance import provenance, with_earlier
 from engine.report import brief_report, explosion, report
 from engine.terminal import say
@@ -66,6 +67,7 @@ class RunFiles:
         name = MODEL_NAMES.get(config.method, f"{folder_name(METHODS[config.method])}_model")
         self.checkpoint = models / f"{name}_{seed}_last.ckpt"  # moved first: without it, no run resumes with the others
         self.best_model = models / f"{name}_{seed}.pkl"
+        self.best_with_settings = self.best_model.with_suffix(SUFFIX)
         self.config_file = output / f"config_{seed}.json"
         self.log = output / f"log_{seed}.jsonl"
         self.best_record = output / f"best_record_{seed}.txt"
@@ -79,7 +81,8 @@ class RunFiles:
 
     def _best(self) -> list[tuple[Path, Path]]:
         """The files of the best evaluation, each with the name of its copy by `remember_before_the_end`."""
-        return [(p, p.with_name(f".{p.name}.before_end")) for p in (self.best_model, self.best_record, self.best_detections)]
+        paths = (self.best_model, self.best_with_settings, self.best_record, self.best_detections)
+        return [(path, path.with_name(f".{path.name}.before_end")) for path in paths]
 
     def _copies(self) -> list[tuple[Path, Path]]:
         """Files of a seed with their copy, whose name is the same for all seeds: it is of the run that started last."""
@@ -130,6 +133,7 @@ class RunFiles:
 
     def write_best(self, best: Best, epoch: int) -> None:
         save_file(self.best_model, best.weights)
+        write_model(self.best_with_settings, best.weights, best.record, self.settings)
         write_detections(self.best_detections, best.found, self.config.classes)
         with atomic_write(self.best_record) as stream:
             stream.write(self.config.record_text(best.record, epoch))

@@ -8,13 +8,13 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any, NoReturn, TypeVar
 
 from config import Config
 from eval.names import did_you_mean
-from eval.reading import is_text
+from eval.reading import InputError, is_text, short
 
 Group = argparse.ArgumentParser | argparse._ArgumentGroup
 T = TypeVar("T")
@@ -62,13 +62,36 @@ class Parser(argparse.ArgumentParser):
         """Parse a default, which may be edited in `file`, like a value on the command line."""
         if action.default in (None, argparse.SUPPRESS) or action.nargs == 0:
             return
-        text = str(list(action.default)) if isinstance(action.default, list | tuple) else str(action.default)
         try:
-            action.default = action.type(text) if callable(action.type) else text if action.choices is None else action.default
-            self._check_value(action, action.default)
+            action.default = self.checked(action, action.default)
+        except ValueError as error:
+            self.error(f"{file}: the default {action.default!r} of {action.option_strings[0]}: {error}")
+
+    def checked(self, action: argparse.Action, value: Any) -> Any:
+        """A value of a file, parsed like one on the command line; raises a ValueError that says what is wrong with it."""
+        text = str(list(value)) if isinstance(value, list | tuple) else "none" if value is None else str(value)
+        try:
+            if value is None and action.default is None:
+                return None
+            value = action.type(text) if callable(action.type) else text if action.choices is None else value
+            self._check_value(action, value)
         except (ValueError, argparse.ArgumentTypeError, argparse.ArgumentError) as error:
-            reason = error.message if isinstance(error, argparse.ArgumentError) else error
-            self.error(f"{file}: the default {action.default!r} of {action.option_strings[0]}: {reason}")
+            raise ValueError(error.message if isinstance(error, argparse.ArgumentError) else str(error)) from None
+        return value
+
+    def take(self, settings: Mapping[str, Any], source: object) -> dict[str, Any]:
+        """Make `settings`, which were read from a file, the defaults of their flags; returns those that have a flag."""
+        taken = {}
+        for action in self._actions:
+            if action.dest in settings and action.nargs != 0:
+                try:
+                    action.default = taken[action.dest] = self.checked(action, settings[action.dest])
+                except ValueError as error:
+                    raise InputError(
+                        f"{source}: the setting {action.dest} is {short(settings[action.dest])}: {error}. Correct it, or name "
+                        "another --model_file."
+                    ) from None
+        return taken
 
 
 def own_flags(kind: type[Config]) -> dict[str, dataclasses.Field[Any]]:

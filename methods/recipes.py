@@ -1,11 +1,16 @@
 """Default values of flags, from options.py, a method's file and its recipes.
 
-In order of precedence: a flag on the command line; an edited default in options.py; the method's recipe for the data set; its
-recipe for all data sets; the shipped options.py and the defaults in the method's file. Imports only the standard library and,
-if needed, the method's file.
+In order of precedence: a flag on the command line; in an evaluation, the settings of the model's training; an edited default
+in options.py; the method's recipe for the data set; its recipe for all data sets; the shipped options.py and the defaults in
+the method's file. Imports only the standard library and, if needed, the method's file.
 """
 
-from config import ANY, Recipe, Settings, published
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from config import ANY, Recipe, Settings, full_name, published
 from dataset.facts import KNOWN
 from engine.flags import own_flags
 from methods.base import settings_class
@@ -35,6 +40,31 @@ OTHER_DEFAULTS: Settings = {
     "compat": "official",
     "fix": "",
 }
+
+
+class Trained(NamedTuple):
+    """The settings of a model's training, the file that has them, and those that an evaluation took as defaults."""
+
+    source: Path
+    settings: Mapping[str, Any]
+    taken: Mapping[str, Any] = MappingProxyType({})
+
+
+# Settings of a training that say nothing about its model: folders, and how the machine computed.
+OF_THE_MACHINE = {"model_path", "output_path", "log_path", "model_file", "device", "num_workers", "precision", "compile"}
+OF_THE_MACHINE |= {"cache", "cache_budget", "cache_path", "cache_dtype", "eval_workers"}
+OF_THE_FOLDER = {"data_path", "layout", "ground_truth", "missing"}
+OF_THE_FEATURES = {"timing", "fps", "snippet_frames"}
+
+
+def of_training(trained: Trained, dataset: str | None, data_path: str | None) -> Settings:
+    """The settings of a model's training that its evaluation takes; `dataset` and `data_path` are those that it is given."""
+    own, root = {"method"} | OF_THE_MACHINE, trained.settings.get("data_path")
+    if dataset is not None and full_name(dataset) != trained.settings.get("dataset"):
+        own |= {"dataset"} | OF_THE_FOLDER | OF_THE_FEATURES
+    elif data_path is not None or not (isinstance(root, str) and Path(root).exists()):
+        own |= OF_THE_FOLDER
+    return {name: value for name, value in trained.settings.items() if name not in own}
 
 
 def shipped(method: str) -> Settings:

@@ -166,6 +166,35 @@ def places(tmp_path: Path) -> list[str]:
     return [f"--{kind}_path={tmp_path / kind}" for kind in ("model", "output", "log")]
 
 
+SHORT_RUN = ["--lr=[0.01]*4", "--eval_every=2", "--seed=0", *TINY]
+METHOD_RUNS = {  # flags of a short run of each method whose evaluations have detections
+    "basnet": ["--ablation=base", "--class_th=0.02"],
+    "um": ["--method=um", "--r_act=4"],
+    "backtal": ["--method=backtal", "--clicks=simulated", "--nms_th=0.4", "--class_th=0.02"],
+    "asm_loc": ["--method=asm_loc", "--steps=1", "--step_iters=2"],
+    "cola": ["--method=cola", "--r_easy=3"],
+}
+MODELS = dict(zip(METHOD_RUNS, ("BaS_Net_model", "model", "BackTAL_model", "ASM_Loc_model", "CoLA_model"), strict=True))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of a short run of every method, with its data, models and outputs."""
+    folders = {}
+    for method, flags in METHOD_RUNS.items():
+        folders[method] = folder = tmp_path_factory.mktemp(method)
+        places = [f"--{kind}_path={folder / f'{kind}s' / 'mine'}" for kind in ("model", "output", "log")]
+        line = ["main.py", f"--data_path={make_tiny(folder / 'data')}", *places, "--cache_path=none", *SHORT_RUN, *flags]
+        done = run_here(line)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folders
+
+
+def best(folder: Path, method: str = "basnet", suffix: str = ".pkl") -> Path:
+    """The best model of one of `runs`."""
+    return folder / "models" / "mine" / f"{MODELS[method]}_seed_0{suffix}"
+
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 

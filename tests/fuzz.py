@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from conftest import TINY, Harmful, make_tiny, run_here
 
@@ -40,6 +41,7 @@ from dataset.facts import Dataset, dataset_facts
 from dataset.feature_files import inspect, read_features
 from dataset.layouts import LAYOUTS, split_names
 from engine.checkpoint import NUMBERS, TrainingState, as_tensors, load_file, load_network
+from engine.model_file import BLANK, sealed
 from engine.summary import finished_run, write_summary
 from eval.table import InputError, read_ground_truth, read_predictions
 from eval.thumos_kit import CLASS_IDS, read_kit
@@ -349,6 +351,25 @@ def spoil_torch(data: bytes, random: Random, trace: Path) -> bytes:
     for _ in range(int(random.integers(1, 3))):
         change(content, random, partial(other_value, random=random, trace=trace))
     return saved(content, random.random() < 0.9)
+
+
+def spoil_safetensors(data: bytes, random: Random, trace: Path) -> bytes:
+    """The same with other tensors or another header, and with a checksum that fits."""
+    tensors = safetensors.torch.load(data)
+    size = 8 + int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8:size])["__metadata__"] | {"checksum": BLANK.decode()}
+    kind = random.random()
+    if kind < 0.5:
+        name = one(list(tensors), random)
+        tensors[name] = other_value(tensors[name], random, trace).contiguous()
+    elif kind < 0.8:
+        metadata["config"] = spoil_json(metadata["config"].encode(), random).decode(errors="replace")
+    else:
+        header = spoil_json(data[8:size], random)
+        return len(header).to_bytes(8, "little") + header + data[size:]
+    data = safetensors.torch.save(tensors, metadata)
+    size = 8 + int.from_bytes(data[:8], "little")
+    return b"".join(sealed(data[:size], data[size:]))
 
 
 # ------------------------------------------------------------------------------------------------------------- kinds
@@ -670,7 +691,7 @@ def model_kinds(places: Places, trace: Path) -> list[Kind]:
         return method.network.state_dict()
 
     def compare(path: Path, value: Any, prefix: str = "") -> None:
-        content = plain_torch(path)
+        content = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else plain_torch(path)
         kept = [content[key] for key in ("network", "model_state_dict", "state_dict") if isinstance(content.get(key), dict)]
         weights = (kept or [content])[0]
         names = [str(key).removeprefix("module.").replace("classifier.weight", "classifier.0.weight") for key in weights]
@@ -686,6 +707,11 @@ def model_kinds(places: Places, trace: Path) -> list[Kind]:
     for name in METHODS:
         [model] = (places.world / name / "model").glob("*.pkl")
         [last] = (places.world / name / "model").glob("*_last.ckpt")
+        twin = model.with_suffix(".safetensors")
+        settled = partial(spoil_safetensors, trace=trace)
+        kinds.append(
+            Kind(f"model with settings, {name}", "w.safetensors", twin.read_bytes(), settled, partial(read, name=name), compare)
+        )
         for label, path in (("model", model), ("checkpoint as a model", last)):
             kinds.append(Kind(f"{label}, {name}", path.name, path.read_bytes(), harm, partial(read, name=name), compare))
     weights = build_method(places.config["asm_loc"]).network.state_dict()

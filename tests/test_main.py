@@ -97,16 +97,23 @@ def test_the_users_command(tiny, tmp_path):
     assert drawn >= 0 and f"seed {drawn}," in done.stdout
 
 
+def alone(tmp_path, name):
+    """The flag for a copy of a model beside which nothing lies."""
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "model" / name, tmp_path / "alone" / name)
+    return f"--model_file={tmp_path}/alone/{name}"
+
+
 @pytest.mark.parametrize("modal", ["rgb", "flow"])
 def test_one_stream(cli, tmp_path, modal):
     cli("main.py", *RUN, "--modal", modal, f"--len_feature={WIDTH}")
-    model = f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl"
+    model = alone(tmp_path, "BaS_Net_model_seed_0.pkl")
     assert f"streams {modal}" in cli("main_eval.py", model, "--modal", modal, f"--len_feature={WIDTH}").stdout
     message = cli("main_eval.py", model, expect=2).stderr
     assert f"width {WIDTH}" in message and "--modal all" in message
     assert "--modal all" in cli("main.py", *RUN, model, expect=2).stderr
     other = "flow" if modal == "rgb" else "rgb"
-    last = model.replace(".pkl", "_last.ckpt")
+    last = f"--model_file={tmp_path}/model/BaS_Net_model_seed_0_last.ckpt"
     message = cli("main_eval.py", last, "--modal", other, f"--len_feature={WIDTH}", expect=2).stderr
     assert f"--modal {modal} there, {other} here" in message
 
@@ -114,7 +121,7 @@ def test_one_stream(cli, tmp_path, modal):
 @pytest.mark.parametrize("ablation", ["baseline", "base", "supp"])
 def test_ablations_train_and_evaluate(cli, tmp_path, ablation):
     assert f"({ablation})" in cli("main.py", *RUN, "--ablation", ablation).stdout
-    model = f"--model_file={tmp_path}/model/BaS_Net_model_seed_0.pkl"
+    model = alone(tmp_path, "BaS_Net_model_seed_0.pkl")
     cli("main_eval.py", model, "--ablation", ablation)
     if ablation != "supp":  # the suppression branch alone is the same network as the full one
         assert "--ablation" in cli("main_eval.py", model, expect=2).stderr

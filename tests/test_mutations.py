@@ -135,7 +135,11 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "torch.save(content, path)",
             "main::a_full_disk_ends_with_a_message_and_whole_files",
         ),
-        ("if name in trained and trained[name] != getattr(config, name, None)\n    ]", "if False\n    ]", "main::one_stream"),
+        (
+            "if name in trained and trained[name] != getattr(config, name, None) and not",
+            "if False and not",
+            "main::one_stream",
+        ),
         (
             "checked(path, weights, fields({key: weight(value) for key, value in own.items()}), OTHER)",
             "pass",
@@ -149,6 +153,22 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         ("        _check_archive(path)\n", "", "checkpoint::a_checkpoint_whose_bytes_have_changed_is_refused"),
         ("self.draws.seed = self.seed", "pass", "resume::a_resumed_run_draws_with_the_seed_that_it_had_drawn"),
         ('if content["scaler"]:', "if True:", "resume::a_run_resumes_in_another_precision"),
+    ],
+    "engine/model_file.py": [
+        ('if data[start:end] != f"{own:08x}".encode():', "if False:", "model_file::every_changed_byte_is_noticed"),
+        (
+            'if settings.get("seed") == int(seed[1]) and isinstance(where, str) and',
+            "if isinstance(where, str) and",
+            "model_file::the_config_of_another_run_is_not_taken",
+        ),
+    ],
+    "tools/predict.py": [
+        ("same and all(", "True or all(", "predict::a_stopped_prediction_goes_on_and_holds_few_videos_in_memory"),
+        ("if not same:", "if False:", "predict::other_settings_start_anew_and_keep_the_earlier_files"),
+    ],
+    "tools/timelines.py": [
+        ("if row[-1].end <= action.start), None)", "if True), None)", "predict::elan"),
+        ("html.escape(plain(action.label), quote=False)", "plain(action.label)", "predict::subtitles"),
     ],
     "engine/report.py": [
         (

@@ -22,6 +22,7 @@ from dataset.make_demo import ensure_demo
 from engine.checkpoint import OTHER_NAMES, Best, TrainingState
 from engine.device import choose_device, choose_precision
 from engine.files import RunFiles, locked, record_of, set_aside
+from engine.model_file import SUFFIX
 from engine.report import brief_report, report
 from main import train
 from main_eval import evaluate_now
@@ -149,6 +150,7 @@ class LeftThomasFiles(RunFiles):
             kind: own_file(config, kind) for kind in ("model.pth", "model.json", "pred.json", "metric.json", "record.json")
         }
         self.best_model, self.model_settings, self.best_detections, self.metric, self.record = names.values()
+        self.best_with_settings = self.best_model.with_suffix(SUFFIX)
 
     def start(self, state: TrainingState, resumed: bool) -> None:
         super().start(state, resumed)

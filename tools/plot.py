@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the other imports, which take seconds, so t
     begin()
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from config import Config
 from dataset.make_demo import ensure_demo
 from dataset.store import Files
 from engine.charts import save
-from engine.checkpoint import load_network
+from engine.checkpoint import load_network, settings_of
 from engine.figure import draw, times
 from localize import Arrays, localize
 from methods.base import Method, build_method
@@ -33,8 +34,7 @@ Curves = dict[str, tuple[NDArray[np.float64], NDArray[np.floating]]]  # times an
 
 
 def main() -> None:
-    args = parse_args(extend=add_flags)
-    run_command(lambda: draw_video(args), args.debug)
+    run_command(lambda: draw_video(parse_args(settings_of=settings_of, extend=add_flags)), "--debug" in sys.argv)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
