@@ -36,7 +36,7 @@ def numbers_of(run: Run, diagnoses: dict[str, Diagnosis]) -> dict[str, Any]:
         "source": run.source,
         "missing": run.missing,
         "facts": facts(run),
-        "settings": {name: value for name, value in run.settings.items() if name != "classes"},
+        "settings": {name: value for name, value in run.settings.items() if name not in ("classes", "provenance")},
         "tiou": [f"{tiou:g}" for tiou in run.score.tiou],
         "scores": scores(run),
         "published": published(run),

@@ -96,7 +96,8 @@ def find_files(folder: Path, seed: int | None) -> tuple[dict[str, Any], list[dic
         if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
             raise UserError(f"{folder}/evaluation.json: has no config. {NAME_RUN}")
         records = [content["record"]] if is_record(content.get("record")) else []
-        return content["config"], records, folder / "detections.json"
+        settings = content["config"] | {"provenance": content.get("provenance")}
+        return settings, records, folder / "detections.json"
     files = sorted(folder.glob("detections_best_seed_*.json"), key=lambda path: (len(path.name), path.name))
     seeds = [path.stem.rpartition("_")[2] for path in files]
     if seed is not None:
