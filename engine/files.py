@@ -144,8 +144,7 @@ class RunFiles:
         tious, average = next(iter(averages_from(record, self.config.PAPER_AVERAGE).items()))
         self.say(
             f"iteration {record['iteration']}/{self.config.num_iters}  loss {record['loss_total']:.4f}  "
-            f"video accuracy {100 * record['test_acc']:.1f}  mAP {tious} {100 * average:.2f}"
-            + ("  best" if best else "")
+            f"video accuracy {100 * record['test_acc']:.1f}  mAP {tious} {100 * average:.2f}" + ("  best" if best else "")
         )
 
     def write_last(self, evaluation: Evaluation, state: TrainingState) -> None:
