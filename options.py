@@ -150,6 +150,8 @@ def _parser_as_written(method: str, dataset: str, folders: str) -> Parser:
         add_own_flags(own, settings_class(method))
     _add_scoring(parser.add_argument_group("scoring (main_eval.py)"))
     _add_running(parser.add_argument_group("running"))
+    _add_seeds(parser.add_argument_group("many seeds"))
+    _add_output(parser.add_argument_group("terminal and logs"))
     files = {} if method == "basnet" else dict.fromkeys(own_flags(settings_class(method)), METHODS[method].partition(":")[0])
     for action in parser._actions:
         parser.check_default(action, files.get(action.dest, "options.py"))
@@ -532,6 +534,9 @@ def _add_running(group: Group) -> None:
         choices=["float32", "float16"],
         help="type of features in memory; float16 takes half",
     )
+
+
+def _add_seeds(group: Group) -> None:
     group.add_argument(
         "--seeds",
         type=optional(seed_list),
@@ -552,6 +557,9 @@ def _add_running(group: Group) -> None:
         metavar="N",
         help="with --seeds: runs at a time (None: one per GPU, else one per two cores; on a cluster as many as it can run)",
     )
+
+
+def _add_output(group: Group) -> None:
     group.add_argument(
         "--tensorboard", default="on", choices=["on", "off"], help="write losses, scores and pictures to --log_path"
     )
