@@ -105,7 +105,7 @@ def test_activitynet_is_read_as_it_is(activitynet):
 
 def test_both_numbers_are_printed_where_test_videos_are_dropped(activitynet, cli, tmp_path):
     flags = ["--dataset=activitynet1.2", f"--data_path={activitynet}", "--num_iters=2", "--lr=0.01", "--batch_size=3"]
-    done = cli("main.py", *flags, "--seed=0", "--class_th=0", "--hidden=8")
+    done = cli("main.py", *flags, "--seed=0", "--class_th=0", "--hidden=8", "--wide")
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")][2:]
     values = [float(row.split("|")[3]) for row in rows[:2]]
     assert "best *" in rows[1] and "3 videos, 3 instances" in done.stdout and values[1] >= values[0]
