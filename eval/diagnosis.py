@@ -178,7 +178,7 @@ def diagnose(
         ap=scored.ap,
         gains=scored.gains(),
         ladder=ladder(truth, found, threshold, ties),
-        classes=_classes(scored),
+        classes=class_reports(scored),
         videos=_videos(scored),
         confusion=confusion(scored),
         shifts=shifts(scored, found),
@@ -196,7 +196,7 @@ def read_durations(annotations: Source) -> dict[str, float]:
     return {name: as_number(video["duration"]) for name, video in database.items() if video.get("duration")}
 
 
-def _classes(scored: Scored) -> list[ClassReport]:
+def class_reports(scored: Scored) -> list[ClassReport]:
     bounds, kind = scored.judged.ranking.bounds, scored.judged.kind
     reports = []
     for number, (name, ap, count) in enumerate(zip(scored.truth.labels, scored.ap, scored.counts, strict=True)):
