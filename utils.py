@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -80,7 +81,11 @@ def say_now(text: str) -> None:
 
 
 def command_to_go_on() -> str:
-    return f"python {shlex.join([word for word in sys.argv if word != '--resume'] + ['--resume'])}"
+    """This command with --resume, for the shell; the scripts run a Python that the user may not have activated."""
+    python = sys.executable.removeprefix(f"{os.getcwd()}{os.sep}")
+    if shutil.which("python") == sys.executable:
+        python = "python"
+    return shlex.join([python, *(word for word in sys.argv if word != "--resume"), "--resume"])
 
 
 class StopSignal:

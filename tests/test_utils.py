@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from utils import Stopped, UserError, atomic_write, listing, naming, remove_halves, run_command
+from utils import Stopped, UserError, atomic_write, command_to_go_on, listing, naming, remove_halves, run_command
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -87,3 +87,17 @@ def test_a_full_disk_names_the_file(tmp_path):
 
 def test_listing_stays_short():
     assert listing(["a", "b"]) == "a, b" and listing(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_the_command_to_go_on_names_a_python_that_has_the_packages(monkeypatch, tmp_path):
+    inside = tmp_path / ".venv" / "bin" / "python"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("#!/bin/sh\n")
+    inside.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", ["./main.py", "--lr", "[0.1]*3", "--resume"])
+    monkeypatch.setattr(sys, "executable", str(inside))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command_to_go_on() == ".venv/bin/python ./main.py --lr '[0.1]*3' --resume"
+    monkeypatch.setenv("PATH", str(inside.parent))
+    assert command_to_go_on() == "python ./main.py --lr '[0.1]*3' --resume"
