@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 
+from dataset.check import main as check
 from dataset.facts import KNOWN, TIOU_ACTIVITYNET, TIOU_THUMOS, dataset_facts
 from dataset.prepare import main
 from options import make_config, parse_args
@@ -19,7 +20,7 @@ def test_thresholds_are_numpys():
     assert np.linspace(0.5, 0.95, 10).tolist() == list(TIOU_ACTIVITYNET)
 
 
-def test_the_example_of_the_documentation_works(cli, tmp_path):
+def test_the_example_of_the_documentation_works(cli, tmp_path, capsys):
     """Its JSON blocks are written to the files they name, its features are made by its Python block."""
     text = (ROOT / "docs" / "own-dataset.md").read_text(encoding="utf-8")
     for name, block in re.findall(r"`([\w./]+\.json)`:\n```json\n(.*?)```", text, re.DOTALL):
@@ -33,6 +34,8 @@ def test_the_example_of_the_documentation_works(cli, tmp_path):
     assert (config.classes, config.fps, config.len_feature) == (("chop", "pour"), 30.0, 32)
     data = load_data(config)
     assert len(data.train) == 4 and len(data.test) == 2
+    check([f"--dataset={description}"])
+    assert "no problem found" in capsys.readouterr().out
     done = cli("main.py", f"--dataset={description}", f"--data_path={tmp_path}/kitchen", "--len_feature=32", "--num_iters=1")
     assert "protocol kitchen-test (2 videos" in done.stdout
 
