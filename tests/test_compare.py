@@ -70,6 +70,7 @@ def test_runs_of_this_code(cli, tmp_path):
         folders.append(folder)
     out = compare(*folders, "--resamples=20")
     assert re.search(r"nms_th \| +0.7 \| +0.5 \|", out) and re.search(r"ablation \| +full \| +baseline \|", out)
+    assert "described" not in out  # a text made of settings that are rows already
     assert "AR@100" in out and "iteration of the best" in out
     assert "no setting differs" in compare(folders[0], folders[0], "--resamples=2")
 

@@ -9,8 +9,8 @@ from eval.bootstrap import Interval, bootstrap
 from eval.diagnosis import Diagnosis
 from tools.report.runs import Run
 
-# keys of a config file that are no settings, or do not change numbers
-NO_SETTINGS = {"classes", "run", "provenance", "command", "seed_used", "model_path", "output_path", "log_path"}
+# keys of a config file that are no settings, repeat others, or do not change numbers
+NO_SETTINGS = {"classes", "described", "run", "provenance", "command", "seed_used", "model_path", "output_path", "log_path"}
 
 
 def compare(runs: list[Run], diagnoses: list[dict[str, Diagnosis]]) -> dict[str, Any]:
