@@ -126,7 +126,9 @@ class ASMLocConfig(Config):
     @property
     def described(self) -> str:
         taken = self.step_of(self.num_iters - 1)
-        return f"{self.steps} refinement steps" + (f", of which {taken} are reached" if taken < self.steps else "")
+        return f"{self.steps} refinement step{'s' * (self.steps != 1)}" + (
+            f", of which {taken} are reached" if taken < self.steps else ""
+        )
 
     @property
     def snippets_per_second(self) -> float:
