@@ -95,8 +95,8 @@ def notes_on(records: Mapping[str, Mapping[str, Any]], evaluations: int, config:
         )
     if "best" in records:
         notes.append(
-            f"`best` is the best of {evaluations} evaluations on the test videos by mAP (--choose_by {config.choose_by}), as in "
-            "the official codes; `last` involves no choice."
+            f"`best` is the best of {evaluations} evaluations on the test videos by mAP (--choose_by {config.choose_by}), as "
+            "in the official codes; `last` involves no choice."
         )
     unknown = {name: record["unknown_labels"] for name, record in records.items() if record.get("unknown_labels")}
     notes += [f"`{name}`: {as_markdown(unknown_text(labels))}" for name, labels in unknown.items()]
