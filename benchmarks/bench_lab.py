@@ -1,5 +1,7 @@
 """Settings that tools.lab localizes and scores a minute, at the size of THUMOS'14: python -m benchmarks.bench_lab"""
 
+import argparse
+
 import numpy as np
 
 from benchmarks.bench_scoring import once, random_activations
@@ -11,6 +13,7 @@ from utils import cores
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     config = make_config(parse_args(["--hidden", "8", "--len_feature", "2"]))
     videos = {f"video_{number}": arrays for number, arrays in enumerate(random_activations())}
     method = without_memory(config)

@@ -3,6 +3,7 @@
 Random data of the size of THUMOS'14 and ActivityNet; ratios are of one run. The plain versions take some minutes.
 """
 
+import argparse
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from tests import oracles
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(f"{os.cpu_count()} cores; figures are medians of 3 to 7 runs after a warm-up; the plain versions run once")
     bench_evaluator()
     bench_growth()
