@@ -51,6 +51,12 @@ def _imports(frame: FrameType | None) -> bool:
 def _uncaught(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         end_at_once()
+    if isinstance(value, ModuleNotFoundError) and value.name:  # while the program imports what it needs
+        sys.stderr.write(
+            f"error: the package {value.name.partition('.')[0]} is not installed for {sys.executable}. `bash run.sh` installs "
+            "all packages in .venv; `source .venv/bin/activate` makes it the Python of this shell.\n"
+        )
+        os._exit(2)
     sys.__excepthook__(kind, value, traceback)
 
 

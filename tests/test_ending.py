@@ -82,6 +82,13 @@ def test_ctrl_c_at_any_moment_of_a_command(line, seconds, tiny, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name != "demo"] == [], "nothing half made is left"
 
 
+def test_a_package_that_is_not_installed_is_named_with_the_remedy():
+    code = "from engine.ending import begin\nbegin()\nimport unheard_of.part"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "the package unheard_of is not installed for" in done.stderr and "source .venv/bin/activate" in done.stderr
+
+
 HANGS = {
     "in a clean-up that nothing ends": "clean_up()",
     "after it, when the interpreter ends": "atexit.register(clean_up)",
