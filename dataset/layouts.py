@@ -118,6 +118,8 @@ LAYOUTS: dict[str, type[Layout]] = {kind.name: kind for kind in (BaSNetLayout, U
 def find_layout(root: Path, facts: Dataset, forced: str = "auto") -> Layout:
     """The layout that `forced` names, or else the one with folders for the most subsets."""
     if forced != "auto":
+        if forced not in LAYOUTS:
+            raise UserError(f"layout {forced[:80]!r}: expected auto, {', '.join(LAYOUTS)}.")
         return LAYOUTS[forced](root, facts)
     found = [kind(root, facts) for kind in LAYOUTS.values()]
     if isinstance(found[0], BaSNetLayout) and found[0].folders and not (root / "features" / "train").is_dir():

@@ -86,10 +86,10 @@ def bootstrap(
         raise InputError(f"{resamples} resamples, confidence {confidence}: expected at least one, and a share of 1.")
     thresholds = checked_thresholds(tiou)
     fitted = [known(found, truth)[0] for found in runs]
-    names = sorted({table.videos[v] for table in fitted for v in np.unique(table.video)} - set(truth.videos))
+    names = sorted({name for table in fitted for name in table.videos} - set(truth.videos))
     place = {name: number for number, name in enumerate([*truth.videos, *names])}
     codes = [np.array([place[name] for name in table.videos], dtype=np.int64)[table.video] for table in fitted]
-    used = np.unique(np.concatenate([truth.video, *codes]))  # annotations also list videos of other subsets
+    used = np.unique(np.concatenate([truth.video, *codes]))  # others have neither instance nor detection
     weights = np.zeros((resamples + 1, len(place)), dtype=np.int64)
     weights[0, used] = 1
     weights[1:, used] = np.random.default_rng(seed).multinomial(len(used), np.full(len(used), 1 / len(used)), resamples)

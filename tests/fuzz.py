@@ -38,17 +38,24 @@ from dataset.annotations import classes_of, read_database, subset_name
 from dataset.clicks import read_clicks
 from dataset.draws import make_draws
 from dataset.facts import Dataset, dataset_facts
-from dataset.feature_files import inspect, read_features
+from dataset.feature_files import inspect, read_features, read_loose
 from dataset.layouts import LAYOUTS, split_names
 from engine.checkpoint import NUMBERS, TrainingState, as_tensors, load_file, load_network
 from engine.model_file import BLANK, sealed
+from engine.search import Search, settings_read
 from engine.summary import finished_run, write_summary
 from eval.table import InputError, read_ground_truth, read_predictions
 from eval.thumos_kit import CLASS_IDS, read_kit
 from methods.base import METHODS, build_method
 from options import make_config, parse_args
-from test import detect, detections_text, read_activations
+from test import as_table, detect, detections_text, read_activations
 from thumos_features import fingerprint, load_data, load_database
+from tools import compare as comparison
+from tools.lab import read_parts
+from tools.report.__main__ import gather
+from tools.report.__main__ import parse as report_flags
+from tools.report.page import write_page
+from tools.report.runs import read_run
 from train import make_optimizer
 from utils import UserError
 
@@ -463,6 +470,7 @@ def kinds(world: Path, trace: Path) -> list[Kind]:
     places = Places(world)
     found = [*feature_kinds(places, trace), *annotation_kinds(places), *detection_kinds(), *click_kinds(places, trace)]
     found += [*model_kinds(places, trace), *resume_kinds(places, trace), *activation_kinds(places, trace), *log_kinds(places)]
+    found += [*run_kinds(places), *lab_kinds(places, trace), *loose_kinds(trace)]
     return [replace(kind, spoil=partial(either, kind.spoil, trace)) for kind in found]
 
 
@@ -861,6 +869,113 @@ def log_kinds(places: Places) -> list[Kind]:
     return kinds
 
 
+def run_kinds(places: Places) -> list[Kind]:
+    """What the report and the other tools of docs/seeing.md read of a run or of an evaluation."""
+    written = places.world / "basnet" / "output"
+    files = {f"run/{name}": (written / name).read_bytes() for name in ("config_seed_0.json", "log_seed_0.jsonl")}
+    classes = places.config["basnet"].classes
+    rows = [{"label": classes[n % 3], "score": 0.1 * n, "segment": [0.5 * n, 0.5 * n + 3]} for n in range(8)]
+    files["run/detections_best_seed_0.json"] = json.dumps({"results": {"video_test_0": rows, "other": rows[:1]}}).encode()
+    settings, record = (json.loads(files[name].splitlines()[0] if "log" in name else files[name]) for name in list(files)[:2])
+    parts = {"config": settings, "record": record, "provenance": settings["provenance"]}
+    evaluation = {"evaluated/evaluation.json": json.dumps(parts).encode()}
+    evaluation["evaluated/detections.json"] = files["run/detections_best_seed_0.json"]
+
+    def read(path: Path) -> Any:
+        args = report_flags([str(path.parent), f"--data_path={places.data}"])
+        run = read_run(path.parent, args)
+        page = write_page(path.parent.parent / "page.html", *gather([run, run], [{}, {}], {}))[0].read_text()
+        comparison.differing(run, replace(run, settings={}), ("A", "B")), comparison.metrics(run, run, ("A", "B"))
+        return run, json.loads(page.partition('id="numbers">')[2].partition("</script>")[0])
+
+    def compare(path: Path, value: Any) -> None:
+        run, page = value
+        content = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()] if "log" in path.name else []
+        if content:
+            assert run.records == content and page["runs"][0]["learning"]["iteration"] == [r["iteration"] for r in content]
+        if path.name == "config_seed_0.json":
+            assert same(run.settings, plain_json(path)) and run.config is not None
+        assert page["runs"][0]["scores"][0]["name"] == "detections of this page"
+
+    named = [
+        (own, {name: content for name, content in group.items() if name != own})
+        for group in (files, evaluation)
+        for own in group
+    ]
+    return [
+        Kind(
+            f"{Path(own).name} of a run",
+            own,
+            (files | evaluation)[own],
+            spoil_json,
+            read,
+            compare,
+            beside,
+            own.partition("/")[0],
+        )
+        for own, beside in named
+    ]
+
+
+def lab_kinds(places: Places, trace: Path) -> list[Kind]:
+    """Saved activations whose localization settings are searched."""
+    kinds = []
+    for kind in activation_kinds(places, trace):
+        method = kind.name.partition(", ")[2]
+        config = places.config[method]
+
+        def read(path: Path, config: Any = config) -> Any:
+            args = argparse.Namespace(file=str(path), select="test", train_activations=None)
+            activations, parts = read_parts(args, config, np.random.default_rng(0))
+            search = Search(config, activations, parts, by_video=True)
+            settings_read(config, next(iter(activations.values())))
+            return search, list(search.run([{"nms_th": 0.3}, {"nms_th": 0.6}], 1))
+
+        def compare(path: Path, value: Any) -> None:
+            search, trials = value
+            for trial in trials:
+                method = build_method(replace(search.config, **trial.setting))
+                found = as_table(detect(method, search.activations), search.config.classes)
+                assert np.array_equal(trial.mAP["test"], search.score("test", found))
+
+        kinds.append(replace(kind, name=f"activations to search, {method}", read=read, compare=compare))
+    return kinds
+
+
+def loose_kinds(trace: Path) -> list[Kind]:
+    """Features of no layout."""
+    random = np.random.default_rng(0)
+    joined = random.random((20, 12)).astype(np.float32)
+    crops = random.random((3, 20, 12)).astype(np.float32)
+
+    def read(path: Path) -> Any:
+        return read_loose((path,), ("rgb", "flow"), 6)
+
+    def compare(path: Path, value: Any) -> None:
+        with (
+            contextlib.closing(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else contextlib.nullcontext() as file
+        ):
+            if file is None:
+                array = np.load(path, allow_pickle=False)
+            elif "feat_spa" in file.files:
+                array = np.concatenate([file["feat_spa"].T, file["feat_tem"].T], axis=1)
+            else:
+                array = file[file.files[0]]
+        if array.ndim == 3:
+            array = array.mean(axis=int(np.argmin(array.shape[:2])), dtype=np.float64)
+        array = array if array.shape[1] == 12 else array.T
+        assert array.dtype.kind in "fiu" and np.array_equal(value[0], array.astype(np.float32))
+
+    change_npy, change_npz = partial(spoil_npy, trace=trace), partial(spoil_npz, trace=trace)
+    both = [("feat_spa", joined[:, :6].T), ("feat_tem", joined[:, 6:].T), ("duration", np.array(12.5))]
+    return [
+        Kind("features to predict .npy", "v.npy", npy(joined), change_npy, read, compare),
+        Kind("features to predict, crops", "v.npy", npy(crops), change_npy, read, compare),
+        Kind("features to predict .npz", "v.npz", npz(both), change_npz, read, compare),
+        Kind("features to predict, one .npz", "v.npz", npz([("x", joined)]), change_npz, read, compare),
+    ]
+
+
 # -------------------------------------------------------------------------------------------------------------- cases
 
 
@@ -902,14 +1017,16 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, trace: Path) -> s
             raise AssertionError("a pickle was executed")
 
 
-def run_cases(world: Path, numbers: range, seed: int, keep: Path | None = None) -> tuple[Counter[tuple[str, str]], list[str]]:
+def run_cases(
+    world: Path, numbers: range, seed: int, keep: Path | None = None, only: str = ""
+) -> tuple[Counter[tuple[str, str]], list[str]]:
     """Counts by kind and outcome, and what failed."""
     counts: Counter[tuple[str, str]] = Counter()
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         folder, trace = Path(temporary) / "case", Path(temporary) / "executed"
         torch.set_num_threads(1)
-        every = kinds(world, trace)
+        every = [kind for kind in kinds(world, trace) if only in kind.name]
         for number in numbers:
             kind = every[number % len(every)]
             try:
@@ -939,12 +1056,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="folder for the files of failed cases")
+    parser.add_argument("--kinds", default="", metavar="TEXT", help="only kinds whose names have this in them")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         world = make_world(Path(temporary) / "world")
         parts = [range(args.first + job, args.first + args.cases, args.jobs) for job in range(args.jobs)]
         with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-            results = pool.starmap(run_cases, [(world, part, args.seed, args.keep) for part in parts])
+            results = pool.starmap(run_cases, [(world, part, args.seed, args.keep, args.kinds) for part in parts])
     failures = [failure for _, failed in results for failure in failed]
     print("\n".join(failures))
     print(f"{args.cases} cases of seed {args.seed}\n{table(sum((counts for counts, _ in results), Counter()))}")

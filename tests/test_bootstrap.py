@@ -1,5 +1,6 @@
 """Bootstrap intervals: a draw is scored as a table in which videos occur as often as drawn."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -78,6 +79,14 @@ def test_unlisted_videos_are_false_positives():
     result = bootstrap(columns(truth, "t", False), [columns(t, "f", True) for t in (found, more)], TIOU, 200)
     np.testing.assert_allclose(result.ap[1], detection_map(truth, more, TIOU).ap, atol=1e-12)
     assert result.difference(1).value < 0 and result.difference(1).high <= 0
+
+
+def test_unlisted_videos_without_detections_change_nothing():
+    truth, found = tables(2)
+    table = columns(found, "f", True)
+    more = dataclasses.replace(table, videos=[*table.videos, "u"])
+    results = [bootstrap(columns(truth, "t", False), [each], TIOU, 20) for each in (table, more)]
+    np.testing.assert_array_equal(results[0].resampled, results[1].resampled)
 
 
 def test_bad_numbers():

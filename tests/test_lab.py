@@ -136,6 +136,8 @@ def test_random_settings_are_different_and_repeatable(lab, tmp_path):
         (["--grid", "nms_th=7"], "not in 0..1"),
         (["--grid", "nms_th=0.5", "--select=train"], "--train_activations"),
         (["--grid", "nms_th=0.5", "--select=split:2"], "--select split:2"),
+        (["--grid", "nms_th=0.5", "--select=split:inf"], "--select split:inf"),
+        (["--grid", "nms_th=0.5", "--select=test:0.5"], "--select test:0.5"),
         (["--grid", "nms_th=0:1:0.002", "outer=0:1:0.002"], "at most 100,000"),
     ],
 )

@@ -320,9 +320,13 @@ def test_a_stopped_prediction_goes_on_and_holds_few_videos_in_memory(runs, many,
     for name in ("detections.json", "detections.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     (tmp_path / "whole" / "videos" / "v07.json").write_text("{")  # damaged
+    for name, wrong in (("v08", {"seconds": "x"}), ("v09", {"classes": [999]}), ("v10", {"segments": []})):
+        part = tmp_path / "whole" / "videos" / f"{name}.json"
+        content = json.loads(part.read_text()) | {"classes": [0], "scores": [1], "segments": [[0, 1]]}
+        part.write_text(json.dumps(content | wrong))
     np.save(many / "rgb" / "v03.npy", features_of(runs["um"], stream="rgb")[:20])
     np.save(many / "flow" / "v03.npy", features_of(runs["um"], stream="flow")[:20])
-    assert "18 of 20 videos are done already" in predict(tmp_path / "whole", model, "--features", many)
+    assert "15 of 20 videos are done already" in predict(tmp_path / "whole", model, "--features", many)
     assert results(tmp_path / "whole")["v03"] != results(tmp_path / "out")["v03"]
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from argparse import Namespace
 
@@ -32,7 +33,7 @@ def detections(tmp_path):
 
 def report(tmp_path, *runs, **flags):
     words = [str(run) for run in runs] + [f"--{name}={value}" for name, value in flags.items()]
-    args = parse([*words, f"--output={tmp_path / 'page' / 'report.html'}"])
+    args = parse([f"--output={tmp_path / 'page' / 'report.html'}", *words])
     make(args)
     return tmp_path / "page" / "report.html"
 
@@ -147,6 +148,7 @@ def test_a_folder_of_several_seeds(tmp_path):
         ("log.jsonl", '{"iteration": 1, "ground_truth": "", "mAP": {"0.5": NaN}, "averages": {"all": 1}}', "no record of"),
         ("log.jsonl", '{"iteration": 1', "line 1 is not JSON"),
         ("log.jsonl", '{"iteration": 1}', "no record of an evaluation"),
+        ("log.jsonl", '{"iteration": 1, "ground_truth": "", "mAP": {"0.5": 0}, "averages": {"all": 1}}', "no record of"),
     ],
 )
 def test_damaged_files(cli, tmp_path, name, text, said):
@@ -173,6 +175,19 @@ def test_settings_of_another_type(cli, tmp_path, value):
             continue
         with pytest.raises(UserError, match=f"{name} of its config is"):
             config_of(settings | {name: value}, path)
+    if value and not isinstance(value, dict):
+        with pytest.raises(UserError, match="provenance of its config is"):
+            config_of(settings | {"provenance": value}, path)
+
+
+def test_settings_without_sense(cli, tmp_path):
+    cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
+    path = tmp_path / "output" / "config_seed_0.json"
+    settings = json.loads(path.read_text())
+    for name, value in (("len_feature", 1), ("layout", "x"), ("choose_by", "1_0")):
+        path.write_text(json.dumps(settings | {name: value}))
+        with pytest.raises(UserError, match=rf"output: its .*{name.replace('_', '.')}"):
+            read_run(tmp_path / "output", args_for())
 
 
 def test_an_evaluation(cli, tmp_path):
@@ -210,6 +225,8 @@ def test_mistakes_on_the_command_line(detections, tmp_path, capsys):
         report(tmp_path, tmp_path / "nobody", ground_truth=truth)
     with pytest.raises(UserError, match="is no folder"):
         report(tmp_path, path, ground_truth=truth, videos=tmp_path / "none")
+    with pytest.raises(UserError, match="is a folder; expected the HTML file"):
+        report(tmp_path, path, ground_truth=truth, output=tmp_path)
     with pytest.raises(UserError, match="thumos15"):
         report(tmp_path, path, dataset="thumos15")
     with pytest.raises(SystemExit):
@@ -222,6 +239,7 @@ def test_films_are_named_relative_to_the_page(detections, tmp_path):
     films = tmp_path / "films of mine"
     films.mkdir()
     (films / "video_test_1.mp4").write_bytes(b"")
+    (films / os.fsdecode(b"\xff.mp4")).write_bytes(b"")  # not text
     text = report(tmp_path, path, ground_truth=truth, videos=films).read_text()
     videos = json.loads(re.search(r'id="videos-0">(.*?)</script>', text, re.S)[1])
     assert [video["film"] for video in videos] == [None, "../films%20of%20mine/video_test_1.mp4", None, None]

@@ -192,14 +192,14 @@ def read_parts(args: Namespace, config: Config, random: np.random.Generator) -> 
     activations = read_activations(args.file, method, database)
     truth = test_truth(database, config, list(activations))
     names = [truth.videos[number] for number in np.unique(truth.video)]
-    if kind == "test":
+    if args.select == "test":
         whole = Part(truth, frozenset(names))
         return activations, {"choose": whole, "test": whole}
-    if kind == "train":
+    if args.select == "train":
         return with_training(args, config, database, method, activations, Part(truth, frozenset(names)))
     try:
         count = round(float(share) * len(names))
-    except ValueError:
+    except (ValueError, OverflowError):
         count = 0
     if kind != "split" or not 0 < count < len(names):
         raise UserError(f"--select {args.select}: expected test, train, or split:SHARE with a share between 0 and 1.")

@@ -298,8 +298,10 @@ class Parts(Mapping[str, Detections]):
     def prediction(self, name: str) -> Prediction:
         content = json.loads(self.run._part(name).read_text(encoding="utf-8"))
         columns = np.array(content["classes"], dtype=np.int64), np.array(content["scores"], dtype=np.float64)
-        found = Detections(*columns, np.array(content["segments"], dtype=np.float64).reshape(-1, 2))
-        return Prediction(name, content["seconds"], found, self.run.predictor.config.classes)
+        segments, classes = np.array(content["segments"], dtype=np.float64).reshape(-1, 2), self.run.predictor.config.classes
+        if len({*map(len, columns), len(segments)}) > 1 or not np.isin(columns[0], np.arange(len(classes))).all():
+            raise ValueError("these are no detections of the model's classes")
+        return Prediction(name, float(content["seconds"]), Detections(*columns, segments), classes)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def make(args: argparse.Namespace) -> None:
     if args.videos is not None and not args.videos.is_dir():
         raise UserError(f"--videos {args.videos}: is no folder; expected the folder of the videos' films.")
+    if args.output.is_dir():
+        raise UserError(f"--output {args.output}: is a folder; expected the HTML file to write.")
     runs = read_runs(args)
     curves = [curves_or_reason(run) for run in runs]
     page = gather(runs, curves, films_in(args.videos, args.output))

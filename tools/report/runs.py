@@ -77,7 +77,10 @@ def read_folder(folder: Path, args: Namespace) -> Run:
         config = replace(config, model_file=args.model_file)
     with as_user_error():
         found = read_predictions(detections)
-    truth_file = args.ground_truth or config.annotation_file
+    try:
+        truth_file = args.ground_truth or config.annotation_file
+    except UserError as error:
+        raise UserError(f"{folder}: its annotations are not found: {error} Name them with --ground_truth.") from None
     facts = replace(config.facts, tiou_thresholds=config.tiou_thresholds)
     run = assemble(str(folder), facts, truth_file, found, args, (settings, config, records))
     scored = records[-1]["ground_truth"].rpartition(", ")[2] if records else run.score.ground_truth
@@ -144,10 +147,11 @@ RECORD = '{"iteration": 10, "ground_truth": "...", "mAP": {"0.5": 0.3}, "average
 def is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("ground_truth"), str):
         return False
-    tables = [table for name in ("mAP", "averages") if isinstance(table := record.get(name), dict) and table]
-    if len(tables) < 2:
+    tables = [table for name in ("mAP", "averages", "average_recall") if isinstance(table := record.get(name), dict) and table]
+    if len(tables) < 3:
         return False
-    numbers = [record.get("iteration"), *(value for table in tables for value in table.values())]
+    numbers = [record.get(name) for name in ("iteration", "average_mAP", "test_acc", "top1", "classification_mAP")]
+    numbers += [value for table in tables for value in table.values()]
     return all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
 
 
@@ -165,8 +169,13 @@ def config_of(settings: dict[str, Any], where: Path) -> Config:
             found = short(value) if name in settings else "missing"
             raise UserError(f"{where}: {name} of its config is {found}; it is of another version of this code. {NAME_RUN}")
         values[name] = tuple(value) if isinstance(value, list) else value
+    if not isinstance(settings.get("provenance") or {}, dict):
+        raise UserError(f"{where}: provenance of its config is {short(settings['provenance'])}; expected an object. {NAME_RUN}")
     config: Config = kind(**values)
-    config.check()
+    try:
+        config.check()
+    except UserError as error:
+        raise UserError(f"{where}: its config cannot be used: {error}") from None
     return config
 
 

@@ -1,6 +1,7 @@
 """The videos of a report: an index of all, and the content of each in shards that the page loads when it needs them."""
 
 from collections.abc import Sequence
+from os import fsencode
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -87,4 +88,4 @@ def films_in(folder: Path | None, page: Path) -> dict[str, str]:
     if folder is None:
         return {}
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FILM)
-    return {path.stem: quote(relpath(path.resolve(), page.resolve().parent)) for path in files}
+    return {path.stem: quote(fsencode(relpath(path.resolve(), page.resolve().parent))) for path in files}
