@@ -150,7 +150,7 @@ def is_record(record: Any) -> bool:
     tables = [table for name in ("mAP", "averages", "average_recall") if isinstance(table := record.get(name), dict) and table]
     if len(tables) < 3:
         return False
-    numbers = [record.get(name) for name in ("iteration", "average_mAP", "test_acc", "top1", "classification_mAP")]
+    numbers: list[Any] = [record.get(name) for name in ("iteration", "average_mAP", "test_acc", "top1", "classification_mAP")]
     numbers += [value for table in tables for value in table.values()]
     return all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
 
