@@ -19,7 +19,11 @@ from eval.table import Codes, Doubles, InputError, Table, known
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the bounds between which `confidence` of the resamples lie."""
+    """A value with the bounds between which `confidence` of the resamples lie.
+
+    AP is higher on fewer or repeated videos, so the bounds of one run's AP lie too high for that of other videos. In
+    differences of runs this cancels.
+    """
 
     value: float
     low: float
@@ -77,10 +81,12 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    rules: Sequence[tuple[str, bool]] = (),
 ) -> Bootstrap:
     """Score the detections of each run on all test videos, and on `resamples` draws of as many videos.
 
     The draws are the same for all runs. Detections in unlisted videos are false positives; these videos can be drawn too.
+    `rules` are the `ties` and `single` of each run, as in `detection_map`.
     """
     if resamples < 1 or not 0 < confidence < 1:
         raise InputError(f"{resamples} resamples, confidence {confidence}: expected at least one, and a share of 1.")
@@ -96,9 +102,9 @@ def bootstrap(
     counts = np.zeros((len(place), len(truth.labels)), dtype=np.int64)
     np.add.at(counts, (truth.video, truth.label), 1)
     values = []
-    for table, video in zip(fitted, codes, strict=True):
-        ranking = rank(truth, table)
-        hit = match(candidates_of(ranking, thresholds.min(), "official", False), thresholds, len(truth))
+    for table, video, (ties, single) in zip(fitted, codes, rules or [("official", False)] * len(runs), strict=True):
+        ranking = rank(truth, table, ties)
+        hit = match(candidates_of(ranking, thresholds.min(), ties, single), thresholds, len(truth))
         values.append(weighted_ap(hit, ranking.bounds, video[ranking.order], weights, weights @ counts))
     ap = np.stack(values)
     return Bootstrap(thresholds, truth.labels, ap[:, 0], ap[:, 1:], confidence)

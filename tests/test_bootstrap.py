@@ -14,6 +14,7 @@ from eval.bootstrap import bootstrap
 from eval.table import InputError, columns, read_ground_truth, read_predictions
 
 TIOU = [0.3, 0.5, 0.7]
+RULE = ("official", False)
 
 
 def tables(seed: int, videos: int = 6, per_video: int = 8) -> tuple[dict, dict]:
@@ -87,6 +88,24 @@ def test_unlisted_videos_without_detections_change_nothing():
     more = dataclasses.replace(table, videos=[*table.videos, "u"])
     results = [bootstrap(columns(truth, "t", False), [each], TIOU, 20) for each in (table, more)]
     np.testing.assert_array_equal(results[0].resampled, results[1].resampled)
+
+
+@pytest.mark.parametrize("rule", [("stable", False), ("official", True)])
+def test_each_run_is_matched_by_its_rules(rule):
+    truth = {"video": ["a"] * 2, "label": ["x"] * 2, "start": [0, 20], "end": [10, 30]}
+    found = {
+        "video": ["a"] * 12,
+        "label": ["x"] * 12,
+        "start": [0, *range(20, 31)],
+        "end": [3, *range(30, 41)],
+        "score": [1] * 12,
+    }
+    result = bootstrap(
+        columns(truth, "t", False), [columns(found, "f", True)] * 2, np.linspace(0.1, 0.9, 9), 9, rules=[RULE, rule]
+    )
+    for ap, (ties, single) in zip(result.ap, (RULE, rule), strict=True):
+        np.testing.assert_allclose(ap, detection_map(truth, found, np.linspace(0.1, 0.9, 9), ties=ties, single=single).ap)
+    assert not np.allclose(result.ap[0], result.ap[1])
 
 
 def test_bad_numbers():

@@ -43,7 +43,8 @@ def main() -> None:
 def compare(args: argparse.Namespace) -> None:
     runs = read_runs(args)
     names = letters(runs)
-    drawn = bootstrap(runs[0].truth, [run.found for run in runs], runs[0].score.tiou, args.resamples)
+    tables, rules = [run.found for run in runs], [run.rules for run in runs]
+    drawn = bootstrap(runs[0].truth, tables, runs[0].score.tiou, args.resamples, rules=rules)
     print("".join(f"{name}: {run.source} ({run.title})\n" for name, run in zip(names, runs, strict=True)), end="")
     print(f"protocol {runs[0].protocol}: {runs[0].counts}\n")
     for name, run in zip(names, runs, strict=True):

@@ -124,7 +124,8 @@ def checkpoint_of(config: Config) -> str:
 
 
 def classes(runs: Sequence[Run], names: Sequence[str]) -> Figure:
-    drawn = bootstrap(runs[0].truth, [run.found for run in runs], runs[0].score.tiou)
+    tables, rules = [run.found for run in runs], [run.rules for run in runs]
+    drawn = bootstrap(runs[0].truth, tables, runs[0].score.tiou, rules=rules)
     order = np.argsort(-drawn.ap[0].mean(axis=1), kind="stable")
     intervals = [[drawn.class_scores(run)[label] for label in order] for run in range(len(runs))]
     first, last = runs[0].score.tiou[[0, -1]]

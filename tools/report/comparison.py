@@ -16,7 +16,7 @@ NO_SETTINGS = {"classes", "described", "run", "provenance", "command", "seed_use
 def compare(runs: list[Run], diagnoses: list[dict[str, Diagnosis]]) -> dict[str, Any]:
     """The second run minus the first."""
     first, second = runs
-    drawn = bootstrap(first.truth, [first.found, second.found], first.score.tiou)
+    drawn = bootstrap(first.truth, [run.found for run in runs], first.score.tiou, rules=[run.rules for run in runs])
     thresholds = [f"{tiou:g}" for tiou in first.score.tiou]
     rows = [("average", drawn.difference(1))]
     rows += [(tiou, drawn.difference(1, tiou=number)) for number, tiou in enumerate(thresholds)]

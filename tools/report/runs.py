@@ -57,6 +57,11 @@ class Run:
         return self.config.ties if self.config else "official"
 
     @property
+    def rules(self) -> tuple[str, bool]:
+        """How detections are matched: the order of ties, and whether overlaps are in single precision."""
+        return self.ties, self.config is not None and self.config.single_overlaps
+
+    @property
     def counts(self) -> str:
         return "{} videos, {} instances, hash {}".format(*size(self.truth), self.score.ground_truth)
 
