@@ -180,6 +180,15 @@ def test_settings_of_another_type(cli, tmp_path, value):
             config_of(settings | {"provenance": value}, path)
 
 
+def test_a_number_that_no_float_holds(cli, tmp_path):
+    cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
+    log = tmp_path / "output" / "log_seed_0.jsonl"
+    record = json.loads(log.read_text().splitlines()[0])
+    log.write_text(json.dumps(record | {"top1": 10**400}))
+    with pytest.raises(UserError, match="line 1 is no record"):
+        read_run(tmp_path / "output", args_for())
+
+
 def test_settings_without_sense(cli, tmp_path):
     cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
     path = tmp_path / "output" / "config_seed_0.json"

@@ -1,7 +1,6 @@
 """Reads what a report shows of a run: its folder, or a file of detections alone."""
 
 import json
-import math
 from argparse import Namespace
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -148,6 +147,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 RECORD = '{"iteration": 10, "ground_truth": "...", "mAP": {"0.5": 0.3}, "averages": {"0.1:0.7": 0.3}, ...} with finite numbers'
 
+MOST = 1e300  # no number of a record is larger; an integer may be, and is no float then
+
 
 def is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("ground_truth"), str):
@@ -157,7 +158,7 @@ def is_record(record: Any) -> bool:
         return False
     numbers: list[Any] = [record.get(name) for name in ("iteration", "average_mAP", "test_acc", "top1", "classification_mAP")]
     numbers += [value for table in tables for value in table.values()]
-    return all(type(value) in (int, float) and math.isfinite(value) for value in numbers)
+    return all(type(value) in (int, float) and abs(value) <= MOST for value in numbers)
 
 
 def config_of(settings: dict[str, Any], where: Path) -> Config:
