@@ -76,6 +76,12 @@ class Search:
             kept = survivors(proposals.segments, bounds, rule.nms_threshold, rule.nms_pad, rule.nms_keeps_equal)
             yield _rows(proposals, kept)
 
+    def best_of_each_video(self, trials: Sequence[Trial]) -> Table:
+        """The detections of the videos of the last part, each by the setting that finds most in it: an oracle."""
+        scores = np.nan_to_num(np.stack([trial.by_video for trial in trials]), nan=-1)
+        choices = [trials[number].setting for number in scores.argmax(axis=0)]
+        return self.combined(choices, list(self.parts.values())[-1].truth.videos)
+
     def combined(self, choice: Sequence[Setting], videos: Sequence[str]) -> Table:
         """The detections of each video by the setting chosen for it."""
         parts = []

@@ -125,8 +125,11 @@ def _groups(codes: Codes, number: int) -> tuple[Codes, Codes]:
 # ------------------------------------------------------------------------------------------------------------- oracles
 
 
-def ladder(truth: Table, found: Table, tiou: float, ties: str) -> list[Step]:
-    """mAP if an oracle gave the classes of each video, the boundaries of what overlaps an instance, and the order of scores."""
+def ladder(truth: Table, found: Table, tiou: float, ties: str, tuned: Table | None = None) -> list[Step]:
+    """mAP if an oracle gave the classes of each video, the boundaries of what overlaps an instance, and the order of scores.
+
+    `tuned`, if given, are the detections with the best thresholds of each video, another oracle.
+    """
 
     def score(table: Table) -> float:
         return float(Scored.of(truth, table, tiou, ties).ap.mean())
@@ -139,6 +142,10 @@ def ladder(truth: Table, found: Table, tiou: float, ties: str) -> list[Step]:
 
     oracles: dict[str, Callable[[Table], Table]] = {
         "as found": lambda table: table,
+    }
+    if tuned is not None:
+        oracles["best thresholds of each video"] = lambda _: tuned
+    oracles |= {
         "true classes of each video": lambda table: _of_true_classes(truth, table),
         "true boundaries": with_boundaries,
         "true order of scores": in_order,

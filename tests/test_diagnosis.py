@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from eval import detection_map
 from eval.diagnosis import diagnose, read_durations
 from eval.kinds import HIT, KINDS, MISSED, STATES
-from eval.table import InputError, read_ground_truth
+from eval.mending import ladder
+from eval.table import InputError, known, read_ground_truth, read_predictions
 
 TRUTH = {"a": [("x", 10, 20), ("x", 30, 34), ("x", 36, 40), ("x", 70, 90), ("y", 50, 60)], "b": [("y", 0, 10)]}
 
@@ -95,6 +96,15 @@ def test_gains_by_hand():
     assert [step.together for step in diagnosis.ladder] == [0.25, 0.25, 0.75, 1.0]
     assert [step.alone for step in diagnosis.ladder] == [0.25, 0.25, 0.75, 0.5]
     assert [(report.name, report.gain) for report in diagnosis.videos] == [("a", 0.75)]
+
+
+def test_an_oracle_of_thresholds_begins_the_ladder():
+    instances = read_ground_truth(truth({"a": [("x", 0, 10), ("x", 20, 30)]}))
+    rows = [("a", "x", 0, 10, 0.9), ("a", "x", 26, 30, 0.8)]
+    found, tuned = (known(read_predictions(columns(rows[:count])), instances, "count")[0] for count in (1, 2))
+    steps = ladder(instances, found, 0.5, "official", tuned)
+    assert [step.name for step in steps][:2] == ["as found", "best thresholds of each video"]
+    assert [step.alone for step in steps] == [0.5] * 5 and [step.together for step in steps] == [0.5, 0.5, 0.5, 1.0, 1.0]
 
 
 def test_a_wrong_class_is_found_once_it_is_right():

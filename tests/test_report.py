@@ -216,6 +216,8 @@ def test_a_trained_run(cli, tmp_path):
     assert not run["missing"] and numbers["rules"][0]["points"] > 0
     assert [row["name"].split(",")[0] for row in run["scores"]] == ["detections of this page", "best", "last"]
     assert run["scores"][0]["mAP"] == pytest.approx(run["scores"][1]["mAP"])
+    oracles = [[step["name"] for step in found["ladder"]] for found in run["diagnoses"].values()]
+    assert all(names[1] == "best thresholds of each video" for names in oracles)
     assert run["learning"]["iteration"] == [2, 4] and "loss_total" in run["learning"]["losses"]
     videos = json.loads(re.search(r'id="videos-0">(.*?)</script>', html.read_text(), re.S)[1])
     assert all(video["runs"][0]["localize"] and not video["assumed"] for video in videos)
@@ -224,7 +226,7 @@ def test_a_trained_run(cli, tmp_path):
 
     next((tmp_path / "model").glob("*.pkl")).rename(tmp_path / "elsewhere.pkl")
     run = numbers_in(report(tmp_path, tmp_path / "output"))["runs"][0]
-    assert "Name it with --model_file" in run["missing"][0]
+    assert "Name it with --model_file" in run["missing"][0] and len(run["diagnoses"]["0.5"]["ladder"]) == 4
     assert not numbers_in(report(tmp_path, tmp_path / "output", model_file=tmp_path / "elsewhere.pkl"))["runs"][0]["missing"]
 
 

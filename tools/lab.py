@@ -288,12 +288,8 @@ def command(args: Namespace, setting: Setting) -> str:
 
 def per_video(search: Search, config: Config, trials: list[Trial]) -> str:
     """The score of the best setting of each test video."""
-    truth = search.parts["test"].truth
-    scores = np.stack([trial.by_video for trial in trials])
-    choices = [trials[number].setting for number in np.nan_to_num(scores, nan=-1).argmax(axis=0)]
-    found = search.combined(choices, truth.videos)
-    mean = search.score("test", found)
-    value = choice(config, Trial({}, {"test": mean}, scores[0]), "test")
+    mean = search.score("test", search.best_of_each_video(trials))
+    value = choice(config, Trial({}, {"test": mean}, np.zeros(0)), "test")
     return f"With the best of these settings for each test video, an oracle: {100 * value:.2f}\n"
 
 

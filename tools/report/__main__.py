@@ -68,7 +68,7 @@ def curves_or_reason(run: Run) -> Curves:
     from tools.report.network import curves_of_run  # torch is needed for this alone
 
     try:
-        curves = curves_of_run(run.config, run.classes)
+        curves, run.tuned = curves_of_run(run.config, run.classes, run.truth)
         run.durations |= {name: video["seconds"] for name, video in curves.items()}
         return curves
     except UserError as error:

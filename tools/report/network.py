@@ -16,20 +16,24 @@ from dataset.store import Files
 from engine.checkpoint import load_network
 from engine.device import choose_device, choose_precision
 from engine.files import RunFiles
+from engine.search import Part, Search, Setting
+from eval.table import Table, known
 from localize import FIELDS, Arrays, Curves, Sweep
 from methods.base import Method, build_method
-from test import EVAL_BATCH, compute_activations, take_steps, without_memory
+from test import EVAL_BATCH, Activations, compute_activations, take_steps, without_memory
 from thumos_features import Mixture, Video, gather_input, load_data, test_batches
 from tools.report.pack import MOST_POINTS, packed
 from utils import UserError
 
 CLASSES_KEPT = 5  # a video: at least these classes of highest score, besides those annotated and predicted
+THRESHOLDS = np.arange(0.05, 1, 0.05).round(2)
+MOST_TUNED = 1000  # videos
 FAR = 1e9  # a threshold that no score reaches, and its negative, which every score does
 
 
 @torch.no_grad()
-def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]:
-    """By test video: its length, the curves to draw, and what localize.js needs to localize it anew.
+def curves_of_run(config: Config, names: list[str], truth: Table) -> tuple[dict[str, dict[str, Any]], Table | None]:
+    """By test video: its length, the curves to draw, and what localize.js needs to localize it anew; and `tuned` detections.
 
     `names` are the page's classes; class numbers become places among them.
     """
@@ -56,7 +60,17 @@ def curves_of_run(config: Config, names: list[str]) -> dict[str, dict[str, Any]]
             "drawn": drawn(named, classes_drawn(usual, arrays, video.label_c), page, video.seconds),
             "localize": localizable(live, usual, arrays, kept, page),
         }
-    return shown
+    return shown, tuned(config, activations, truth)
+
+
+def tuned(config: Config, activations: Activations, truth: Table) -> Table | None:
+    """The detections by the best of THRESHOLDS for each video, an oracle; none for many videos, which take minutes."""
+    if len(truth.videos) > MOST_TUNED:
+        return None
+    settings: list[Setting] = [{}, *({"cas_th": f"{threshold:g}"} for threshold in THRESHOLDS)]
+    search = Search(config, activations, {"test": Part(truth, frozenset(truth.videos))}, by_video=True)
+    found = search.best_of_each_video(list(search.run(settings, 1)))
+    return known(found, truth, "count")[0]
 
 
 def without_choice(config: Config) -> Method:

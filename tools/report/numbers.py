@@ -11,6 +11,7 @@ import numpy as np
 from eval.diagnosis import Diagnosis, diagnose
 from eval.eval_detection import DetectionScore
 from eval.kinds import HIT
+from eval.mending import ladder
 from eval.report import averages_from
 from options import flags_of, parse_args
 from tools.report.published import published
@@ -49,7 +50,10 @@ def numbers_of(run: Run, diagnoses: dict[str, Diagnosis]) -> dict[str, Any]:
 def diagnoses_of(run: Run) -> dict[str, Diagnosis]:
     found = {}
     for tiou in tious_of(run):
-        found[f"{tiou:g}"] = diagnose(run.found, run.truth, tiou, ties=run.ties, durations=run.durations)
+        one = diagnose(run.found, run.truth, tiou, ties=run.ties, durations=run.durations)
+        if run.tuned is not None:
+            one = dataclasses.replace(one, ladder=ladder(run.truth, run.found, tiou, run.ties, run.tuned))
+        found[f"{tiou:g}"] = one
     return found
 
 

@@ -35,6 +35,7 @@ class Run:
     score: DetectionScore
     durations: dict[str, float]
     missing: list[str] = field(default_factory=list)
+    tuned: Table | None = None  # detections with the best thresholds of each video, if its activations are known
 
     @property
     def title(self) -> str:
