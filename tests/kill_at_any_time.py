@@ -23,6 +23,7 @@ from conftest import ROOT, TINY
 from kill_everywhere import plain
 
 import main
+from engine import recorder
 from methods.base import METHODS
 from options import parse_args
 
@@ -63,6 +64,7 @@ class Case:
             env = os.environ | {"OMP_NUM_THREADS": "1"}
             os.execve(sys.executable, [sys.executable, str(ROOT / "main.py"), *line], env)
         torch.set_num_threads(1)
+        recorder.pictures, recorder.Recorder._draw_best = lambda *_: {}, lambda _: None  # they take most of a tiny run's time
         try:
             main.train(parse_args(line))
         except BaseException as error:

@@ -21,7 +21,7 @@ import torch._dynamo
 from conftest import TINY
 
 import main
-from engine import checkpoint
+from engine import checkpoint, recorder
 from engine import files as outputs
 from options import parse_args
 from utils import UserError
@@ -51,6 +51,7 @@ def run(folder: Path, data: str, *flags: str, kill_at: int = -1) -> int:
     torch.set_num_threads(1)
     os.dup2(os.open("stdout", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
     arm(kill_at)
+    recorder.pictures, recorder.Recorder._draw_best = lambda *_: {}, lambda _: None  # they take most of a tiny run's time
     outputs.provenance = lambda config: {"command": "main.py"}  # it may name a change that is made to the code meanwhile
     checkpoint.uuid.uuid4 = lambda: uuid.UUID(int=OTHER in flags)  # else every run's files name it differently
     try:
