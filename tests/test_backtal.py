@@ -482,7 +482,7 @@ RUN = ["--method", "backtal", "--lr", "[0.01]*4", "--seed", "0", "--class_th", "
 def test_a_run_and_what_it_leaves(cli, tiny, tmp_path):
     """Training and evaluating: a checkpoint of ours, one in the official form, saved activations; a picture."""
     done = cli("main.py", *RUN)
-    assert "clicks simulated from the ground truth (seed 0, 1 a gap)" in done.stdout.split("| model")[1]
+    assert "clicks simulated from the ground truth (seed 0, 1 a gap)" in " ".join(done.stdout.split("mAP at tIoU")[-1].split())
     record = json.loads((tmp_path / "output" / "log.jsonl").read_text().splitlines()[-1])
     assert record["iteration"] == 4 and record["loss_emb"] > 0 and record["loss_click"] > 0
     last = tmp_path / "model" / "BackTAL_model_seed_0_last.ckpt"
