@@ -139,6 +139,7 @@ def fake(monkeypatch):
     def make(name, **own):
         kept = []
         package = ModuleType(name)
+        package.__file__ = f"{name}.py"  # inspect looks at that of every module
         package.__getattr__ = lambda attribute: Calls(kept, attribute)
         for attribute, value in own.items():
             setattr(package, attribute, value)
