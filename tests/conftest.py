@@ -215,8 +215,26 @@ def cli(tiny: Path, places: list[str]) -> Cli:
     return run
 
 
-def run_here(line: list[str], pictures: bool = False) -> subprocess.CompletedProcess[str]:
-    """What `python` followed by `line` does, from the project's folder; without TensorBoard's figures, which take time."""
+draws_pictures = False
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw pictures for TensorBoard; without this fixture not, as they take most of a tiny run's time."""
+    monkeypatch.setattr(sys.modules[__name__], "draws_pictures", True)
+
+
+@contextlib.contextmanager
+def without_pictures() -> Iterator[None]:
+    with (
+        unittest.mock.patch("engine.recorder.pictures", lambda *_: {}),
+        unittest.mock.patch("engine.recorder.Recorder._draw_best", lambda _: None),
+    ):
+        yield
+
+
+def run_here(line: list[str]) -> subprocess.CompletedProcess[str]:
+    """What `python` followed by `line` does, from the project's folder."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     main = importlib.import_module(line[0].removesuffix(".py")).main
     with (
@@ -226,7 +244,7 @@ def run_here(line: list[str], pictures: bool = False) -> subprocess.CompletedPro
         warnings.catch_warnings(),
         unittest.mock.patch.object(sys, "argv", line),
         unittest.mock.patch.object(threading, "excepthook", threading.excepthook),
-        contextlib.nullcontext() if pictures else unittest.mock.patch("engine.recorder.pictures", lambda *_: {}),
+        contextlib.nullcontext() if draws_pictures else without_pictures(),
     ):
         try:
             main()

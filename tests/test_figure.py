@@ -82,9 +82,10 @@ def test_figures_of_runs(cli, tmp_path):
     assert done.returncode == 0 and (tmp_path / "without.png").exists()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_ends_with_figures_in_tensorboard(tiny, places, tmp_path):
     line = command("main.py", tiny, places, "--lr=[0.01]*2", "--seed=0", "--class_th=0.05")[1:]
-    assert run_here(line, pictures=True).returncode == 0
+    assert run_here(line).returncode == 0
     events = EventAccumulator(str(tmp_path / "log"))
     events.Reload()
     names = {"last/AP of each class", "last/Gain in mAP if mended", "last/Precision by recall"}
