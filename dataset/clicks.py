@@ -125,7 +125,11 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     expected = "expected a header with the columns video,second, or a file of BackTAL's annotators (URLID,...,Start,...)"
     lines = read_text(path, "background clicks", "Choose others with --clicks.").splitlines()
     reader = csv.DictReader(lines, skipinitialspace=True)
-    columns = next((pair for pair in COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
+    try:
+        header = set(reader.fieldnames or ())
+    except csv.Error as error:  # such as a field of more than 131,072 characters
+        raise UserError(f"{path}: its header is not valid CSV ({error}); {expected}.") from None
+    columns = next((pair for pair in COLUMNS if set(pair) <= header), None)
     if columns is None:
         raise UserError(f"{path}: its columns are {listing(list(reader.fieldnames or ())) or 'none'}; {expected}.")
     repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
