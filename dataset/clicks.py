@@ -125,11 +125,8 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
     expected = "expected a header with the columns video,second, or a file of BackTAL's annotators (URLID,...,Start,...)"
     lines = read_text(path, "background clicks", "Choose others with --clicks.").splitlines()
     reader = csv.DictReader(lines, skipinitialspace=True)
-    try:
-        header = set(reader.fieldnames or ())
-    except csv.Error as error:  # such as a field of more than 131,072 characters
-        raise UserError(f"{path}: its header is not valid CSV ({error}); {expected}.") from None
-    columns = next((pair for pair in COLUMNS if set(pair) <= header), None)
+    with as_csv(reader, path):
+        columns = next((pair for pair in COLUMNS if set(pair) <= set(reader.fieldnames or ())), None)
     if columns is None:
         raise UserError(f"{path}: its columns are {listing(list(reader.fieldnames or ())) or 'none'}; {expected}.")
     repeated = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
@@ -161,8 +158,15 @@ def read_seconds(path: Path, database: Database, videos: Sequence["Video"], layo
 
 
 def csv_rows(reader: "csv.DictReader[str]", path: Path) -> Iterator[dict[str, str | None]]:
-    try:
+    with as_csv(reader, path):
         yield from reader
+
+
+@contextlib.contextmanager
+def as_csv(reader: "csv.DictReader[str]", path: Path) -> Iterator[None]:
+    """Turn an error of `reader`, in its header or a row, into a message."""
+    try:
+        yield
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}); correct it.") from None
 
