@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, SupportsFloat
 from dataset.annotations import Database
 from dataset.facts import Dataset, dataset_facts
 from dataset.layouts import Layout, find_annotations, find_layout
+from eval.reading import clipped
 from utils import UserError
 
 Settings = dict[str, Any]  # values by flag
@@ -379,4 +380,4 @@ def parse_thresholds(flag: str, text: str) -> list[float]:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return repr(clipped(text, 60))

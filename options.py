@@ -37,7 +37,7 @@ from engine.flags import (
     share,
 )
 from eval.names import did_you_mean
-from eval.reading import is_text, short
+from eval.reading import clipped, is_text, short
 from methods.base import METHODS, folder_name, settings_class
 from methods.recipes import OF_THE_FOLDER, Trained, of_training, origin, recipe, recipe_name, shipped
 from utils import UserError, as_user_error, check_file, listing, say_now
@@ -243,8 +243,7 @@ def tell_settings(args: Namespace, say: Callable[[str], object]) -> None:
 
 
 def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return clipped(str(value), 60)
 
 
 def _origin(flag: str, method: str, dataset: str) -> str:

@@ -177,5 +177,5 @@ def release_memory() -> None:
 
 def listing(names: list[str], most: int = 5) -> str:
     """`a, b, c and 7 more`: at most `most` names for a message, each of at most a hundred characters."""
-    shown = ", ".join(name if len(name) <= 100 else f"{name[:97]}..." for name in names[:most])
+    shown = ", ".join(reading.clipped(name, 100) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from eval.bootstrap import Interval
+from eval.reading import clipped
 from eval.table import Doubles
 from utils import UserError, atomic_write
 
@@ -69,7 +70,7 @@ def blank(width: float, height: float) -> Figure:
 def plain(name: Any, most: int = 40) -> str:
     """A name, or a value, on one line of at most `most` characters."""
     text = f"{name:g}" if isinstance(name, float) else re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(name))
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return clipped(text, most)
 
 
 def colour(number: int) -> str:

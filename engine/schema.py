@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.reading import is_text
+from eval.reading import clipped, is_text
 
 Rule = Callable[[Any], None]
 
@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
         return "a number of more than 64 bits"
     if value is None or isinstance(value, bool | int | float | str | bytes | complex):
         text = repr(value[:80] if isinstance(value, str | bytes) else value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
+        return clipped(text, 60)
     size = f" of {len(value)}" if isinstance(value, list | tuple | Mapping) else ""
     return f"a {type(value).__name__}{size}"
 

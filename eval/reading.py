@@ -121,7 +121,12 @@ def short(value: Any) -> str:
         text = repr(value)
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= 90 else text[:87] + "..."
+    return clipped(text, 90)
+
+
+def clipped(text: str, most: int) -> str:
+    """A text of at most `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 # ------------------------------------------------------------------------------------------------------ annotations

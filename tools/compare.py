@@ -17,6 +17,7 @@ import pandas
 from engine.flags import at_most
 from engine.summary import Run as Logged
 from eval.bootstrap import Bootstrap, Interval, bootstrap
+from eval.reading import clipped
 from eval.report import csv_cell, figures, table
 from tools.inputs import letters, read_runs, run_parser
 from tools.report.comparison import settings_that_differ
@@ -119,10 +120,6 @@ def metrics(first: Run, other: Run, pair: tuple[str, str]) -> str:
     ]
     rows.insert(0, ["iteration of the best", *(str(record["iteration"]) for record in best), ""])
     return table(["metric in %", *pair, f"{pair[1]} - {pair[0]}"], rows) + "\n"
-
-
-def clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def write_csv(path: Path, names: list[str], drawn: Bootstrap) -> None:
