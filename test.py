@@ -129,6 +129,15 @@ def compute_activations(
     return activations
 
 
+def sequences_of(
+    method: Method, video: Video, store: Store, device: torch.device
+) -> tuple[Arrays, NDArray[np.floating] | None]:
+    """What the network sees over time in a video, by name, and the warp of its time axis; for a network in evaluation mode."""
+    sample = method.sample(video, None)
+    found = method.sequences(gather_input([video], store, [sample]).to(device))
+    return {name: values[0] for name, values in found.items()}, getattr(sample, "warp", None)
+
+
 def take_steps(method: Method, videos: list[Video], store: Store, device: torch.device) -> None:
     """Advance a stepwise method to the last step of its training, each step from the detections of the one before."""
     if isinstance(method, Stepwise):

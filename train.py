@@ -26,8 +26,8 @@ from fast.adam import Adam
 from fast.dropout import part_of_batch
 from methods.base import Method, Stepwise
 from methods.losses import BaS_Net_loss as BaS_Net_loss
-from test import Activations, compute_activations
-from thumos_features import Batch, Data, Store, Video, gather_input, training_batch
+from test import Activations, compute_activations, sequences_of
+from thumos_features import Batch, Data, Store, Video, training_batch
 from utils import Stopped, StopSignal
 
 
@@ -125,9 +125,7 @@ class Training:
         test, views = self.data.test, []
         with torch.compiler.set_stance("force_eager"):  # a batch of one video would be compiled anew
             for video in {video.name: video for video in (test[0], test[len(test) // 2])}.values():
-                snippets = gather_input([video], self.store, [self.method.sample(video, None)]).to(self.device)
-                sequences = {name: values[0] for name, values in self.method.sequences(snippets).items()}
-                views.append(View(video, sequences, activations[video.name].get("warp")))
+                views.append(View(video, *sequences_of(self.method, video, self.store, self.device)))
         return views
 
     def begin_step(self, stepwise: Stepwise, step: int) -> None:

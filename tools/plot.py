@@ -26,8 +26,8 @@ from engine.figure import draw, times
 from localize import Arrays, localize
 from methods.base import Method, build_method
 from options import make_config, parse_args
-from test import compute_activations, take_steps
-from thumos_features import Video, gather_input, load_data
+from test import compute_activations, sequences_of, take_steps
+from thumos_features import Video, load_data
 from utils import UserError, run_command
 
 Curves = dict[str, tuple[NDArray[np.float64], NDArray[np.floating]]]  # times and values by title
@@ -77,9 +77,8 @@ def load_video(config: Config, name: str | None) -> tuple[Method, Video]:
 
 def activations_of(method: Method, video: Video) -> tuple[Arrays, Arrays]:
     """The activations of a video, and the sequences to draw."""
-    snippets = gather_input([video], Files(1), [method.sample(video, None)])
     arrays = compute_activations(method, [video], Files(1), torch.device("cpu"))[video.name]
-    return arrays, {title: batch[0] for title, batch in method.sequences(snippets).items()}
+    return arrays, sequences_of(method, video, Files(1), torch.device("cpu"))[0]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from config import Config
@@ -26,11 +25,10 @@ from dataset.store import Files
 from dataset.video import Floats, Video
 from engine.checkpoint import load_network, settings_of
 from engine.device import choose_device, choose_precision
-from localize import Arrays, Detections
+from localize import Detections
 from methods.base import build_method
 from options import make_config_without_data, parse_args
-from test import compute_activations, detect, take_steps
-from thumos_features import gather_input
+from test import compute_activations, detect, sequences_of, take_steps
 from tools.timelines import Action
 from utils import UserError
 
@@ -141,10 +139,7 @@ class Predictor:
 
     def sequences(self, video: Video) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.floating] | None]:
         """What the network sees over time in a video of the last `predict`, by name, and the `warp` of its time axis."""
-        store, sample = Files(1), self.method.sample(video, None)
-        with torch.no_grad():
-            arrays: Arrays = self.method.sequences(gather_input([video], store, [sample]).to(self.device))
-        return {name: array[0] for name, array in arrays.items()}, getattr(sample, "warp", None)
+        return sequences_of(self.method, video, Files(1), self.device)
 
 
 def _parsed(flags: list[str]) -> Namespace:
