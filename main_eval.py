@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
-    from test import Evaluation
+    from methods.base import Method
+    from test import Activations, Evaluation
+    from thumos_features import Video
 
 
 def main() -> None:
@@ -145,28 +147,34 @@ def evaluate_network(args: Namespace) -> None:
 
 def save_training(config: Config, device: "torch.device", path: str) -> None:
     """Write the activations of the training videos, sampled as test videos are."""
-    from dataset.store import Files
-    from engine.checkpoint import load_network
     from methods.base import build_method
-    from test import compute_activations, save_activations, take_steps
+    from test import save_activations
     from thumos_features import load_data
 
     if config.model_file is None:
         raise UserError("--save_train_activations needs a network; name a checkpoint with --model_file.")
-    method, videos, store = build_method(config), load_data(config, ["train"]).train, Files(config.num_workers)
-    load_network(method.network, config.model_file, config)
+    videos = load_data(config, ["train"]).train
+    save_activations(path, activations_of(build_method(config), videos, device, whole=True))
+
+
+def activations_of(method: "Method", videos: "list[Video]", device: "torch.device", whole: bool) -> "Activations":
+    """Load the checkpoint of the method's config, and compute the activations of `videos`."""
+    from dataset.store import Files
+    from engine.checkpoint import load_network
+    from test import compute_activations, take_steps
+
+    store = Files(method.config.num_workers)
+    load_network(method.network, method.config.model_file or "", method.config)
     method.network.to(device)
     take_steps(method, videos, store, device)
-    save_activations(path, compute_activations(method, videos, store, device, whole=True))
+    return compute_activations(method, videos, store, device, whole=whole)
 
 
 def evaluate_now(config: Config, device: "torch.device", saved: str | None, save: str | None) -> "Evaluation":
     """The evaluation of `saved` activations or of the config's checkpoint."""
     from dataset.check import durations, first_of_each
-    from dataset.store import Files
-    from engine.checkpoint import load_network
     from methods.base import build_method
-    from test import compute_activations, detect, read_activations, save_activations, score, take_steps
+    from test import detect, read_activations, save_activations, score
     from thumos_features import load_data, load_database, multi_hot, test_truth
 
     method = build_method(config)
@@ -178,11 +186,7 @@ def evaluate_now(config: Config, device: "torch.device", saved: str | None, save
         data = load_data(config, ["test"])
         for finding in first_of_each(durations(data.test)):
             say_now(f"warning: {finding}")
-        load_network(method.network, config.model_file or "", config)
-        method.network.to(device)
-        store = Files(config.num_workers)
-        take_steps(method, data.test, store, device)
-        activations = compute_activations(method, data.test, store, device, whole=save is not None)
+        activations = activations_of(method, data.test, device, whole=save is not None)
         database, truth = {video.name: {"annotations": video.annotations} for video in data.test}, data.truth
     if save:
         save_activations(save, activations)
