@@ -151,9 +151,11 @@ def diagnose(
     ties: str = "official",
     unlisted: str = "count",
     durations: Mapping[str, float] | None = None,
+    tuned: Table | None = None,
 ) -> Diagnosis:
     """Say what is wrong with `detections` at one tIoU. eval/table.py lists the accepted sources.
 
+    `tuned` are detections with the best thresholds of each video, for an oracle.
     `durations` of videos in seconds are read from the annotations if None; without them, coverage is unknown.
     """
     threshold = float(checked_thresholds(tiou)[0])
@@ -177,7 +179,7 @@ def diagnose(
         state=scored.judged.state,
         ap=scored.ap,
         gains=scored.gains(),
-        ladder=ladder(truth, found, threshold, ties),
+        ladder=ladder(truth, found, threshold, ties, None if tuned is None else known(tuned, truth, unlisted)[0]),
         classes=class_reports(scored),
         videos=_videos(scored),
         confusion=confusion(scored),

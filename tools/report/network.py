@@ -17,7 +17,7 @@ from engine.checkpoint import load_network
 from engine.device import choose_device, choose_precision
 from engine.files import RunFiles
 from engine.search import Part, Search, Setting
-from eval.table import Table, known
+from eval.table import Table
 from localize import FIELDS, Arrays, Curves, Sweep
 from methods.base import Method, build_method
 from test import EVAL_BATCH, Activations, compute_activations, take_steps, without_memory
@@ -69,8 +69,7 @@ def tuned(config: Config, activations: Activations, truth: Table) -> Table | Non
         return None
     settings: list[Setting] = [{}, *({"cas_th": f"{threshold:g}"} for threshold in THRESHOLDS)]
     search = Search(config, activations, {"test": Part(truth, frozenset(truth.videos))}, by_video=True)
-    found = search.best_of_each_video(list(search.run(settings, 1)))
-    return known(found, truth, "count")[0]
+    return search.best_of_each_video(list(search.run(settings, 1)))
 
 
 def without_choice(config: Config) -> Method:

@@ -11,7 +11,6 @@ import numpy as np
 from eval.diagnosis import Diagnosis, diagnose
 from eval.eval_detection import DetectionScore
 from eval.kinds import HIT
-from eval.mending import ladder
 from eval.report import averages_from
 from options import flags_of, parse_args
 from tools.report.published import published
@@ -50,10 +49,7 @@ def numbers_of(run: Run, diagnoses: dict[str, Diagnosis]) -> dict[str, Any]:
 def diagnoses_of(run: Run) -> dict[str, Diagnosis]:
     found = {}
     for tiou in tious_of(run):
-        one = diagnose(run.found, run.truth, tiou, ties=run.ties, durations=run.durations)
-        if run.tuned is not None:
-            one = dataclasses.replace(one, ladder=ladder(run.truth, run.found, tiou, run.ties, run.tuned))
-        found[f"{tiou:g}"] = one
+        found[f"{tiou:g}"] = diagnose(run.found, run.truth, tiou, ties=run.ties, durations=run.durations, tuned=run.tuned)
     return found
 
 
