@@ -54,16 +54,20 @@ class Run:
 
     @property
     def ties(self) -> str:
-        return self.config.ties if self.config else "official"
+        return self.rules[0]
 
     @property
     def rules(self) -> tuple[str, bool]:
-        """How detections are matched: the order of ties, and whether overlaps are in single precision."""
-        return self.ties, self.config is not None and self.config.single_overlaps
+        return rules_of(self.config)
 
     @property
     def counts(self) -> str:
         return "{} videos, {} instances, hash {}".format(*size(self.truth), self.score.ground_truth)
+
+
+def rules_of(config: Config | None) -> tuple[str, bool]:
+    """How detections are matched: the order of ties, and whether overlaps are in single precision."""
+    return (config.ties, config.single_overlaps) if config else ("official", False)
 
 
 def read_run(path: Path, args: Namespace) -> Run:
@@ -224,9 +228,7 @@ def assemble(
     settings, config, records = known_of
     with as_user_error():
         truths = GroundTruths.read(truth_file, args.subset, facts.test)
-        single = config is not None and config.single_overlaps
-        ties = config.ties if config else "official"
-        score = score_tables(truths.truth, found, facts.tiou_thresholds, ties, single)
+        score = score_tables(truths.truth, found, facts.tiou_thresholds, *rules_of(config))
         fitted, _ = known(found, truths.truth)
     run = Run(source, facts.name, settings, config, records, truths.truth, fitted, score, durations_in(truth_file))
     run.missing += score.notes
