@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from config import Config
 from engine.checkpoint import Best, TrainingState, save_file
 from engine.locks import lock
-from engine.model_file import SUFFIX, write_model
+from engine.model_file import SUFFIX, read_settings, write_model
 from engine.provenance import provenance, with_earlier
 from engine.report import brief_report, explosion, report
 from engine.terminal import say
@@ -93,7 +93,7 @@ class RunFiles:
         (config_file, config_copy), (log, log_copy) = self._copies()
         for path in [*self._all(), config_copy, log_copy]:
             remove_halves(path)
-        before = _settings_in(config_file if config_file.exists() else config_copy)  # before there were names with seeds
+        before = read_settings(config_file if config_file.exists() else config_copy)  # before there were names with seeds
         moved = set_aside(self._in_the_way(resumed, resumed and before.get("run") in (None, state.run)))
         if moved:
             self.say(f"files of an earlier run were moved to {', '.join(map(str, moved))}")
@@ -168,14 +168,6 @@ class RunFiles:
     def how_to_resume(self, what: str) -> str:
         where = f"saved in {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
         return f"{what}; {where}. To continue: {command_to_go_on()}"
-
-
-def _settings_in(config_file: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def _is_kept(copy: Path, moved: list[Path]) -> bool:

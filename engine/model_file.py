@@ -13,13 +13,13 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from methods.recipes import OF_ONE_START
 from utils import UserError, atomic_write
 
 SUFFIX = ".safetensors"
 BLANK = b"0" * 8  # stands for the checksum while it is computed
 CHECKSUM = b'"checksum":"'
 MOST_HEADER = 100_000_000  # bytes, the limit of the format's own library
-OF_ONE_START = ("run", "provenance", "earlier_provenance")  # a resumed run writes the same file
 FACTS = ("dataset", "modal", "len_feature", "timing", "fps", "snippet_frames", "tiou_thresholds", "protocol")
 
 
@@ -107,12 +107,16 @@ def settings_beside(path: Path) -> tuple[Path, Mapping[str, Any]]:
 
 
 def _settings_of_json(path: Path) -> Mapping[str, Any]:
+    settings = read_settings(path)
+    return {name: value for name, value in settings.items() if name not in OF_ONE_START} if "method" in settings else {}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} if there is none that can be read."""
     if not path.is_file():  # nor is a pipe read, which may never end
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    if not (isinstance(settings, Mapping) and "method" in settings):
-        return {}
-    return {name: value for name, value in settings.items() if name not in OF_ONE_START}
+    return settings if isinstance(settings, dict) else {}

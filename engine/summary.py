@@ -16,6 +16,7 @@ from engine.schema import LOGGED, anything, fields, listed, one_of, shown, text,
 from eval.reading import is_text
 from eval.report import as_markdown, averages_from, figures, table
 from methods.base import METHODS, settings_class
+from methods.recipes import OF_ONE_START
 from utils import UserError, atomic_write, read_json, read_text
 
 GAP = "best - last"
@@ -59,7 +60,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that its numbers depend on, without the seed."""
-        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", "run", "provenance", "earlier_provenance"}
+        free = MAY_DIFFER - {"num_iters", "lr"} | {"seed", "seed_used", *OF_ONE_START}
         return {name: value for name, value in self.config.items() if name not in free}
 
 

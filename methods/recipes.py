@@ -53,6 +53,7 @@ class Trained(NamedTuple):
 # Settings of a training that say nothing about its model: folders, and how the machine computed.
 OF_THE_MACHINE = {"model_path", "output_path", "log_path", "model_file", "device", "num_workers", "precision", "compile"}
 OF_THE_MACHINE |= {"cache", "cache_budget", "cache_path", "cache_dtype", "eval_workers"}
+OF_ONE_START = ("run", "provenance", "earlier_provenance")  # in a config file, but of one start and no settings
 OF_THE_FOLDER = {"data_path", "layout", "ground_truth", "missing"}
 OF_THE_FEATURES = {"timing", "fps", "snippet_frames"}
 

@@ -168,8 +168,7 @@ class Run:
         others = OF_THE_MACHINE | OF_THE_FOLDER
         settings = {name: value for name, value in self.predictor.config.as_dict().items() if name not in others}
         chosen = {name: str(getattr(self.chosen, name)) for name in ("video", "duration", "min_score", "most")}
-        state = model.stat()
-        own = {"model": [str(model.resolve()), state.st_size, state.st_mtime_ns], "settings": settings, "chosen": chosen}
+        own = {"model": _state((model,)), "settings": settings, "chosen": chosen}
         own = json.loads(json.dumps(own))
         place = self.output / "predict.json"
         try:

@@ -7,10 +7,11 @@ import numpy as np
 
 from eval.bootstrap import Interval, bootstrap
 from eval.diagnosis import Diagnosis
+from methods.recipes import OF_ONE_START
 from tools.report.runs import Run
 
 # keys of a config file that are no settings, repeat others, or do not change numbers
-NO_SETTINGS = {"classes", "described", "run", "provenance", "command", "seed_used", "model_path", "output_path", "log_path"}
+NO_SETTINGS = {"classes", "described", "command", "seed_used", "model_path", "output_path", "log_path", *OF_ONE_START}
 
 
 def compare(runs: list[Run], diagnoses: list[dict[str, Diagnosis]]) -> dict[str, Any]:
