@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from engine.provenance import git_state
 from fast.products import processor
 from utils import atomic_write, cores
 
@@ -26,7 +27,9 @@ def main() -> None:
         sys.exit(f"usage: {__doc__}")
     name, command = sys.argv[1], sys.argv[2:]
     begun = time.monotonic()
-    commit = git("rev-parse", "HEAD") + (", changed since" if git("status", "--porcelain", "-uno") else "")
+    revision, changed = git_state(ROOT)
+    if changed is None:
+        sys.exit(f"the revision of the code is {revision}: nothing is recorded")
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
@@ -37,7 +40,7 @@ def main() -> None:
         sys.exit(f"{shlex.join(command)} exited with code {process.returncode}: nothing is recorded")
     head = {
         "command": shlex.join(command),
-        "commit": commit,
+        "commit": revision + ", changed since" * changed,
         "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "machine": machine(),
         "versions": f"Python {platform.python_version()}, "
@@ -48,10 +51,6 @@ def main() -> None:
     with atomic_write(path) as stream:
         stream.write("".join(f"{key}: {value}\n" for key, value in head.items()) + "\n" + "".join(lines))
     print(f"recorded in {path.relative_to(ROOT)}")
-
-
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip()
 
 
 def machine() -> str:
