@@ -19,11 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import sklearn.metrics  # noqa: F401 imported by a run when first used: better once here than in every fork
 import torch
 import torch._dynamo
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, without_pictures
 from kill_everywhere import plain
 
 import main
-from engine import recorder
 from methods.base import METHODS
 from options import parse_args
 
@@ -64,9 +63,9 @@ class Case:
             env = os.environ | {"OMP_NUM_THREADS": "1"}
             os.execve(sys.executable, [sys.executable, str(ROOT / "main.py"), *line], env)
         torch.set_num_threads(1)
-        recorder.pictures, recorder.Recorder._draw_best = lambda *_: {}, lambda _: None  # they take most of a tiny run's time
         try:
-            main.train(parse_args(line))
+            with without_pictures():
+                main.train(parse_args(line))
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}".encode())
             os._exit(2)

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import sklearn.metrics  # noqa: F401 these two are imported when first used: better once here than in every child
 import torch
 import torch._dynamo
-from conftest import TINY
+from conftest import TINY, without_pictures
 
 import main
-from engine import checkpoint, recorder
+from engine import checkpoint
 from engine import files as outputs
 from options import parse_args
 from utils import UserError
@@ -51,11 +51,11 @@ def run(folder: Path, data: str, *flags: str, kill_at: int = -1) -> int:
     torch.set_num_threads(1)
     os.dup2(os.open("stdout", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
     arm(kill_at)
-    recorder.pictures, recorder.Recorder._draw_best = lambda *_: {}, lambda _: None  # they take most of a tiny run's time
     outputs.provenance = lambda config: {"command": "main.py"}  # it may name a change that is made to the code meanwhile
     checkpoint.uuid.uuid4 = lambda: uuid.UUID(int=OTHER in flags)  # else every run's files name it differently
     try:
-        main.train(parse_args([f"--data_path={data}", *TINY, *FLAGS, *flags]))
+        with without_pictures():
+            main.train(parse_args([f"--data_path={data}", *TINY, *FLAGS, *flags]))
     except UserError:
         os._exit(2)
     os._exit(0)
