@@ -50,7 +50,7 @@ ARROWS = {
     "registry": {"config", "flags", "thumos_features", "localize", "dataset", "fast", "utils"},
     "flags": {"config", "eval"},
     "thumos_features": {"config", "dataset", "fast", "eval", "utils"},
-    "config": {"dataset", "utils"},
+    "config": {"dataset", "eval", "utils"},
     "dataset": {"config", "fast", "locks", "eval", "utils"},
     "localize": {"eval", "utils"},
     "model": {"fast"},

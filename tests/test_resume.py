@@ -174,12 +174,12 @@ def test_a_signal_during_an_evaluation_saves_the_state_before_it(cli, tiny, plac
     """The evaluation is given up, and made again when the run is resumed."""
     code = (
         "import os, signal, sys, main, test\n"
-        "real, calls = test.gather_input, []\n"
+        "real, calls = test.test_batches, []\n"
         "def evaluated(*args):\n"
         "    calls.append(args)\n"
         "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(*args)\n"
-        "test.gather_input = evaluated\n"
+        "test.test_batches = evaluated\n"
         "sys.argv = sys.argv[1:]\n"
         "main.main()\n"
     )
