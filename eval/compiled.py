@@ -51,7 +51,7 @@ class compiled:
         folder, name = self.fast.stats.cache_path, f"*.{self.plain.__name__}-{self.plain.__code__.co_firstlineno}.*.nbi"
         if not compiled.announced and not (folder and any(Path(folder).glob(name))):
             compiled.announced = True
-            print("compiling kernels for localization and scoring (once, some ten seconds)", file=sys.stderr, flush=True)
+            print("compiling kernels (once, some ten seconds)", file=sys.stderr, flush=True)
 
 
 def _with_attributes(value: Any) -> Any:

@@ -1,16 +1,17 @@
 """torch's Dropout, with masks that do not depend on which process computes a video.
 
-torch draws all masks from one stream, one number at a time, which takes a twentieth of a train step on a CPU. Here numpy
-draws, from a key of torch's stream and the video's number in the batch. `as_torch` draws as the official code does.
+torch draws all masks from one stream, one number at a time, which takes a twentieth of a train step on a CPU. Here each video
+has a stream (fast/streams.py) of a key from torch's and its number in the batch. `as_torch` draws as the official code does.
 """
 
 import contextlib
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fast.streams import fill
 
 _part = (0, 0)  # index of this process's first video in the whole batch, and the batch's size; 0: one process
 
@@ -58,6 +59,5 @@ def uniform_numbers(values: Tensor) -> Tensor:
         return torch.rand(of or size_b, *size[::-1], device=values.device)[first : first + size_b].permute(back)
     key = int(torch.randint(2**63 - 1, (), generator=torch.default_generator))  # named, since --compile would change the draw
     drawn = torch.empty(size_b, *size[::-1])
-    for number, place in enumerate(drawn.numpy(), first):
-        np.random.default_rng((key, number)).random(dtype=np.float32, out=place)
+    fill(drawn.view(size_b, -1).numpy(), key, first)
     return drawn.permute(back)

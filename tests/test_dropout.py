@@ -3,13 +3,17 @@
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fast.dropout import Dropout, as_torch, by_video, part_of_batch
 from fast.snippets import Snippets
+from fast.streams import fill
 from methods.base import build_method
 from model import CAS_Module
 from options import make_config, parse_args
@@ -116,6 +120,27 @@ def test_as_torchs(inplace):
     for p in (-0.1, 1.1):
         with pytest.raises(ValueError, match="between 0 and 1"):
             Dropout(p)
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**32 - 1, 2**32, 12345678901234567, 2**63 - 2])
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_streams_are_those_of_numpys_generators(key, size):
+    """Bit by bit, whichever part of a batch is drawn."""
+    for first in (0, 3, 2**20):
+        found = np.full((4, size), np.nan, dtype=np.float32)
+        fill(found, key, first)
+        expected = [np.random.default_rng((key, first + row)).random(size, dtype=np.float32) for row in range(4)]
+        assert np.array_equal(found, expected)
+
+
+@settings(max_examples=200)
+@given(key=st.integers(0, 2**63 - 2), first=st.integers(0, 2**31), bits=st.integers(1, 63))
+def test_streams_of_any_key_are_numpys(key, first, bits):
+    key >>= 63 - bits
+    found = np.empty((2, 5), dtype=np.float32)
+    fill(found, key, first)
+    expected = [np.random.default_rng((key, first + row)).random(5, dtype=np.float32) for row in range(2)]
+    assert np.array_equal(found, expected)
 
 
 def test_weights_have_no_more_names_than_the_official_ones():

@@ -54,7 +54,7 @@ ARROWS = {
     "dataset": {"config", "fast", "locks", "eval", "utils"},
     "localize": {"eval", "utils"},
     "model": {"fast"},
-    "fast": {"utils"},
+    "fast": {"eval", "utils"},
     "locks": set(),
     "ending": set(),
     "utils": {"eval"},
