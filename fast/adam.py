@@ -18,16 +18,22 @@ class Adam(torch.optim.Adam):
 
     def step(self, closure: Any = None) -> Any:
         assert closure is None  # it would run on flat weights
-        all_of_them = [parameter for group in self.param_groups for parameter in group["params"]]
-        seen = [(p, p.shape, p.stride()) for p in all_of_them if p.grad is not None and p.device.type == "cpu"]
+        updated = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        permuted = [(p, p.shape, p.stride()) for p in updated if p.device.type == "cpu" and self._is_permuted(p)]
         try:
-            for parameter, *_ in seen:
+            for parameter, *_ in permuted:
                 self._view(parameter, (parameter.numel(),), (1,))
             return super().step()
         finally:
-            for parameter, shape, stride in seen:
+            for parameter, shape, stride in permuted:
                 self._view(parameter, shape, stride)
-                torch.autograd.graph.increment_version(parameter)  # changes of `data` do not increment it
+            torch.autograd.graph.increment_version(updated)  # neither torch's kernel nor a change of `data` does it
+
+    def _is_permuted(self, parameter: nn.Parameter) -> bool:
+        """True if the axes of a parameter, its gradient or its moments are permuted in memory."""
+        assert parameter.grad is not None
+        memory = (parameter, parameter.grad, *self.state[parameter].values())
+        return not all(values.is_contiguous() for values in memory)
 
     def _view(self, parameter: nn.Parameter, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
         """View the memory of a parameter, its gradient and its moments in another shape."""

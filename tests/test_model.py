@@ -230,13 +230,15 @@ def test_adam_makes_no_copies_of_weights_that_lie_otherwise():
     assert memory_of_a_step(torch.optim.Adam(weights[1:], lr=1e-3, fused=True), weights[1], x) > 0.9
 
 
-def test_a_step_of_adam_is_noticed():
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_step_of_adam_is_noticed(kernel):
     """By autograd, which refuses a gradient at weights that are gone, and by a batch that remembers a layer's products."""
-    layer, x = Conv1d(4, 6, 3, padding=1), Snippets.of(torch.rand(2, 9, 4))
+    layer, x = Conv1d(4, 6, kernel, padding=kernel // 2), Snippets.of(torch.rand(2, 9, 4))
     optimizer = Adam(layer.parameters(), lr=0.1, weight_decay=0.0)
     layer(x).square().sum().backward()
     optimizer.step()
-    torch.testing.assert_close(layer(x), torch.nn.functional.conv1d(x.dense(), layer.weight, layer.bias, padding=1))
+    expected = torch.nn.functional.conv1d(x.dense(), layer.weight, layer.bias, padding=kernel // 2)
+    torch.testing.assert_close(layer(x), expected)
     squared = layer.weight.square().sum()
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

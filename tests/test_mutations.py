@@ -520,7 +520,12 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
     ],
     "fast/adam.py": [
         ("if values.stride() != parameter.stride():", "if False:", "model::adam_on_weights_that_lie_otherwise"),
-        ("torch.autograd.graph.increment_version(parameter)", "pass", "model::a_step_of_adam_is_noticed"),
+        (
+            "memory = (parameter, parameter.grad, *self.state[parameter].values())",
+            "memory = (parameter, parameter.grad)",
+            "model::adam_on_weights_that_lie_otherwise",
+        ),
+        ("torch.autograd.graph.increment_version(updated)", "pass", "model::a_step_of_adam_is_noticed"),
         (
             "            return super().step()\n        finally:\n",
             "            found = super().step()\n        except ZeroDivisionError:\n            pass\n        else:\n",
@@ -529,7 +534,7 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
         (
             "self._view(parameter, shape, stride)",
             "self._view(parameter, shape, torch.empty(shape).stride())",
-            "model::adam_makes_no_copies_of_weights_that_lie_otherwise",
+            "model::adam_on_weights_that_lie_otherwise",
         ),
         (
             "self._view(parameter, (parameter.numel(),), (1,))",
