@@ -1,7 +1,7 @@
 """nn.Conv1d as matrix products in which each distinct snippet is multiplied once (docs/performance.md, section 1).
 
-Shapes: B videos, T times, N snippets, I input channels, O output channels, K taps. Tensors have torch's shape (B, C, T); in
-memory, the channels of a time are contiguous, which suits matrix products.
+Shapes: B videos, T times, M times of all videos, N snippets, I input channels, O output channels, K taps. Tensors have
+torch's shape (B, C, T); in memory, the channels of a time are contiguous, which suits matrix products.
 """
 
 from typing import Any
@@ -62,14 +62,15 @@ def _of_snippets(x: Snippets, layer: Conv1d, weight_koi: Tensor, bias_o: Tensor 
     """conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): batches that differ only in the weights w share the products W_j x."""
     taps, size_o, _ = weight_koi.shape
     state = (id(layer.weight), layer.weight._version, layer.weight.requires_grad, torch.is_grad_enabled())
-    state_before, products_nko = (x.shared or {}).get(layer, (None, None))
+    state_before, products_nko, places = (x.shared or {}).get(layer, (None, None, None))
     if products_nko is None or state != state_before:
         products_nko = linear(x.table().to(x.dtype), weight_koi.flatten(0, 1)).view(-1, taps, size_o)
+        places = _Places(x.index_bt, products_nko)
         if x.shared is not None:
-            x.shared[layer] = state, products_nko
+            x.shared[layer] = state, products_nko, places
     weight_bt = None if x.weight_bt is None else x.weight_bt.to(x.dtype)
-    out_no = _Sums.apply(products_nko, weight_bt, bias_o, x.index_bt)
-    return out_no.unflatten(0, x.index_bt.shape).transpose(1, 2)
+    out_mo = _Sums.apply(products_nko, weight_bt, bias_o, places)
+    return out_mo.unflatten(0, x.index_bt.shape).transpose(1, 2)
 
 
 def linear(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
@@ -128,7 +129,7 @@ def padded(x_bti: Tensor) -> Tensor:
     """(B, T+2, I) with zeros before and after each video; F.pad would fill the whole tensor with zeros first."""
     size_b, size_t, size_i = x_bti.shape
     wider = x_bti.new_empty(size_b, size_t + 2, size_i)
-    wider[:, 0], wider[:, 1:-1], wider[:, -1] = 0, x_bti, 0
+    wider[:, :: size_t + 1], wider[:, 1:-1] = 0, x_bti
     return wider
 
 
@@ -143,47 +144,51 @@ def _shifted(rows: Tensor, taps_io: list[Tensor], bias_o: Tensor | None, size_t:
     return found.data  # autograd forbids in-place changes of a view that a Function returns
 
 
+class _Places:
+    """Where the taps of a layer find snippets; the same for all branches of a batch."""
+
+    def __init__(self, index_bt: Tensor, products_nko: Tensor):
+        (size_n, taps, _), device = products_nko.shape, index_bt.device
+        time_bt = torch.arange(index_bt.numel(), device=device).view_as(index_bt)
+        inside_btk = _neighbours(torch.ones_like(index_bt, dtype=products_nko.dtype), taps)
+        self.index_bt = index_bt
+        self.product_mk = (taps * _neighbours(index_bt, taps) + torch.arange(taps, device=device)).flatten(0, 1)
+        self.time_km = _neighbours(time_bt, taps).flatten(0, 1).t().contiguous()
+        self.inside_km = inside_btk.flatten(0, 1).t().contiguous()
+        self.first_n = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
+
+
 class _Sums(torch.autograd.Function):
     """Sums of snippet products as embedding bags: forward over the K taps of a time, backward over the times of a snippet."""
 
     @staticmethod
-    def forward(ctx: Any, products_nko: Tensor, weight_bt: Tensor | None, bias_o: Tensor | None, index_bt: Tensor) -> Tensor:
-        taps = products_nko.shape[1]
-        snippet_btk = _neighbours(index_bt, taps)
-        place_btk = taps * snippet_btk + torch.arange(taps, device=index_bt.device)
-        share_btk = _neighbours(_weights(weight_bt, products_nko, index_bt), taps)
-        out = _bags(products_nko.flatten(0, 1), place_btk.flatten(0, 1), share_btk.flatten(0, 1))
-        ctx.save_for_backward(products_nko, weight_bt, index_bt)
+    def forward(ctx: Any, products_nko: Tensor, weight_bt: Tensor | None, bias_o: Tensor | None, places: _Places) -> Tensor:
+        share_mk = places.inside_km.t() if weight_bt is None else _neighbours(weight_bt, products_nko.shape[1]).flatten(0, 1)
+        out = _bags(products_nko.flatten(0, 1), places.product_mk, share_mk)
+        ctx.save_for_backward(products_nko, weight_bt)
+        ctx.places = places
         return out if bias_o is None else out.add_(bias_o)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, ...]:
-        products_nko, weight_bt, index_bt = ctx.saved_tensors
-        size_n, taps, _ = products_nko.shape
-        size_t, device = index_bt.shape[1], index_bt.device
-        place_btk = _neighbours(torch.arange(len(grad_no), device=device).view_as(index_bt), taps)
-        inside_btk = _neighbours(torch.ones_like(index_bt, dtype=grad_no.dtype), taps)
-        share_btk = inside_btk * _weights(weight_bt, grad_no, index_bt)[:, :, None]
-        first_n = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
+    def backward(ctx: Any, grad_mo: Tensor) -> tuple[Tensor | None, ...]:
+        products_nko, weight_bt = ctx.saved_tensors
+        places, taps = ctx.places, products_nko.shape[1]
         grad_products = grad_weight = None
         if ctx.needs_input_grad[0]:
+            share_km = places.inside_km if weight_bt is None else places.inside_km * weight_bt.flatten()
             grad_products = torch.empty_like(products_nko)
-            for tap in range(taps):  # the gradient of a tap comes from the opposite offset
-                place, share = (values_btk[:, :, taps - 1 - tap].flatten() for values_btk in (place_btk, share_btk))
-                grad_products[:, tap] = _bags(grad_no, place, share, first_n)
+            for tap in range(taps):
+                opposite = taps - 1 - tap  # the offset that the gradient of a tap comes from
+                grad_products[:, tap] = _bags(grad_mo, places.time_km[opposite], share_km[opposite], places.first_n)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.zeros_like(weight_bt)
-            around = F.pad(grad_no.unflatten(0, index_bt.shape), (0, 0, taps // 2, taps // 2))
+            around = F.pad(grad_mo.unflatten(0, weight_bt.shape), (0, 0, taps // 2, taps // 2))
             for tap in range(taps):
-                shown = around[:, taps - 1 - tap : taps - 1 - tap + size_t]
-                grad_weight += torch.linalg.vecdot(shown, products_nko[:, tap][index_bt])
-        grad_bias = grad_no.sum(0) if ctx.needs_input_grad[2] else None
+                shown = around[:, taps - 1 - tap :][:, : weight_bt.shape[1]]
+                grad_weight += torch.linalg.vecdot(shown, products_nko[:, tap][places.index_bt])
+        grad_bias = grad_mo.sum(0) if ctx.needs_input_grad[2] else None
         return grad_products, grad_weight, grad_bias, None
-
-
-def _weights(weight_bt: Tensor | None, like: Tensor, index_bt: Tensor) -> Tensor:
-    return torch.ones_like(index_bt, dtype=like.dtype) if weight_bt is None else weight_bt
 
 
 def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = None) -> Tensor:
@@ -193,4 +198,4 @@ def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = N
 
 def _neighbours(values_bt: Tensor, taps: int) -> Tensor:
     """(B, T, K) values at the input times of each tap, zero beyond the ends."""
-    return F.pad(values_bt, (taps // 2, taps // 2)).unfold(1, taps, 1)
+    return F.pad(values_bt, (taps // 2, taps // 2)).unfold(1, taps, 1) if taps > 1 else values_bt[:, :, None]

@@ -28,7 +28,7 @@ class Snippets:
     weight_bt: Tensor | None = None
     boxes: tuple[NDArray[np.int64], ...] = ()  # (n, 2) first and last times of each video's attention boxes
     dtype: torch.dtype = torch.float32  # in which layers compute
-    shared: dict[nn.Module, tuple[Any, Tensor]] | None = None  # by layer, its state and its products (N, K, O)
+    shared: dict[nn.Module, tuple[Any, Tensor, Any]] | None = None  # by layer, its state, its products (N, K, O) and places
 
     @classmethod
     def of(cls, x: "Tensor | Snippets", dtype: torch.dtype = torch.float32) -> "Snippets":
@@ -48,7 +48,7 @@ class Snippets:
         if self.index_bt.device == device:
             return self
         parts = self.parts if self.parts[0].device == device else (self.table().to(device),)
-        return replace(self, parts=parts, index_bt=self.index_bt.to(device))
+        return replace(self, parts=parts, index_bt=self.index_bt.to(device), shared=None)
 
     def table(self) -> Tensor:
         """The snippets (N, F), without weights."""
