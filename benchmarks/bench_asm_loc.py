@@ -46,7 +46,7 @@ def main() -> None:
         places, times = find_places(boxes, args.times), args.batch_size * args.times
         covered = len(places.time_m) / times
         (plain, plain_peak, plain_added), (ours, peak, added) = (
-            measured(args.turns, make_step, kind, boxes, args) for kind in (PlainASMNet, ASMNet)
+            measured(args.turns, make_step, kind, boxes, args.times, args.hidden) for kind in (PlainASMNet, ASMNet)
         )
         layers = [
             Layer(times, args.hidden, args.hidden, 3, False),
@@ -87,16 +87,17 @@ def attention_products(places: Places, width: int) -> Callable[[], object]:
     return run
 
 
-def make_step(kind: type[ASMNet], boxes: list[Indices], args: argparse.Namespace) -> Callable[[], object]:
+def make_step(kind: type[ASMNet], boxes: list[Indices], times: int, width: int) -> Callable[[], object]:
+    """A train step of one video per list of boxes."""
     config = make_config(parse_args(["--method=asm_loc"]))
     assert isinstance(config, ASMLocConfig)
-    network = kind(args.hidden, config.num_classes, args.hidden, True, (config.r_fg, config.r_bg), config.dropout)
+    network = kind(width, config.num_classes, width, True, (config.r_fg, config.r_bg), config.dropout)
     optimizer = Adam(network.parameters(), lr=1e-4, weight_decay=config.weight_decay)
     random = torch.Generator().manual_seed(0)
-    features = torch.rand(args.batch_size, args.times, args.hidden, generator=random)
+    features = torch.rand(len(boxes), times, width, generator=random)
     snippets = replace(Snippets.of(features), boxes=tuple(boxes))
-    label_bc = torch.eye(config.num_classes)[:1].repeat(args.batch_size, 1)
-    label_btc = torch.full((args.batch_size, args.times, config.num_classes + 1), 1 / (config.num_classes + 1))
+    label_bc = torch.eye(config.num_classes)[:1].repeat(len(boxes), 1)
+    label_btc = torch.full((len(boxes), times, config.num_classes + 1), 1 / (config.num_classes + 1))
 
     def step() -> None:
         loss = losses(network(snippets), label_bc, label_btc, config)["loss_total"]

@@ -5,12 +5,14 @@ update on the same random batch, in turns; the fastest turn of each counts. `--v
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from benchmarks.record import machine
 from benchmarks.steps import Layer, bare_products, side_by_side, stepper, timed
+from config import Config
 from engine.device import DTYPES, choose_device, choose_precision
 from fast.snippets import Snippets
 from methods.base import build_method
@@ -36,13 +38,7 @@ def main() -> None:
     config = make_config(parse_args(["--method=backtal", "--clicks=simulated", f"--precision={precision}", *flags]))
     count = args.videos or config.batch_size
     print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, {args.dataset}'s settings, batch {count}")
-    x = torch.rand(count, config.num_segments, config.len_feature, device=device)
-    label = torch.eye(config.num_classes, device=device)[torch.arange(count) % config.num_classes]
-    clicks = tuple((number + 0.5) / 11 for number in range(11))  # as many as annotators make per video of THUMOS'14
-    video = Video("made up", 1, np.zeros(1, np.float32), [], 25.0, 16, None, False, 1, (), lambda: x[0].numpy(), clicks=clicks)
-    batch = Batch(Snippets.of(x), label, [video] * count)
-    plain = build_method(config)
-    plain.network.__class__ = PlainBackTAL
+    ours, theirs = make_steps(config, count, device)
     shown, width, hidden, few = count * config.num_segments, config.len_feature, config.hidden, max(1, config.hidden // 4)
     layers = [
         Layer(shown, width, few, 1 + 3, False),  # filter and embedding
@@ -50,13 +46,24 @@ def main() -> None:
         Layer(2 * shown, hidden, hidden, 3),
         Layer(2 * shown, hidden, config.num_classes + 1),
     ]
-    ours, theirs = stepper(build_method(config), batch, device, ours=True), stepper(plain, batch, device, ours=False)
     bare = bare_products(layers, device, DTYPES[precision])
     side_by_side(f"batch {count}", ours, theirs, bare, device, args.turns)
     for name, work in (("ours", ours), ("plain", theirs)) if device.type == "cuda" else ():
         torch.cuda.reset_peak_memory_stats(device)
         timed(work, device)
         print(f"peak memory, {name}: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
+
+
+def make_steps(config: Config, count: int, device: torch.device) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Train steps of `count` videos with clicks, by our network and by the plain one."""
+    x = torch.rand(count, config.num_segments, config.len_feature, device=device)
+    label = torch.eye(config.num_classes, device=device)[torch.arange(count) % config.num_classes]
+    clicks = tuple((number + 0.5) / 11 for number in range(11))  # as many as annotators make per video of THUMOS'14
+    video = Video("made up", 1, np.zeros(1, np.float32), [], 25.0, 16, None, False, 1, (), lambda: x[0].numpy(), clicks=clicks)
+    batch = Batch(Snippets.of(x), label, [video] * count)
+    plain = build_method(config)
+    plain.network.__class__ = PlainBackTAL
+    return stepper(build_method(config), batch, device, ours=True), stepper(plain, batch, device, ours=False)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.bench_data import make_data
 from benchmarks.record import machine, peak_memory
-from benchmarks.steps import Layer, bare_products, in_turns, measured, side_by_side, stepper, timed
+from benchmarks.steps import Layer, bare_products, measured, side_by_side, stepper, timed
 from config import Config
 from dataset.draws import Draws
 from dataset.store import open_store
@@ -42,7 +42,6 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None, help="processes that evaluate during training")
     parser.add_argument("--scaling", action="store_true", help="also time steps by batch size, times and classes")
-    parser.add_argument("--small", action="store_true", help="also time steps of small networks")
     args = parser.parse_args()
     if args.videos // 2 < args.batch_size:
         parser.error(f"--videos {args.videos}: half of them are fewer than --batch_size {args.batch_size}")
@@ -101,8 +100,6 @@ def bench(config: Config, device: torch.device, args: argparse.Namespace) -> Non
     print(f", on the GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device.type == "cuda" else "")
     if args.scaling:
         bench_scaling(config, device)
-    if args.small:
-        bench_small(config, device)
 
 
 def bench_step(name: str, config: Config, batch: Batch, device: torch.device, turns: int) -> float:
@@ -161,22 +158,6 @@ def bench_scaling(config: Config, device: torch.device) -> None:
         print(
             f"| {batch_size} | {times} | {classes} | {seconds:.3f} | {1e6 * seconds / (batch_size * times):.0f} |", flush=True
         )
-
-
-def bench_small(config: Config, device: torch.device) -> None:
-    """Print the time of steps whose products are small, ours and plain."""
-    print("\n| channels | features | times | milliseconds per step | plain |\n| --- | --- | --- | --- | --- |")
-    for hidden, width, times in ((8, 12, 16), (64, 64, 100), (128, 64, 128), (256, 256, 750)):
-        small = replace(config, batch_size=16, hidden=hidden, len_feature=width, num_segments=times)
-        features = torch.rand(small.batch_size, times, width, device=device)
-        batch = Batch(Snippets.of(features), torch.eye(small.num_classes, device=device)[: small.batch_size])
-        works = {
-            "ours": make_step(small, batch, device, ours=True),
-            "plain": make_step(small, plain_batch(batch), device, ours=False),
-        }
-        best = in_turns(works, device, 50)
-        cells = (hidden, width, times, f"{1e3 * best['ours']:.1f}", f"{1e3 * best['plain']:.1f}")
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fast.products import added, left_of_several, library, product
+from fast.products import added, by_onednn, left_of_several, library, product
 from fast.snippets import Snippets
 
 COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # supported paddings by kernel size
@@ -75,7 +75,9 @@ def _of_snippets(x: Snippets, layer: Conv1d, weight_koi: Tensor, bias_o: Tensor 
 
 def linear(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
     """F.linear with the library that fast/products.py chooses."""
-    return _Product.apply(x_ni, weight_oi, bias_o)
+    if by_onednn(x_ni, weight_oi.t()):
+        return _Product.apply(x_ni, weight_oi, bias_o)
+    return product(x_ni, weight_oi.t(), bias_o)  # by functions whose gradients torch computes
 
 
 def at_least_single(x: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ def at_least_single(x: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """Product of (N, I) and the transpose of (O, I): (N, O)."""
+    """Product of (N, I) and the transpose of (O, I): (N, O), by oneDNN."""
 
     @staticmethod
     def forward(ctx: Any, x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
@@ -148,14 +150,14 @@ class _Places:
     """Where the taps of a layer find snippets; the same for all branches of a batch."""
 
     def __init__(self, index_bt: Tensor, products_nko: Tensor):
-        (size_n, taps, _), device = products_nko.shape, index_bt.device
-        time_bt = torch.arange(index_bt.numel(), device=device).view_as(index_bt)
+        (size_n, taps, _), device, count = products_nko.shape, index_bt.device, index_bt.numel()
+        place_btk = taps * _neighbours(index_bt, taps) + torch.arange(taps, device=device)
+        time_btk = _neighbours(torch.arange(count, device=device).view_as(index_bt), taps)
         inside_btk = _neighbours(torch.ones_like(index_bt, dtype=products_nko.dtype), taps)
         self.index_bt = index_bt
-        self.product_mk = (taps * _neighbours(index_bt, taps) + torch.arange(taps, device=device)).flatten(0, 1)
-        self.time_km = _neighbours(time_bt, taps).flatten(0, 1).t().contiguous()
-        self.inside_km = inside_btk.flatten(0, 1).t().contiguous()
-        self.first_n = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
+        self.products, self.first_of_time = place_btk.flatten(), torch.arange(0, taps * count, taps, device=device)
+        self.time_km, self.inside_mk = time_btk.flatten(0, 1).t().contiguous(), inside_btk.flatten(0, 1)
+        self.first_of_snippet = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
 
 
 class _Sums(torch.autograd.Function):
@@ -163,8 +165,8 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, products_nko: Tensor, weight_bt: Tensor | None, bias_o: Tensor | None, places: _Places) -> Tensor:
-        share_mk = places.inside_km.t() if weight_bt is None else _neighbours(weight_bt, products_nko.shape[1]).flatten(0, 1)
-        out = _bags(products_nko.flatten(0, 1), places.product_mk, share_mk)
+        share_mk = places.inside_mk if weight_bt is None else _neighbours(weight_bt, products_nko.shape[1])
+        out = _bags(products_nko.flatten(0, 1), places.products, share_mk.flatten(), places.first_of_time)
         ctx.save_for_backward(products_nko, weight_bt)
         ctx.places = places
         return out if bias_o is None else out.add_(bias_o)
@@ -176,11 +178,11 @@ class _Sums(torch.autograd.Function):
         places, taps = ctx.places, products_nko.shape[1]
         grad_products = grad_weight = None
         if ctx.needs_input_grad[0]:
-            share_km = places.inside_km if weight_bt is None else places.inside_km * weight_bt.flatten()
+            share_mk = places.inside_mk if weight_bt is None else places.inside_mk * weight_bt.reshape(-1, 1)
             grad_products = torch.empty_like(products_nko)
             for tap in range(taps):
                 opposite = taps - 1 - tap  # the offset that the gradient of a tap comes from
-                grad_products[:, tap] = _bags(grad_mo, places.time_km[opposite], share_km[opposite], places.first_n)
+                grad_products[:, tap] = _bags(grad_mo, places.time_km[opposite], share_mk[:, opposite], places.first_of_snippet)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.zeros_like(weight_bt)
             around = F.pad(grad_mo.unflatten(0, weight_bt.shape), (0, 0, taps // 2, taps // 2))
@@ -191,9 +193,9 @@ class _Sums(torch.autograd.Function):
         return grad_products, grad_weight, grad_bias, None
 
 
-def _bags(table: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = None) -> Tensor:
-    """Weighted sums of rows of a table."""
-    return F.embedding_bag(bags, table, first, mode="sum", per_sample_weights=weights)
+def _bags(table: Tensor, places: Tensor, shares: Tensor, first: Tensor) -> Tensor:
+    """Weighted sums of rows of a table: F.embedding_bag, without its checks, which take longer than a small sum."""
+    return torch.embedding_bag(table, places, first, per_sample_weights=shares)[0]
 
 
 def _neighbours(values_bt: Tensor, taps: int) -> Tensor:

@@ -60,7 +60,7 @@ def library(x: Tensor) -> str:
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """left @ right + bias; written to `out` if given."""
-    if _by_onednn(left, right):
+    if by_onednn(left, right):
         found = _inner_product(_regular(left), _dense(right), bias, None)
         return found if out is None else out.copy_(found)
     return torch.mm(left, right, out=out) if bias is None else torch.addmm(bias, left, right, out=out)
@@ -68,12 +68,12 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor
 
 def left_of_several(left: Tensor, right: Tensor) -> Tensor:
     """`left` as the left side of several products with matrices like `right`: copied once where oneDNN copies it each time."""
-    return left.contiguous() if _by_onednn(left, right) else left
+    return left.contiguous() if by_onednn(left, right) else left
 
 
 def added(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """total + left @ right; `total` may be overwritten."""
-    if _by_onednn(left, right):
+    if by_onednn(left, right):
         return _inner_product(_regular(left), _dense(right), None, total)
     return total.addmm_(left, right)
 
@@ -86,8 +86,9 @@ def _inner_product(left: Tensor, right: Tensor, bias: Tensor | None, total: Tens
     return multiply.binary(left, total, right.t(), bias, "add")
 
 
-def _by_onednn(left: Tensor, right: Tensor) -> bool:
-    return left.dtype == torch.float32 and library(left) == "onednn" and left.numel() * right.shape[1] >= SMALL
+def by_onednn(left: Tensor, right: Tensor) -> bool:
+    """True if oneDNN computes left @ right, and so the products of their gradients, which are of the same size."""
+    return left.numel() * right.shape[1] >= SMALL and left.dtype == torch.float32 and library(left) == "onednn"
 
 
 def _dense(matrix: Tensor) -> Tensor:
