@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.record import machine
 from benchmarks.steps import Layer, bare_products, in_turns, measured
+from engine.device import choose_device
 from fast.adam import Adam
 from fast.attention import HEADS, Places, find_places
 from fast.snippets import Snippets
@@ -74,8 +75,8 @@ def random_boxes(times: int, count: int, coverage: float, seed: int) -> Indices:
 def attention_products(places: Places, width: int) -> Callable[[], object]:
     """The products of attention inside boxes and of its gradients, computed by torch.bmm."""
     pairs = []
-    for places_gs, _ in places.runs:
-        groups, size = places_gs.shape
+    for attends_gss in places.runs:
+        groups, size = attends_gss.shape[:2]
         x = torch.rand(groups * HEADS, size, width // HEADS)
         shares = torch.rand(groups * HEADS, size, size)
         pairs += [(x, x.transpose(1, 2))] * 2 + [(shares, x)] * 4
@@ -89,6 +90,7 @@ def attention_products(places: Places, width: int) -> Callable[[], object]:
 
 def make_step(kind: type[ASMNet], boxes: list[Indices], times: int, width: int) -> Callable[[], object]:
     """A train step of one video per list of boxes."""
+    choose_device("cpu")  # keeps freed memory, as a run does
     config = make_config(parse_args(["--method=asm_loc"]))
     assert isinstance(config, ASMLocConfig)
     network = kind(width, config.num_classes, width, True, (config.r_fg, config.r_bg), config.dropout)

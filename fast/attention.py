@@ -3,18 +3,19 @@
 All boxes of a time contain it, so the times it attends to form one interval, from the earliest start of these boxes to the
 latest end.
 
-Shapes: B batch, T times, D channels; M times of the batch that lie in a box, G runs of them of at most S times, N boxes of
-the batch, P pairs of a box and a time in it.
+Shapes: B batch, T times, D channels; M times of the batch that lie in a box, G runs of them of at most S times, L times
+of all runs with their padding, N boxes of the batch, P pairs of a box and a time in it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from fast.conv import Conv1d, linear
 from fast.snippets import NO_BOXES
@@ -26,19 +27,16 @@ HEADS = 8
 LONGER = 2.0  # largest ratio of lengths between runs that attend in one group
 
 
-class RunGroup(NamedTuple):
-    """A group of runs of similar length. A run is the times of overlapping boxes; shorter runs are padded."""
-
-    place_gs: Tensor  # index among the M times; padding repeats the first
-    attends_gss: Tensor  # True where a time attends to another
-
-
 class Places(NamedTuple):
-    """Index tensors of the boxes of a batch."""
+    """Index tensors of the boxes of a batch.
+
+    A run is the times of overlapping boxes. Runs of similar length are a group; its shorter runs are padded to the longest.
+    """
 
     time_m: Tensor  # index among all B*T times
-    runs: list[RunGroup]
-    from_runs_m: Tensor  # index of each of the M times in the concatenated groups
+    runs: list[Tensor]  # by group, (G, S, S), True where a time attends to another
+    laid_l: Tensor  # index among the M times of all times of all groups; padding repeats a run's first
+    from_laid_m: Tensor  # index of each of the M times in that order
     time_of_pair: Tensor  # (P,) index among the M times, pairs sorted by box
     first_of_box: Tensor  # (N,) first pair of each box in that order
     box_of_pair: Tensor  # (P,) pairs sorted by time
@@ -49,7 +47,7 @@ class Places(NamedTuple):
 
     def to(self, device: torch.device) -> "Places":
         moved = {name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)}
-        return self._replace(**moved, runs=[RunGroup(*(value.to(device) for value in run)) for run in self.runs])
+        return self._replace(**moved, runs=[attends_gss.to(device) for attends_gss in self.runs])
 
 
 def find_places(boxes: Sequence[Indices], times: int) -> Places:
@@ -71,7 +69,7 @@ def find_places(boxes: Sequence[Indices], times: int) -> Places:
 
     length_g = run_end - run_start + 1
     offset_g = np.cumsum(length_g) - length_g
-    runs, from_runs_m, filled_so_far = [], np.zeros(len(time_m), dtype=np.int64), 0
+    runs, laid, from_laid_m, filled_so_far = [], [], np.zeros(len(time_m), dtype=np.int64), 0
     for group in similar(length_g):
         count, longest = len(group), int(length_g[group].max())
         step_s = np.arange(longest)
@@ -80,9 +78,10 @@ def find_places(boxes: Sequence[Indices], times: int) -> Places:
         start_g1 = run_start[group, None]
         low_gs, high_gs = from_m[place_gs] - start_g1, to_m[place_gs] - start_g1
         attends = (low_gs[:, :, None] <= step_s) & (step_s <= high_gs[:, :, None])
-        runs.append(RunGroup(torch.from_numpy(place_gs), torch.from_numpy(attends)))
-        laid = filled_so_far + np.arange(count * longest).reshape(count, longest)
-        from_runs_m[place_gs[inside_gs]] = laid[inside_gs]
+        runs.append(torch.from_numpy(attends))
+        laid.append(place_gs.flatten())
+        number_gs = filled_so_far + np.arange(count * longest).reshape(count, longest)
+        from_laid_m[place_gs[inside_gs]] = number_gs[inside_gs]
         filled_so_far += count * longest
 
     length_n = np.maximum(box_n2[:, 1] - box_n2[:, 0] + 1, 0)
@@ -99,7 +98,8 @@ def find_places(boxes: Sequence[Indices], times: int) -> Places:
     return Places(
         torch.from_numpy(time_m),
         runs,
-        torch.from_numpy(from_runs_m),
+        torch.from_numpy(np.concatenate([*laid, time_m[:0]])),
+        torch.from_numpy(from_laid_m),
         torch.from_numpy(time_of_pair),
         torch.from_numpy(np.cumsum(length_n) - length_n),
         torch.from_numpy(box_of_pair[by_time]),
@@ -187,9 +187,19 @@ class Inside(Attention):
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         x_td = x.transpose(1, 2).flatten(0, 1)
-        three = self.queries_keys_values(x_td[places.time_m])
-        found = [self.attended([values[run.place_gs] for values in three], run.attends_gss) for run in places.runs]
-        found_md = torch.cat(found)[places.from_runs_m] if found else three[0] + three[1] + three[2]  # (0, D)
+        three = self.queries_keys_values(distinct(x_td, places.time_m))
+        if places.runs:
+            sizes = [attends_gss.shape[:2] for attends_gss in places.runs]
+            # the gradient at padding is zero, because nothing attends to it and nothing takes it
+            laid = [_Taken.apply(values, places.laid_l, places.from_laid_m) for values in three]
+            parts = zip(*(values.split([count * longest for count, longest in sizes]) for values in laid), strict=True)
+            found = [
+                self.attended([values.unflatten(0, size) for values in part], attends_gss)
+                for part, size, attends_gss in zip(parts, sizes, places.runs, strict=True)
+            ]
+            found_md = distinct(torch.cat(found), places.from_laid_m)
+        else:
+            found_md = three[0] + three[1] + three[2]  # (0, D)
         return self.added(x_td, self.out(found_md), places.time_m).unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
@@ -198,7 +208,7 @@ class Between(Attention):
 
     def forward(self, x: Tensor, places: Places) -> Tensor:
         x_td = x.transpose(1, 2).flatten(0, 1)
-        three = self.queries_keys_values(means(x_td[places.time_m], places.time_of_pair, places.first_of_box))
+        three = self.queries_keys_values(means(distinct(x_td, places.time_m), places.time_of_pair, places.first_of_box))
         if len(places.box_bn):
             found = self.attended([values[places.box_bn] for values in three], places.there_bn[:, None])
             found_nd = found[places.from_videos_n]
@@ -206,6 +216,29 @@ class Between(Attention):
             found_nd = three[0] + three[1] + three[2]  # (0, D)
         more_md = means(self.out(found_nd), places.box_of_pair, places.first_of_time)
         return self.added(x_td, more_md, places.time_m).unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def distinct(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]` of rows of which none is taken twice, so that the gradient is a copy, and no sum."""
+    return _Taken.apply(table, index, None)
+
+
+class _Taken(torch.autograd.Function):
+    """Rows `index` of a table. `back` are the rows of the result that have a gradient, one for each row of the table."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, back: Tensor | None) -> Tensor:
+        ctx.save_for_backward(index, back)
+        ctx.count = len(table)
+        return table.index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        index, back = ctx.saved_tensors
+        if back is not None:
+            return grad.index_select(0, back), None, None
+        return grad.new_zeros(ctx.count, *grad.shape[1:]).index_copy_(0, index, grad), None, None
 
 
 def means(table: Tensor, numbers: Tensor, first: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Conv1d(nn.Conv1d):
             return _of_snippets(x, self, weight_koi, bias_o)
         x_bti = x.transpose(1, 2)
         if len(weight_koi) == 1:
-            out_bto = linear(x_bti.flatten(0, 1), weight_koi[0], bias_o).unflatten(0, x_bti.shape[:2])
+            out_bto = linear(x_bti.flatten(0, 1), weight_koi.squeeze(0), bias_o).unflatten(0, x_bti.shape[:2])
         else:
             out_bto = _Convolution.apply(x_bti, weight_koi, bias_o)
         return out_bto.transpose(1, 2)

@@ -105,8 +105,9 @@ class _GatedBranches(torch.autograd.Function):
         for (tap, gate, channels), multiplied in zip(ctx.parts, products, strict=True):
             here, there = _meeting(tap)
             share = weight[:, :, there] * gates[:, here, gate]
-            grad_product.zero_()
-            for branch, one in zip(grad_kbto, share, strict=True):
+            grad_product[:, :: max(1, x.shape[1] - 1)] = 0  # of the first and the last time, which a tap may not see
+            torch.mul(grad_kbto[0][:, here], share[0][..., None], out=grad_product[:, there])
+            for branch, one in zip(grad_kbto[1:], share[1:], strict=True):
                 grad_product[:, there].addcmul_(branch[:, here], one[..., None])
             found = torch.stack([torch.linalg.vecdot(branch[:, here], multiplied[:, there]) for branch in grad_kbto])
             grad_weight[:, :, there] += found * gates[:, here, gate]

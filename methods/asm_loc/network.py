@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fast.attention import Between, Inside, find_places
+from fast.attention import Between, Inside, distinct, find_places
 from fast.conv import Conv1d
 from fast.dropout import Dropout
 from fast.snippets import NO_BOXES, Snippets
@@ -86,7 +86,7 @@ class ASMNet(nn.Module):
             most = size_t
         time_bm = kept_bt.argsort(dim=1, descending=True, stable=True)[:, :most]
         flat = (time_bm + size_t * torch.arange(size_b, device=time_bm.device)[:, None]).flatten()
-        x_bmd = (x_btd.flatten(0, 1)[flat] * kept_bt.flatten()[flat, None]).view(size_b, most, -1)
+        x_bmd = (distinct(x_btd.flatten(0, 1), flat) * kept_bt.flatten()[flat, None]).view(size_b, most, -1)
         logits_bmc = self.snippet_cls(self.dropped(x_bmd))
         everywhere = self.snippet_cls(x_btd.new_zeros(1, 1, x_btd.shape[2])).expand(size_b, size_t, -1)
         return everywhere.scatter(1, time_bm[:, :, None].expand_as(logits_bmc), logits_bmc)
