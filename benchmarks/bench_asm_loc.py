@@ -1,7 +1,7 @@
 """Time and memory of ASM-Loc's train step against the plain network's: python -m benchmarks.bench_asm_loc
 
-Videos are random; their boxes cover a share of their times. Each network runs in a process of its own, and its fastest step
-counts. Memory is the peak of the process, and its part beyond torch, weights, Adam's moments and features.
+Videos are random; their boxes cover a share of their times. The networks and the products take turns, and the fastest turn of
+each counts. Memory is the peak of a process of each network, and its part beyond torch, weights, Adam's moments and features.
 """
 
 import argparse
@@ -46,15 +46,19 @@ def main() -> None:
         boxes = [random_boxes(args.times, args.boxes, coverage, seed) for seed in range(args.batch_size)]
         places, times = find_places(boxes, args.times), args.batch_size * args.times
         covered = len(places.time_m) / times
-        (plain, plain_peak, plain_added), (ours, peak, added) = (
-            measured(args.turns, make_step, kind, boxes, args.times, args.hidden) for kind in (PlainASMNet, ASMNet)
-        )
         layers = [
             Layer(times, args.hidden, args.hidden, 3, False),
             *(Layer(count, args.hidden, args.hidden, 4) for count in (len(places.time_m), len(places.first_of_box))),
         ]
-        bare = min(in_turns(bare_products(layers, CPU, torch.float32), CPU, args.turns).values())
-        bare += in_turns({"attention": attention_products(places, args.hidden)}, CPU, args.turns)["attention"]
+        products = bare_products(layers, CPU, torch.float32)
+        kinds = {"plain": PlainASMNet, "ours": ASMNet}
+        steps = {name: make_step(kind, boxes, args.times, args.hidden) for name, kind in kinds.items()}
+        best = in_turns({**steps, **products, "attention": attention_products(places, args.hidden)}, CPU, args.turns)
+        plain, ours = best["plain"], best["ours"]
+        bare = min(best[name] for name in products) + best["attention"]
+        (_, plain_peak, plain_added), (_, peak, added) = (
+            measured(1, make_step, kind, boxes, args.times, args.hidden) for kind in kinds.values()
+        )
         print(
             f"| {100 * covered:.0f} % | {plain:.2f} | {ours:.2f} | {plain / ours:.2f}x | {bare:.2f} | {ours / bare:.2f}x | "
             f"{plain_added:,.0f} | {added:,.0f} | "
