@@ -205,6 +205,8 @@ def array(
         fits = is_plain(value) and not value.requires_grad and value.dtype == dtype and value.dim() == len(shape)
         if not fits or any(n not in (m, None) for m, n in zip(value.shape, shape, strict=True)):
             raise Misfit(shown(value), wanted)
+        if value.untyped_storage().nbytes() < value.nbytes:  # the file of a billion such values may be tiny
+            raise Misfit(f"{shown(value)} whose values share memory", wanted)
         good = (value >= least) & (value <= most)  # False for NaN
         if not (good & value.isfinite() if finite else good).all():
             raise Misfit(f"{shown(value)} with others", f"finite values{limits}")

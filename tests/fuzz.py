@@ -4,7 +4,8 @@
 
 A case is a valid small file with some changes: bytes, types, shapes, keys, nesting, pickles that would make a file. It is read
 as the command reads it. It must be accepted with exactly the values that numpy, json or torch find in it, or end in a UserError
-(in eval/, an InputError) that names the file. Nothing else may happen: no other exception, no file made, no hang.
+(in eval/, an InputError) that names the file. Nothing else may happen: no other exception, no file made, no hang, no
+gigabyte of memory.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import io
 import json
 import multiprocessing
 import pickle
+import resource
 import shutil
 import signal
 import sys
@@ -60,6 +62,8 @@ from train import make_optimizer
 from utils import UserError
 
 LIMIT = 60  # seconds that a case may take, on a busy machine and with a kernel to compile
+MEMORY = 12 * 2**30  # bytes of addresses that the process of all cases may take, of which torch's libraries take three
+GROWTH = 2**20  # KiB by which a case may raise the peak memory of the process
 Random = np.random.Generator
 
 
@@ -507,7 +511,7 @@ def feature_kinds(places: Places, trace: Path) -> list[Kind]:
         with np.load(path, allow_pickle=False) as file:
             expected = np.concatenate([file["feat_spa"].T, file["feat_tem"].T], axis=1).astype(np.float32)
             assert np.array_equal(value[0], expected)
-            assert value[1].duration == (float(file["duration"]) if "duration" in file.files else None)
+            assert value[1].duration == (float(file["duration"].item()) if "duration" in file.files else None)
             assert value[1].frames == (int(file["frame_num"].item()) if "frame_num" in file.files else None)
 
     both = {"feat_spa": one_stream.T, "feat_tem": one_stream.T, "duration": np.array(12.5), "frame_num": np.array(300)}
@@ -994,6 +998,7 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, trace: Path) -> s
     before = signal.signal(signal.SIGALRM, too_long)
     with quietly():
         path.write_bytes(kind.spoil(kind.valid, random))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         signal.alarm(LIMIT)
         with quietly():
@@ -1016,6 +1021,8 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, trace: Path) -> s
         if trace.exists():
             trace.unlink()
             raise AssertionError("a pickle was executed")
+        if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) > GROWTH:
+            raise AssertionError(f"took {grown / 2**20:.1f} GiB of memory")
 
 
 def run_cases(
@@ -1062,7 +1069,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         world = make_world(Path(temporary) / "world")
         parts = [range(args.first + job, args.first + args.cases, args.jobs) for job in range(args.jobs)]
-        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        limit = (resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))  # a worker that is killed would never answer
+        with multiprocessing.get_context("spawn").Pool(args.jobs, resource.setrlimit, limit) as pool:
             results = pool.starmap(run_cases, [(world, part, args.seed, args.keep, args.kinds) for part in parts])
     failures = [failure for _, failed in results for failure in failed]
     print("\n".join(failures))

@@ -233,7 +233,7 @@ DAMAGE: dict[str, list[tuple[list, list]]] = {  # places, and what they cannot h
         (["draws"], [None, {}, []]),
         (["draws", "numpy"], [None, FOUR, torch.full((625,), -1), torch.full((625,), 625)]),
         (["draws", "torch"], [None, [], [FOUR], [torch.zeros(5056, dtype=torch.uint8)]]),
-        (["draws", "order"], [None, FOUR, torch.tensor([0, 0, 1, 2, 3]), torch.arange(4)]),
+        (["draws", "order"], [None, FOUR, torch.tensor([0, 0, 1, 2, 3]), torch.arange(4), torch.arange(1).expand(10**12)]),
         (["best_model"], [None, {}, FOUR]),
         (["best_model", "record", "choice"], [None, NAN]),
         (["best_model", "weights"], [None, {}, {"a": FOUR}]),

@@ -193,7 +193,14 @@ def test_settings_without_sense(cli, tmp_path):
     cli("main.py", "--lr", "[0.01]*2", "--seed", "0")
     path = tmp_path / "output" / "config_seed_0.json"
     settings = json.loads(path.read_text())
-    for name, value in (("len_feature", 1), ("layout", "x"), ("choose_by", "1_0"), ("ties", "x"), ("tiou_thresholds", [2.0])):
+    for name, value in (
+        ("len_feature", 1),
+        ("layout", "x"),
+        ("choose_by", "1_0"),
+        ("ties", "x"),
+        ("tiou_thresholds", [2.0]),
+        ("dataset", "1_0"),
+    ):
         path.write_text(json.dumps(settings | {name: value}))
         with pytest.raises(UserError, match=rf"output: its .*{name.replace('_', '.')}"):
             read_run(tmp_path / "output", args_for())

@@ -10,7 +10,7 @@ import numpy as np
 
 from config import Config, annotation_file
 from dataset.annotations import duration_of, read_database
-from dataset.facts import Dataset, dataset_facts
+from dataset.facts import KNOWN, Dataset, dataset_facts
 from eval.eval_detection import TIES, DetectionScore, score_tables
 from eval.protocols import GroundTruths, name_of
 from eval.reading import check_file, read_text, short
@@ -183,6 +183,9 @@ def config_of(settings: dict[str, Any], where: Path) -> Config:
     if not isinstance(settings.get("provenance") or {}, dict):
         raise UserError(f"{where}: provenance of its config is {short(settings['provenance'])}; expected an object. {NAME_RUN}")
     config: Config = kind(**values)
+    if config.dataset not in KNOWN and not config.dataset.endswith(".json"):
+        expected = f"{', '.join(KNOWN)} or the path of a dataset.json"
+        raise UserError(f"{where}: its config has the dataset {short(config.dataset)}; expected {expected}. {NAME_RUN}")
     if config.ties not in TIES or not all(0 < tiou <= 1 for tiou in config.tiou_thresholds):
         found = f"ties {short(config.ties)} and tiou_thresholds {short(config.tiou_thresholds)}"
         raise UserError(f"{where}: its config has {found}; expected {' or '.join(TIES)}, and numbers up to 1. {NAME_RUN}")
