@@ -21,7 +21,7 @@ class Conv1d(nn.Conv1d):
     """nn.Conv1d from (B, I, T) or `Snippets` to (B, O, T), for kernel 1 and for kernel 3 with padding 1.
 
     It computes in the precision of its input; under autocast, as nn.Conv1d does. Weights have nn.Conv1d's initial values, in
-    another memory order. It has no second derivative.
+    another memory order. Only kernel 1 with products by torch.mm has a second derivative.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -61,16 +61,18 @@ class Conv1d(nn.Conv1d):
 def _of_snippets(x: Snippets, layer: Conv1d, weight_koi: Tensor, bias_o: Tensor | None) -> Tensor:
     """conv(w x)[t] = sum over j of w[t+j] (W_j x[t+j]): batches that differ only in the weights w share the products W_j x."""
     taps, size_o, _ = weight_koi.shape
-    state = (id(layer.weight), layer.weight._version, layer.weight.requires_grad, torch.is_grad_enabled())
+    weight, index = layer.weight, x.index_bt
+    index_state = (id(index), None if index.is_inference() else index._version)
+    state = (id(weight), weight._version, weight.requires_grad, torch.is_grad_enabled(), index_state)
     state_before, products_nko, places = (x.shared or {}).get(layer, (None, None, None))
     if products_nko is None or state != state_before:
         products_nko = linear(x.table().to(x.dtype), weight_koi.flatten(0, 1)).view(-1, taps, size_o)
-        places = _Places(x.index_bt, products_nko)
+        places = _Places(index, products_nko)
         if x.shared is not None:
             x.shared[layer] = state, products_nko, places
     weight_bt = None if x.weight_bt is None else x.weight_bt.to(x.dtype)
     out_mo = _Sums.apply(products_nko, weight_bt, bias_o, places)
-    return out_mo.unflatten(0, x.index_bt.shape).transpose(1, 2)
+    return out_mo.unflatten(0, index.shape).transpose(1, 2)
 
 
 def linear(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:

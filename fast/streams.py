@@ -1,7 +1,7 @@
 """Uniform numbers of `np.random.default_rng((key, number))` for many numbers in one call.
 
-numpy takes ten microseconds for each generator that it makes, which is much of a small network's train step. The constants
-and steps are those of numpy's SeedSequence and of PCG64 (O'Neill 2014), which numpy guarantees to keep.
+numpy takes ten microseconds to make a generator, and a step needs one per video and dropout: much of a small network's step.
+The constants and steps are those of numpy's SeedSequence and of PCG64 (O'Neill 2014).
 """
 
 import numpy as np

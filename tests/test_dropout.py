@@ -133,6 +133,11 @@ def test_streams_are_those_of_numpys_generators(key, size):
         assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 3, 4), (3, 2, 0)])
+def test_nothing_to_drop(shape):
+    assert Dropout(0.5)(torch.ones(shape)).shape == shape
+
+
 @settings(max_examples=200)
 @given(key=st.integers(0, 2**63 - 2), first=st.integers(0, 2**31), bits=st.integers(1, 63))
 def test_streams_of_any_key_are_numpys(key, first, bits):

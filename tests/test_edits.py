@@ -1,6 +1,7 @@
 """What a researcher changes in a network takes effect: each edit on a copy of its file, beside that copy on torch's layers."""
 
 import types
+from dataclasses import replace
 
 import numpy as np
 import oracle_asm_loc
@@ -268,6 +269,25 @@ def test_shared_products_are_those_of_the_weights_now(products_by):
     weights = {name: value + 1 for name, value in plain.state_dict().items()}
     found, expected = (torch.func.functional_call(net, weights, (given,)) for net, given in ((layer, x), (plain, x.dense())))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_products_are_found_at_the_times_of_the_index_now(kernel):
+    """Between two calls, a batch gets another index, or its index other values."""
+    layer, x = Conv1d(4, 6, kernel, padding=kernel // 2), Snippets.of(torch.rand(2, 9, 4))
+    plain = torch.nn.Conv1d(4, 6, kernel, padding=kernel // 2)
+    plain.load_state_dict(layer.state_dict())
+    layer(x)
+    for index_bt in (torch.arange(18).view(2, 9) // 2, torch.arange(6).view(2, 3)):
+        other = replace(x, index_bt=index_bt)
+        torch.testing.assert_close(gradient_of(layer, other), gradient_of(plain, other.dense()))
+    with torch.no_grad():
+        layer(x)
+        x.index_bt.div_(2, rounding_mode="floor")
+    torch.testing.assert_close(layer(x), plain(x.dense()))
+    with torch.inference_mode():
+        given = Snippets.of(torch.rand(2, 9, 4))
+        torch.testing.assert_close(layer(given), plain(given.dense()))
 
 
 @pytest.mark.parametrize("name", ["mm", "conv"])

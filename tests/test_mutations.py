@@ -549,6 +549,11 @@ MUTATIONS = {  # by file: what stands there, what is written instead, and a test
             "edits::shared_products_are_those_of_the_weights_now",
         ),
         (
+            "torch.is_grad_enabled(), index_state)",
+            "torch.is_grad_enabled())",
+            "edits::products_are_found_at_the_times_of_the_index_now",
+        ),
+        (
             "if not plain or self.padding not in",
             "if self.padding not in",
             "edits::what_a_fast_layer_does_not_compute_is_refused",
