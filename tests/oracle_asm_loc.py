@@ -83,6 +83,10 @@ def at(knots, values, q):
     return (values[h] - values[h - 1]) / (knots[h] - knots[h - 1]) * (q - knots[h - 1]) + values[h - 1]
 
 
+class Tie(Exception):
+    """The length of a stretched run lies half way between two whole numbers: the order of its sum decides."""
+
+
 def weights(by_class, num_seg, delta, gamma, alpha, f=1.5625):
     """`by_class`: for each class its (score, start, end)."""
     w = [1.0] * num_seg
@@ -104,6 +108,8 @@ def weights(by_class, num_seg, delta, gamma, alpha, f=1.5625):
             j += 1
         if j > i:
             total = sum(w[i:j])
+            if abs(total % 1 - 0.5) < 1e-9:
+                raise Tie
             w[i:j] = [round(total) * value / total for value in w[i:j]]
         i = max(j, i + 1)
     return w
