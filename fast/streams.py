@@ -43,21 +43,23 @@ def _fill(out, words, first):  # type: ignore[no-untyped-def]
 
 
 @inner
+def _hashed(value, constant, times):  # type: ignore[no-untyped-def]
+    """A word hashed with a constant, and the constant for the next word."""
+    following = (constant * times) & LOW
+    value = ((value ^ constant) * following) & LOW
+    return value ^ (value >> SHIFT), following
+
+
+@inner
 def _mix(pool, words):  # type: ignore[no-untyped-def]
     """Hash up to four words into the pool of a SeedSequence."""
     constant = HASH_A
     for place in range(POOL):
-        value = (words[place] if place < len(words) else U64(0)) ^ constant
-        constant = (constant * TIMES_A) & LOW
-        value = (value * constant) & LOW
-        pool[place] = value ^ (value >> SHIFT)
+        pool[place], constant = _hashed(words[place] if place < len(words) else U64(0), constant, TIMES_A)
     for source in range(POOL):
         for target in range(POOL):
             if source != target:
-                value = pool[source] ^ constant
-                constant = (constant * TIMES_A) & LOW
-                value = (value * constant) & LOW
-                value ^= value >> SHIFT
+                value, constant = _hashed(pool[source], constant, TIMES_A)
                 value = (MIX_LEFT * pool[target] - MIX_RIGHT * value) & LOW
                 pool[target] = value ^ (value >> SHIFT)
 
@@ -68,10 +70,7 @@ def _seeded(pool):  # type: ignore[no-untyped-def]
     words = np.empty(POOL, dtype=np.uint64)
     constant = HASH_B
     for place in range(2 * POOL):
-        value = pool[place % POOL] ^ constant
-        constant = (constant * TIMES_B) & LOW
-        value = (value * constant) & LOW
-        value ^= value >> SHIFT
+        value, constant = _hashed(pool[place % POOL], constant, TIMES_B)
         if place % 2:
             words[place // 2] |= value << HALF
         else:
