@@ -15,6 +15,7 @@ from fast.products import added, by_onednn, left_of_several, library, product
 from fast.snippets import Snippets
 
 COMPUTED = {1: ((0,), "same"), 3: ((1,), "same")}  # supported paddings by kernel size
+TINY = 2**21  # multiply-adds of a layer; below it, finding repeated snippets takes longer than multiplying them
 
 
 class Conv1d(nn.Conv1d):
@@ -44,13 +45,23 @@ class Conv1d(nn.Conv1d):
             return F.conv1d(x.dense() if isinstance(x, Snippets) else x, weight_oik, bias_o, padding=self.padding)
         weight_koi = weight_oik.permute(2, 0, 1)
         if isinstance(x, Snippets):
-            return _of_snippets(x, self, weight_koi, bias_o)
+            if self._shares(x):
+                return _of_snippets(x, self, weight_koi, bias_o)
+            x = x.dense()
         x_bti = x.transpose(1, 2)
         if len(weight_koi) == 1:
             out_bto = linear(x_bti.flatten(0, 1), weight_koi.squeeze(0), bias_o).unflatten(0, x_bti.shape[:2])
         else:
             out_bto = _Convolution.apply(x_bti, weight_koi, bias_o)
         return out_bto.transpose(1, 2)
+
+    def _shares(self, x: Snippets) -> bool:
+        """True if times or branches share products, and that pays."""
+        return not self.is_tiny(x) and (x.repeats or x.shared is not None)
+
+    def is_tiny(self, x: Tensor | Snippets) -> bool:
+        size_b, _, size_t = x.shape
+        return size_b * size_t * self.weight.numel() < TINY
 
     def _is_torchs(self, x: Tensor | Snippets) -> bool:
         """True under autocast, and for inputs of another shape or type, which torch computes or rejects."""
@@ -180,19 +191,28 @@ class _Sums(torch.autograd.Function):
         places, taps = ctx.places, products_nko.shape[1]
         grad_products = grad_weight = None
         if ctx.needs_input_grad[0]:
+            # contiguous shares are summed faster, but weighted ones would round differently from the recorded results
             share_mk = places.inside_mk if weight_bt is None else places.inside_mk * weight_bt.reshape(-1, 1)
+            share_km = share_mk.t().contiguous() if weight_bt is None else share_mk.t()
             grad_products = torch.empty_like(products_nko)
             for tap in range(taps):
                 opposite = taps - 1 - tap  # the offset that the gradient of a tap comes from
-                grad_products[:, tap] = _bags(grad_mo, places.time_km[opposite], share_mk[:, opposite], places.first_of_snippet)
+                grad_products[:, tap] = _bags(grad_mo, places.time_km[opposite], share_km[opposite], places.first_of_snippet)
         if ctx.needs_input_grad[1]:
-            grad_weight = torch.zeros_like(weight_bt)
-            around = F.pad(grad_mo.unflatten(0, weight_bt.shape), (0, 0, taps // 2, taps // 2))
+            grad_weight, grad_bto = torch.zeros_like(weight_bt), grad_mo.unflatten(0, weight_bt.shape)
             for tap in range(taps):
-                shown = around[:, taps - 1 - tap :][:, : weight_bt.shape[1]]
-                grad_weight += torch.linalg.vecdot(shown, products_nko[:, tap][places.index_bt])
+                here, there = meeting(tap, taps)
+                multiplied = products_nko[:, tap][places.index_bt[:, there]]
+                grad_weight[:, there] += torch.linalg.vecdot(grad_bto[:, here], multiplied)
         grad_bias = grad_mo.sum(0) if ctx.needs_input_grad[2] else None
         return grad_products, grad_weight, grad_bias, None
+
+
+def meeting(tap: int, taps: int = 3) -> tuple[slice, slice]:
+    """Output times and input times that a tap connects."""
+    now, other = slice(0, None), slice(1, None)
+    until = slice(0, -1)
+    return ((other, until), (now, now), (until, other))[tap if taps > 1 else 1]
 
 
 def _bags(table: Tensor, places: Tensor, shares: Tensor, first: Tensor) -> Tensor:

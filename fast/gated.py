@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fast.conv import Conv1d, padded
+from fast.conv import Conv1d, meeting, padded
 from fast.products import added, product
 
 GateLayout = Literal["official", "paper"]
@@ -59,6 +59,9 @@ class GatedConv1d(Conv1d):
         self, x: Tensor, gates_bt3: Tensor, weight_kbt: Tensor | None = None
     ) -> Tensor:
         """With weights (K, B, T), returns (K, B, O, T) for x times each of them; the branches share the products of x."""
+        if weight_kbt is not None and self.is_tiny(x):
+            weighted = (weight_kbt[:, :, None] * x).flatten(0, 1)
+            return self(weighted, gates_bt3.repeat(len(weight_kbt), 1, 1)).unflatten(0, weight_kbt.shape[:2])
         weight_3oi = self.weight.to(x.dtype).permute(2, 0, 1)
         inputs = [x.transpose(1, 2), gates_bt3, weight_3oi, self.terms]
         if weight_kbt is None:
@@ -66,13 +69,6 @@ class GatedConv1d(Conv1d):
         else:
             out = _GatedBranches.apply(weight_kbt, *inputs)
         return (out if self.bias is None else out + self.bias.to(x.dtype)).transpose(-1, -2)
-
-
-def _meeting(tap: int) -> tuple[slice, slice]:
-    """Output slice and input slice of one kernel tap."""
-    now, other = slice(0, None), slice(1, None)
-    until = slice(0, -1)
-    return ((other, until), (now, now), (until, other))[tap]
 
 
 class _GatedBranches(torch.autograd.Function):
@@ -86,7 +82,7 @@ class _GatedBranches(torch.autograd.Function):
         products = []
         for tap, gate, channels in parts:
             multiplied = product(x_bti.flatten(0, 1)[:, channels], kernel_3oi[tap, :, channels].t()).view(*x_bti.shape[:2], -1)
-            here, there = _meeting(tap)
+            here, there = meeting(tap)
             share = weight_kbt[:, :, there] * gates_bt3[:, here, gate]
             out[:, :, here].addcmul_(multiplied[:, there], share[..., None])
             products.append(multiplied)
@@ -103,7 +99,7 @@ class _GatedBranches(torch.autograd.Function):
         grad_kernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
         grad_product = torch.empty_like(products[0])
         for (tap, gate, channels), multiplied in zip(ctx.parts, products, strict=True):
-            here, there = _meeting(tap)
+            here, there = meeting(tap)
             share = weight[:, :, there] * gates[:, here, gate]
             grad_product[:, :: max(1, x.shape[1] - 1)] = 0  # of the first and the last time, which a tap may not see
             torch.mul(grad_kbto[0][:, here], share[0][..., None], out=grad_product[:, there])

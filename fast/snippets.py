@@ -31,14 +31,14 @@ class Snippets:
     shared: dict[nn.Module, tuple[Any, Tensor, Any]] | None = None  # by layer, its state, its products (N, K, O) and places
 
     @classmethod
-    def of(cls, x: "Tensor | Snippets", dtype: torch.dtype = torch.float32) -> "Snippets":
-        """Batch of a tensor (B, T, F) or of `Snippets`; weighted copies of the result share products."""
+    def of(cls, x: "Tensor | Snippets", dtype: torch.dtype = torch.float32, share: bool = True) -> "Snippets":
+        """Batch of a tensor (B, T, F) or of `Snippets`. With `share`, weighted copies of the result share products."""
         if isinstance(x, Tensor):
             size_b, size_t, _ = x.shape
             x = cls((x.flatten(0, 1),), torch.arange(size_b * size_t, device=x.device).view(size_b, size_t))
         if x.index_bt.device.type == "cpu" and (x.index_bt.flatten().diff() < 0).any():
             raise ValueError("Snippets.index_bt decreases; gradients require that it never does")
-        return replace(x, parts=(x.table(),), dtype=dtype, shared={})
+        return replace(x, parts=(x.table(),), dtype=dtype, shared={} if share else None)
 
     def to(self, device: Any, *others: Any, **settings: Any) -> Any:
         """The batch on another device. With a dtype or more arguments, Tensor.to of the dense tensor."""
@@ -65,6 +65,11 @@ class Snippets:
         if self.weight_bt is not None:
             shown_btf = shown_btf * self.weight_bt[:, :, None].to(self.dtype)
         return shown_btf.transpose(1, 2)
+
+    @property
+    def repeats(self) -> bool:
+        """True if there are fewer snippets than times."""
+        return sum(map(len, self.parts)) < self.index_bt.numel()
 
     @property
     def device(self) -> torch.device:

@@ -157,7 +157,7 @@ class CoLANetwork(nn.Module):
 
     def forward(self, x: Tensor | Snippets) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings (B, T, H), CAS (B, T, C) and actionness (B, T) of features (B, T, F) or `Snippets`."""
-        found = self.actionness_module(Snippets.of(x, self.dtype))
+        found = self.actionness_module(Snippets.of(x, self.dtype, share=False))
         embeddings_bth, cas_btc = (values.transpose(1, 2).float() for values in found)
         return embeddings_bth, cas_btc, cas_btc.sum(dim=2)
 

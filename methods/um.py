@@ -162,7 +162,7 @@ class UMNetwork(nn.Module):
 
     def forward(self, x: Tensor | Snippets) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, T, H), their magnitudes (B, T) without gradient, and logits (B, T, C), in single precision."""
-        found = self.cas_module(Snippets.of(x, self.dtype))
+        found = self.cas_module(Snippets.of(x, self.dtype, share=False))
         features_bth, cas_btc = (values.transpose(1, 2).float() for values in found)
         return features_bth, torch.linalg.vector_norm(features_bth.detach(), dim=2), cas_btc
 

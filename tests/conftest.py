@@ -43,15 +43,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-@pytest.fixture(params=["mm", "onednn", "conv"])
+@pytest.fixture(params=["mm", "onednn", "conv", "tiny"])
 def products_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The fast layers multiply by each library in turn, small products too."""
-    from fast import products
+    """The fast layers multiply by each library in turn, small products too; or by torch.mm as layers that are tiny."""
+    from fast import conv, products
 
     if request.param == "onednn" and not products.has_onednn():
         pytest.skip("this torch has no such operator")
     monkeypatch.setattr(products, "SMALL", 0)
-    with products.only(request.param):
+    monkeypatch.setattr(conv, "TINY", sys.maxsize if request.param == "tiny" else 0)
+    with products.only("mm" if request.param == "tiny" else request.param):
+        yield request.param
+
+
+@pytest.fixture(scope="module", params=[0, sys.maxsize], ids=["shared", "tiny"])
+def size_of_tiny(request: pytest.FixtureRequest) -> Iterator[int]:
+    """All layers share products of snippets, or none does, since all are tiny."""
+    from fast import conv
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "TINY", request.param)
         yield request.param
 
 

@@ -257,7 +257,7 @@ def test_every_weight_is_in_one_term(layout, channels):
 
 @pytest.mark.parametrize("layout", ["official", "paper"])
 @pytest.mark.parametrize(("channels", "times"), [(1, 1), (5, 1), (5, 2), (8, 11)])
-def test_gated_convolutions_and_gradients(layout, channels, times):
+def test_gated_convolutions_and_gradients(size_of_tiny, layout, channels, times):
     """Against the plain form in double precision, and by finite differences."""
     random = torch.Generator().manual_seed(channels + times)
 
@@ -289,7 +289,7 @@ def small_batch():
     return x, label, click
 
 
-def test_no_operation_takes_three_times_the_memory_of_the_input():
+def test_no_operation_takes_three_times_the_memory_of_the_input(size_of_tiny):
     """The unfolded input of the plain form does, and so do its tiled gates."""
     x, _, _ = small_batch()
     largest = []
@@ -301,7 +301,7 @@ def test_no_operation_takes_three_times_the_memory_of_the_input():
 
 
 @pytest.mark.parametrize("layout", ["official", "paper"])
-def test_network_and_losses_are_those_of_the_plain_form(layout):
+def test_network_and_losses_are_those_of_the_plain_form(size_of_tiny, layout):
     x, label, click = small_batch()
     config = replace(config_of("thumos14"), num_segments=40, topk=0.2, sep_topk=0.1)
     criterion, found = BackTALLoss(config), []

@@ -272,7 +272,7 @@ def test_shared_products_are_those_of_the_weights_now(products_by):
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_products_are_found_at_the_times_of_the_index_now(kernel):
+def test_products_are_found_at_the_times_of_the_index_now(kernel, size_of_tiny):
     """Between two calls, a batch gets another index, or its index other values."""
     layer, x = Conv1d(4, 6, kernel, padding=kernel // 2), Snippets.of(torch.rand(2, 9, 4))
     plain = torch.nn.Conv1d(4, 6, kernel, padding=kernel // 2)

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from oracles import PlainBaSNet, official_draws
 from torch.utils.flop_counter import FlopCounterMode
 
+from fast import conv
 from fast.dropout import part_of_batch
 from fast.snippets import Snippets
 from model import BaS_Net
 from train import BaS_Net_loss
+
+pytestmark = pytest.mark.usefixtures("size_of_tiny")
 
 
 def shown(lengths, times, width, seed=0):
@@ -113,8 +116,9 @@ def flops(network, x, label=None):
 
 
 @pytest.mark.parametrize("lengths", [[64, 64], [20, 44]], ids=["every row once", "half of the rows"])
-def test_what_a_step_and_an_evaluation_cost(lengths):
+def test_what_a_step_and_an_evaluation_cost(lengths, monkeypatch):
     """A unit is one convolution of every time shown: 8 a step, not 11, and 2 an evaluation, not 4; fewer for repeated rows."""
+    monkeypatch.setattr(conv, "TINY", 0)
     width = hidden = 32
     times, classes = 64, 3
     network = BaS_Net(width, classes, times, hidden).train()
