@@ -146,8 +146,11 @@ class Attention(nn.Module):
 
     def queries_keys_values(self, x_nd: Tensor) -> list[Tensor]:
         """Queries, keys and values, (N, D) each."""
-        x_1dn = x_nd.to(self.dtype).t()[None]
-        return [layer(x_1dn)[0].t() for layer in (self.conv_query, self.conv_key, self.conv_value)]
+        x_nd = x_nd.to(self.dtype)
+        return [
+            linear(x_nd, layer.weight.squeeze(2).to(self.dtype), None if layer.bias is None else layer.bias.to(self.dtype))
+            for layer in (self.conv_query, self.conv_key, self.conv_value)
+        ]
 
     def attended(self, three: list[Tensor], attends: Tensor) -> Tensor:
         """Attention (G*S, D) of queries, keys and values (G, S, D); `attends` (G, 1 or S, S) is the mask."""
