@@ -131,8 +131,8 @@ def similar(length_g: Indices) -> list[NDArray[np.intp]]:
 class Attention(nn.Module):
     """Residual multi-head attention at the times in boxes, with a batch norm over all B*T times.
 
-    Like nn.MultiheadAttention it is one layer: its convolutions and its batch norm only hold weights; do not replace them
-    singly. Products are computed in `dtype`.
+    Like nn.MultiheadAttention it is one layer: its convolutions and its batch norm only hold weights. Do not replace them
+    singly; their hooks do not run. Products are computed in `dtype`.
     """
 
     def __init__(self, width: int, dtype: torch.dtype = torch.float32):

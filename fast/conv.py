@@ -1,4 +1,4 @@
-"""nn.Conv1d as matrix products in which each distinct snippet is multiplied once (docs/performance.md, section 1).
+"""nn.Conv1d as matrix products; in large layers each distinct snippet is multiplied once (docs/performance.md, section 1).
 
 Shapes: B videos, T times, M times of all videos, N snippets, I input channels, O output channels, K taps. Tensors have
 torch's shape (B, C, T); in memory, the channels of a time are contiguous, which suits matrix products.
@@ -22,7 +22,7 @@ class Conv1d(nn.Conv1d):
     """nn.Conv1d from (B, I, T) or `Snippets` to (B, O, T), for kernel 1 and for kernel 3 with padding 1.
 
     It computes in the precision of its input; under autocast, as nn.Conv1d does. Weights have nn.Conv1d's initial values, in
-    another memory order. Only kernel 1 with products by torch.mm has a second derivative.
+    another memory order. Only kernel 1 of a tensor with products by torch.mm has a second derivative.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -56,10 +56,11 @@ class Conv1d(nn.Conv1d):
         return out_bto.transpose(1, 2)
 
     def _shares(self, x: Snippets) -> bool:
-        """True if times or branches share products, and that pays."""
+        """True if times or branches may share products, and that pays."""
         return not self.is_tiny(x) and (x.repeats or x.shared is not None)
 
     def is_tiny(self, x: Tensor | Snippets) -> bool:
+        """True if the layer has so few multiply-adds for `x` that sharing products does not pay."""
         size_b, _, size_t = x.shape
         return size_b * size_t * self.weight.numel() < TINY
 
@@ -164,9 +165,14 @@ class _Places:
 
     def __init__(self, index_bt: Tensor, products_nko: Tensor):
         (size_n, taps, _), device, count = products_nko.shape, index_bt.device, index_bt.numel()
-        place_btk = taps * _neighbours(index_bt, taps) + torch.arange(taps, device=device)
-        time_btk = _neighbours(torch.arange(count, device=device).view_as(index_bt), taps)
         inside_btk = _neighbours(torch.ones_like(index_bt, dtype=products_nko.dtype), taps)
+
+        def place(values_bt: Tensor) -> Tensor:
+            """Beyond the ends, where the share is zero, a time's own: not of another video, whose values may be NaN."""
+            return torch.where(inside_btk > 0, _neighbours(values_bt, taps), values_bt[:, :, None])
+
+        place_btk = taps * place(index_bt) + torch.arange(taps, device=device)
+        time_btk = place(torch.arange(count, device=device).view_as(index_bt))
         self.index_bt = index_bt
         self.products, self.first_of_time = place_btk.flatten(), torch.arange(0, taps * count, taps, device=device)
         self.time_km, self.inside_mk = time_btk.flatten(0, 1).t().contiguous(), inside_btk.flatten(0, 1)
@@ -191,7 +197,7 @@ class _Sums(torch.autograd.Function):
         places, taps = ctx.places, products_nko.shape[1]
         grad_products = grad_weight = None
         if ctx.needs_input_grad[0]:
-            # contiguous shares are summed faster, but weighted ones would round differently from the recorded results
+            # contiguous shares are summed faster; weighted ones would round differently from the demo's recorded results
             share_mk = places.inside_mk if weight_bt is None else places.inside_mk * weight_bt.reshape(-1, 1)
             share_km = share_mk.t().contiguous() if weight_bt is None else share_mk.t()
             grad_products = torch.empty_like(products_nko)

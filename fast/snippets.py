@@ -1,7 +1,7 @@
 """The distinct snippets of a batch, and the index of the snippet at each time.
 
 A video with fewer snippets than times repeats snippets, and BaS-Net's two branches use the same snippets with different
-weights. The fast layers multiply each snippet once (fast/conv.py). All other functions take a batch as a tensor (B, F, T).
+weights. Large fast layers multiply each snippet once (fast/conv.py). All other functions take a batch as a tensor (B, F, T).
 
 Shapes: B videos, T times, N snippets of all videos, F features, K taps, O output channels.
 """
@@ -32,12 +32,12 @@ class Snippets:
 
     @classmethod
     def of(cls, x: "Tensor | Snippets", dtype: torch.dtype = torch.float32, share: bool = True) -> "Snippets":
-        """Batch of a tensor (B, T, F) or of `Snippets`. With `share`, weighted copies of the result share products."""
+        """Batch of a tensor (B, T, F) or of `Snippets`. With `share`, weighted copies of it share products in large layers."""
         if isinstance(x, Tensor):
             size_b, size_t, _ = x.shape
             x = cls((x.flatten(0, 1),), torch.arange(size_b * size_t, device=x.device).view(size_b, size_t))
-        if x.index_bt.device.type == "cpu" and (x.index_bt.flatten().diff() < 0).any():
-            raise ValueError("Snippets.index_bt decreases; gradients require that it never does")
+        if x.index_bt.device.type == "cpu" and (x.index_bt.flatten().diff(prepend=x.index_bt.new_zeros(1)) < 0).any():
+            raise ValueError("Snippets.index_bt is negative or decreases; gradients require that it never does")
         return replace(x, parts=(x.table(),), dtype=dtype, shared={} if share else None)
 
     def to(self, device: Any, *others: Any, **settings: Any) -> Any:
@@ -59,7 +59,7 @@ class Snippets:
         table = self.table().to(self.dtype)
         # not on a GPU, where the comparison would synchronize
         if table.device.type == "cpu" and torch.equal(self.index_bt.flatten(), torch.arange(len(table))):
-            shown_btf = table.view(*self.index_bt.shape, -1)
+            shown_btf = table.unflatten(0, self.index_bt.shape)
         else:
             shown_btf = table[self.index_bt]
         if self.weight_bt is not None:

@@ -300,6 +300,13 @@ def test_no_operation_takes_three_times_the_memory_of_the_input(size_of_tiny):
     assert largest[0] < 3 * x.numel() * x.element_size() <= largest[1]
 
 
+def test_a_gated_layer_keeps_its_precision_and_runs_hooks_once(size_of_tiny):
+    layer, shapes = GatedConv1d(4, 6, 3, padding=1), []
+    layer.register_forward_hook(lambda *call: shapes.append(call[2].shape))
+    out = layer(torch.rand(2, 4, 5).bfloat16(), torch.rand(2, 5, 3).bfloat16(), torch.rand(2, 2, 5))
+    assert shapes == [(2, 2, 6, 5)] and out.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("layout", ["official", "paper"])
 def test_network_and_losses_are_those_of_the_plain_form(size_of_tiny, layout):
     x, label, click = small_batch()

@@ -16,8 +16,6 @@ from fast.snippets import Snippets
 from model import BaS_Net
 from train import BaS_Net_loss
 
-pytestmark = pytest.mark.usefixtures("size_of_tiny")
-
 
 def shown(lengths, times, width, seed=0):
     """Videos of these lengths, each shown at so many times."""
@@ -45,7 +43,7 @@ def outputs_and_gradients(network, x, label):
     training=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_as_the_plain_network(lengths, times, width, training, seed):
+def test_as_the_plain_network(size_of_tiny, lengths, times, width, training, seed):
     """Outputs, gradients and the draws of dropout."""
     torch.manual_seed(seed)
     plain, ours = (network(width, 3, times, hidden=8).train(training) for network in (PlainBaSNet, BaS_Net))
@@ -59,7 +57,7 @@ def test_as_the_plain_network(lengths, times, width, training, seed):
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_features_have_a_gradient_if_asked_for():
+def test_features_have_a_gradient_if_asked_for(size_of_tiny):
     torch.manual_seed(0)
     plain, ours = (network(6, 3, 10, hidden=8, dropout=0.0) for network in (PlainBaSNet, BaS_Net))
     ours.load_state_dict(plain.state_dict())
@@ -72,10 +70,26 @@ def test_features_have_a_gradient_if_asked_for():
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_rows_that_turn_back_are_refused():
+def test_rows_that_turn_back_or_are_negative_are_refused():
     rows = shown([5, 9], 8, 4)
-    with pytest.raises(ValueError, match="index_bt decreases"):
-        BaS_Net(4, 3, 8, hidden=8)(replace(rows, index_bt=rows.index_bt.flip(1)))
+    for index_bt in (rows.index_bt.flip(1), rows.index_bt - rows.index_bt[0, 0] - 1):
+        with pytest.raises(ValueError, match="index_bt is negative or decreases"):
+            BaS_Net(4, 3, 8, hidden=8)(replace(rows, index_bt=index_bt))
+
+
+def test_a_value_that_is_no_number_stays_in_its_video(size_of_tiny):
+    torch.manual_seed(0)
+    network = BaS_Net(4, 3, 8, hidden=8).eval()
+    rows = shown([5, 9, 3], 8, 4)
+    expected = network(rows)[1]
+    rows.parts[0][0, 1] = float("nan")
+    found = network(rows)[1]
+    assert found[0].isnan().any() and torch.equal(found[1:], expected[1:])
+
+
+def test_a_batch_of_no_videos(size_of_tiny):
+    score, cas, *_ = BaS_Net(4, 3, 8, hidden=8)(torch.rand(0, 8, 4))
+    assert score.shape == (0, 4) and cas.shape == (0, 8, 4)
 
 
 def test_a_share_of_a_batch_drops_what_it_would_in_the_whole():
@@ -116,7 +130,7 @@ def flops(network, x, label=None):
 
 
 @pytest.mark.parametrize("lengths", [[64, 64], [20, 44]], ids=["every row once", "half of the rows"])
-def test_what_a_step_and_an_evaluation_cost(lengths, monkeypatch):
+def test_what_a_step_and_an_evaluation_cost(monkeypatch, lengths):
     """A unit is one convolution of every time shown: 8 a step, not 11, and 2 an evaluation, not 4; fewer for repeated rows."""
     monkeypatch.setattr(conv, "TINY", 0)
     width = hidden = 32
