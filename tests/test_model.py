@@ -17,7 +17,7 @@ from fast.snippets import Snippets
 from model import BaS_Net, evaluated_branch
 from train import BaS_Net_loss
 
-FORWARD, LOSSES = 3e-5, 1e-6  # tolerances: twice and four times what processors have differed by (docs/basnet.md, section 7)
+FORWARD, LOSSES = 1e-5, 1e-6  # tolerances: twice and four times what processors have differed by (docs/basnet.md, section 7)
 SIZES = {"t100": (64, 100, [(1, 1.0), (2, 1.5), (3, 2.0), (4, 1.0)], 21), "t750": (2048, 750, [(1001, 1.0), (1002, 2.0)], 11)}
 
 
@@ -57,6 +57,7 @@ def test_forward_loss_and_gradients(golden, size, products_by):
     network = golden_network(width, times).eval()
     score_base, cas_base, score_supp, cas_supp, fore_weights = network(features)
     every = slice(None, None, max(1, times // 10))
+    atol = 3e-5 if products_by == "conv" else FORWARD  # torch's own conv1d rounds more where there is no AVX-512
     for name, value in {
         "score_base": score_base,
         "score_supp": score_supp,
@@ -64,7 +65,7 @@ def test_forward_loss_and_gradients(golden, size, products_by):
         "cas_base_slice": cas_base[:, every],
         "cas_supp_slice": cas_supp[:, every],
     }.items():
-        np.testing.assert_allclose(value.detach().numpy(), golden[f"{size}/{name}"], atol=FORWARD, err_msg=name)
+        np.testing.assert_allclose(value.detach().numpy(), golden[f"{size}/{name}"], atol=atol, err_msg=name)
 
     total, terms = BaS_Net_loss(alpha=1e-4)(score_base, score_supp, fore_weights, label)
     found = [terms[f"loss_{name}"].item() for name in ("base", "supp", "norm", "total")]
