@@ -131,8 +131,8 @@ def similar(length_g: Indices) -> list[NDArray[np.intp]]:
 class Attention(nn.Module):
     """Residual multi-head attention at the times in boxes, with a batch norm over all B*T times.
 
-    Like nn.MultiheadAttention it is one layer: its convolutions and its batch norm only hold weights. Do not replace them
-    singly; their hooks do not run. Products are computed in `dtype`.
+    Like nn.MultiheadAttention it is one layer: its convolutions and its batch norm only hold weights; do not replace them
+    singly. Products are computed in `dtype`.
     """
 
     def __init__(self, width: int, dtype: torch.dtype = torch.float32):
@@ -146,11 +146,9 @@ class Attention(nn.Module):
 
     def queries_keys_values(self, x_nd: Tensor) -> list[Tensor]:
         """Queries, keys and values, (N, D) each."""
-        x_nd = x_nd.to(self.dtype)
-        return [
-            linear(x_nd, layer.weight.squeeze(2).to(self.dtype), None if layer.bias is None else layer.bias.to(self.dtype))
-            for layer in (self.conv_query, self.conv_key, self.conv_value)
-        ]
+        x_1dn = x_nd.to(self.dtype).t()[None]
+        # not [0], whose gradient is a transposing copy into zeros
+        return [layer(x_1dn).squeeze(0).t() for layer in (self.conv_query, self.conv_key, self.conv_value)]
 
     def attended(self, three: list[Tensor], attends: Tensor) -> Tensor:
         """Attention (G*S, D) of queries, keys and values (G, S, D); `attends` (G, 1 or S, S) is the mask."""

@@ -61,7 +61,7 @@ class GatedConv1d(Conv1d):
         """With weights (K, B, T), returns (K, B, O, T) for x times each of them; in large layers branches share products."""
         if weight_kbt is not None and self.is_tiny(x):
             weighted = (weight_kbt[:, :, None].to(x.dtype) * x).flatten(0, 1)
-            out = self.forward(weighted, gates_bt3.repeat(len(weight_kbt), 1, 1))  # hooks run once
+            out = self.forward(weighted, gates_bt3.repeat(len(weight_kbt), 1, 1))  # not self(...), which would run hooks twice
             return out.unflatten(0, weight_kbt.shape[:2])
         weight_3oi = self.weight.to(x.dtype).permute(2, 0, 1)
         inputs = [x.transpose(1, 2), gates_bt3, weight_3oi, self.terms]
