@@ -172,20 +172,23 @@ class _Places:
             return torch.where(inside_btk > 0, _neighbours(values_bt, taps), values_bt[:, :, None])
 
         place_btk = taps * place(index_bt) + torch.arange(taps, device=device)
-        time_btk = place(torch.arange(count, device=device).view_as(index_bt))
-        self.index_bt = index_bt
+        self.index_bt, self.inside_btk = index_bt, inside_btk
         self.products, self.first_of_time = place_btk.flatten(), torch.arange(0, taps * count, taps, device=device)
-        self.time_km, self.inside_mk = time_btk.flatten(0, 1).t().contiguous(), inside_btk.flatten(0, 1)
-        self.first_of_snippet = torch.searchsorted(index_bt.flatten(), torch.arange(size_n, device=device))
+        time_btk = place(torch.arange(count, device=device).view_as(index_bt))
+        # the gradient of a tap comes from the opposite offset
+        product_p = (taps * index_bt[:, :, None] + torch.arange(taps - 1, -1, -1, device=device)).flatten()
+        self.by_product = product_p.argsort(stable=True)
+        self.times = time_btk.flatten()[self.by_product]
+        self.first_of_product = torch.searchsorted(product_p[self.by_product], torch.arange(taps * size_n, device=device))
 
 
 class _Sums(torch.autograd.Function):
-    """Sums of snippet products as embedding bags: forward over the K taps of a time, backward over the times of a snippet."""
+    """Sums of snippet products as embedding bags: forward over the products of a time, backward over the times of a product."""
 
     @staticmethod
     def forward(ctx: Any, products_nko: Tensor, weight_bt: Tensor | None, bias_o: Tensor | None, places: _Places) -> Tensor:
-        share_mk = places.inside_mk if weight_bt is None else _neighbours(weight_bt, products_nko.shape[1])
-        out = _bags(products_nko.flatten(0, 1), places.products, share_mk.flatten(), places.first_of_time)
+        share_btk = places.inside_btk if weight_bt is None else _neighbours(weight_bt, products_nko.shape[1])
+        out = _bags(products_nko.flatten(0, 1), places.products, share_btk.flatten(), places.first_of_time)
         ctx.save_for_backward(products_nko, weight_bt)
         ctx.places = places
         return out if bias_o is None else out.add_(bias_o)
@@ -197,13 +200,9 @@ class _Sums(torch.autograd.Function):
         places, taps = ctx.places, products_nko.shape[1]
         grad_products = grad_weight = None
         if ctx.needs_input_grad[0]:
-            # contiguous shares are summed faster; weighted ones would round differently from the demo's recorded results
-            share_mk = places.inside_mk if weight_bt is None else places.inside_mk * weight_bt.reshape(-1, 1)
-            share_km = share_mk.t().contiguous() if weight_bt is None else share_mk.t()
-            grad_products = torch.empty_like(products_nko)
-            for tap in range(taps):
-                opposite = taps - 1 - tap  # the offset that the gradient of a tap comes from
-                grad_products[:, tap] = _bags(grad_mo, places.time_km[opposite], share_km[opposite], places.first_of_snippet)
+            share_btk = places.inside_btk if weight_bt is None else places.inside_btk * weight_bt[:, :, None]
+            grad_products = _bags(grad_mo, places.times, share_btk.flatten()[places.by_product], places.first_of_product)
+            grad_products = grad_products.view_as(products_nko)
         if ctx.needs_input_grad[1]:
             grad_weight, grad_bto = torch.zeros_like(weight_bt), grad_mo.unflatten(0, weight_bt.shape)
             for tap in range(taps):
