@@ -169,7 +169,7 @@ class Attention(nn.Module):
         if self.training:
             variance_there_d, mean_there_d = torch.zeros_like(bias_d), 0 * bias_d
             if there:
-                variance_there_d, mean_there_d = torch.var_mean(more_md, dim=0, correction=0)
+                mean_there_d, variance_there_d = mean_and_variance(more_md)
             share = there / count
             mean_d = share * mean_there_d
             variance_d = share * (variance_there_d + (mean_there_d - mean_d) ** 2) + (1 - share) * mean_d**2
@@ -247,3 +247,24 @@ def means(table: Tensor, numbers: Tensor, first: Tensor) -> Tensor:
     if len(numbers):
         return F.embedding_bag(numbers, table, first, mode="mean")
     return table.new_zeros(len(first), table.shape[1]) + 0 * table.sum()
+
+
+def mean_and_variance(x_md: Tensor) -> tuple[Tensor, Tensor]:
+    """Over rows; faster than torch.var_mean on a CPU."""
+    mean_d, variance_d = _Moments.apply(x_md)
+    return mean_d, variance_d
+
+
+class _Moments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_md: Tensor) -> tuple[Tensor, Tensor]:
+        mean_d = x_md.mean(dim=0)
+        ctx.save_for_backward(x_md, mean_d)
+        return mean_d, (x_md - mean_d).square_().mean(dim=0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mean_d: Tensor, grad_variance_d: Tensor) -> Tensor:
+        x_md, mean_d = ctx.saved_tensors
+        factor_d = grad_variance_d * (2 / len(x_md))
+        return torch.addcmul(grad_mean_d / len(x_md) - factor_d * mean_d, x_md, factor_d)

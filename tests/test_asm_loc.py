@@ -30,7 +30,7 @@ from engine.checkpoint import TrainingState
 from engine.team import Team
 from eval.table import read_ground_truth
 from fast.adam import Adam
-from fast.attention import find_places
+from fast.attention import find_places, mean_and_variance
 from fast.snippets import Snippets
 from localize import Detections, localize
 from methods.asm_loc.method import losses
@@ -222,6 +222,13 @@ def test_attention_where_boxes_are_is_attention_with_masks(videos, training, see
 
 
 # ----------------------------------------------------------------------------------------------------------- sampling
+
+
+def test_mean_and_variance_are_torchs():
+    x_md = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).add(3).requires_grad_()
+    variance_d, mean_d = torch.var_mean(x_md, dim=0, correction=0)
+    torch.testing.assert_close(mean_and_variance(x_md), (mean_d, variance_d))
+    assert torch.autograd.gradcheck(mean_and_variance, x_md)
 
 
 @pytest.mark.parametrize("num_seg", [1, 2, 30, 60, 61, 143])
