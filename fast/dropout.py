@@ -59,5 +59,5 @@ def uniform_numbers(values: Tensor) -> Tensor:
         return torch.rand(of or size_b, *size[::-1], device=values.device)[first : first + size_b].permute(back)
     key = int(torch.randint(2**63 - 1, (), generator=torch.default_generator))  # named, since --compile would change the draw
     drawn = torch.empty(size_b, *size[::-1])
-    fill(drawn.flatten(1).numpy(), key, first)
+    fill(drawn.flatten(1).numpy(), key, first, torch.get_num_threads())
     return drawn.permute(back)

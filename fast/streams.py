@@ -4,6 +4,8 @@ numpy takes ten microseconds to make a generator, and a step needs one per video
 The constants and steps are those of numpy's SeedSequence and of PCG64 (O'Neill 2014).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,12 +19,21 @@ MIX_LEFT, MIX_RIGHT, SHIFT = U64(0xCA01F9DD), U64(0x4973F715), U64(16)
 TIMES_HIGH, TIMES_LOW = U64(2549297995355413924), U64(4865540595714422341)
 ONE, SIXTY_FOUR, ROTATION, UNUSED = U64(1), U64(64), U64(58), U64(8)
 STEP = np.float32(2**-24)  # between two numbers of single precision
+FEW = 2**19  # numbers, for which starting threads does not pay
 
 
-def fill(out: NDArray[np.float32], key: int, first: int) -> None:
-    """Fill `out[i]`, (B, N), with the first N numbers in single precision of `np.random.default_rng((key, first + i))`."""
-    words = [key & 0xFFFFFFFF, key >> 32] if key >> 32 else [key]
-    _fill(out, np.array([*words, 0], dtype=np.uint64), first)
+def fill(out: NDArray[np.float32], key: int, first: int, threads: int = 1) -> None:
+    """Fill `out[i]`, (B, N), with the first N numbers in single precision of `np.random.default_rng((key, first + i))`.
+
+    If there are many, `threads` threads draw shares of the rows.
+    """
+    words = np.array([key & 0xFFFFFFFF, key >> 32, 0] if key >> 32 else [key, 0], dtype=np.uint64)
+    share = len(out) if out.size < FEW else -(-len(out) // threads)
+    if share == len(out):
+        _fill(out, words, first)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda row: _fill(out[row : row + share], words.copy(), first + row), range(0, len(out), share)))
 
 
 @compiled

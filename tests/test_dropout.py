@@ -13,7 +13,7 @@ from torch import nn
 
 from fast.dropout import Dropout, as_torch, by_video, part_of_batch
 from fast.snippets import Snippets
-from fast.streams import fill
+from fast.streams import FEW, fill
 from methods.base import build_method
 from model import CAS_Module
 from options import make_config, parse_args
@@ -131,6 +131,15 @@ def test_streams_are_those_of_numpys_generators(key, size):
         fill(found, key, first)
         expected = [np.random.default_rng((key, first + row)).random(size, dtype=np.float32) for row in range(4)]
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_threads_draw_the_same_numbers(rows, threads):
+    alone, together = np.zeros((2, rows, FEW // rows + 1), dtype=np.float32)
+    fill(alone, 5, 7)
+    fill(together, 5, 7, threads)
+    assert np.array_equal(together, alone)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 3, 4), (3, 2, 0)])
