@@ -94,7 +94,8 @@ def test_gaps_do_not_make_onednn_slow(order):
 
     with pytest.MonkeyPatch.context() as patch, products.only("onednn"):
         patch.setattr(products, "SMALL", 0)
-        assert min(seconds(other) for _ in range(5)) < 30 * min(seconds(dense) for _ in range(5))
+        taken = [(seconds(other), seconds(dense)) for _ in range(20)]  # in turns, since other work may use the processor
+        assert min(there for there, _ in taken) < 30 * min(here for _, here in taken)
 
 
 def test_the_choice_is_remembered(remembered):
