@@ -1,7 +1,7 @@
 """Time and memory of ASM-Loc's train step against the plain network's: python -m benchmarks.bench_asm_loc
 
-Videos are random; their boxes cover a share of their times. The networks and the products take turns, and the fastest turn of
-each counts. Memory is the peak of a process of each network, and its part beyond torch, weights, Adam's moments and features.
+Videos are random; their boxes cover a share of their times. The networks and the products take turns; seconds are medians.
+Memory is the peak of a process of each network, and its part beyond torch, weights, Adam's moments and features.
 """
 
 import argparse
@@ -53,9 +53,9 @@ def main() -> None:
         products = bare_products(layers, CPU, torch.float32)
         kinds = {"plain": PlainASMNet, "ours": ASMNet}
         steps = {name: make_step(kind, boxes, args.times, args.hidden) for name, kind in kinds.items()}
-        best = in_turns({**steps, **products, "attention": attention_products(places, args.hidden)}, CPU, args.turns)
-        plain, ours = best["plain"], best["ours"]
-        bare = min(best[name] for name in products) + best["attention"]
+        taken = in_turns({**steps, **products, "attention": attention_products(places, args.hidden)}, CPU, args.turns)
+        plain, ours = taken["plain"], taken["ours"]
+        bare = min(taken[name] for name in products) + taken["attention"]
         (_, plain_peak, plain_added), (_, peak, added) = (
             measured(1, make_step, kind, boxes, args.times, args.hidden) for kind in kinds.values()
         )

@@ -1,7 +1,7 @@
 """Time of training and evaluation against the plain network and bare matrix products: python -m benchmarks.bench_train
 
 Random videos of THUMOS'14's lengths in a temporary folder; lines marked "all snippets distinct" have videos of T snippets.
-Ratios are of one run: the compared works take turns, and the fastest turn of each counts.
+Ratios are of one run: the compared works take turns; seconds are medians.
 """
 
 import argparse

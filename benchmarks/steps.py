@@ -4,6 +4,7 @@ import ctypes
 import gc
 import mmap
 import multiprocessing
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -67,13 +68,18 @@ def bare_products(layers: Iterable[Layer], device: torch.device, dtype: torch.dt
 
 
 def in_turns(works: Mapping[str, Callable[[], object]], device: torch.device, turns: int) -> dict[str, float]:
-    """Seconds of the fastest turn of each work; the first turn is a warm-up."""
-    best = dict.fromkeys(works, float("inf"))
-    for turn in range(turns + 1):
+    """Median seconds of each work. Each work runs twice per turn, and the second run is timed.
+
+    The first run restores the caches and the free memory that a work leaves behind, as the step before does in training. A
+    minimum would compare moments at which the processor's speed differs.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(turns):
         for name, work in works.items():
-            seconds, _ = timed(work, device)
-            best[name] = min(best[name], seconds) if turn else best[name]
-    return best
+            timed(work, device)
+            taken, _ = timed(work, device)
+            seconds[name].append(taken)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
 def side_by_side(
@@ -85,10 +91,10 @@ def side_by_side(
     turns: int,
 ) -> float:
     """Print the seconds of our step, of the plain one and of the bare products of ours; returns ours."""
-    best = in_turns({"plain": plain, "ours": ours, **bare}, device, turns)
-    step, plain_step = best.pop("ours"), best.pop("plain")
-    library, fastest = min(best.items(), key=lambda item: item[1])
-    others = "".join(f"; {other} {seconds:.3f} s" for other, seconds in best.items() if other != library)
+    taken = in_turns({"plain": plain, "ours": ours, **bare}, device, turns)
+    step, plain_step = taken.pop("ours"), taken.pop("plain")
+    library, fastest = min(taken.items(), key=lambda item: item[1])
+    others = "".join(f"; {other} {seconds:.3f} s" for other, seconds in taken.items() if other != library)
     print(
         f"train step, {name}: {step:.3f} s; plain {plain_step:.3f} s = {plain_step / step:.2f}x; {library} {fastest:.3f} s, of "
         f"which ours takes {step / fastest:.2f}x{others}",
