@@ -28,9 +28,20 @@ def part_of_batch(first: int, of: int) -> Iterator[None]:
 
 
 def by_video(values: Tensor, p: float) -> Tensor:
-    """Factors in the shape of `values`: 0 with probability `p`, else 1 / (1 - p); one stream per video."""
-    kept = uniform_numbers(values).lt_(1 - p).to(values.dtype)
-    return kept.div_(1 - p if p < 1 else 1)
+    """Factors in the shape of `values`: 0 with probability `p`, else 1 / (1 - p); one stream per video, drawn time by time."""
+    size_b, *size = values.shape
+    first, of = _part
+    if values.device.type == "cpu":
+        key = int(
+            torch.randint(2**63 - 1, (), generator=torch.default_generator)
+        )  # named, since --compile would change the draw
+        factors = torch.empty(size_b, *size[::-1], dtype=torch.promote_types(values.dtype, torch.float32))
+        fill(factors.flatten(1).numpy(), p, key, first, torch.get_num_threads())
+    else:
+        drawn = torch.rand(of or size_b, *size[::-1], device=values.device)[first : first + size_b]
+        factors = drawn.lt_(1 - p).div_(1 - p if p < 1 else 1)
+    back = (0, *range(values.ndim - 1, 0, -1))  # from the drawn (B, T, C) to the axes of `values`
+    return factors.permute(back).to(values.dtype)
 
 
 def as_torch(values: Tensor, p: float) -> Tensor:
@@ -48,16 +59,3 @@ class Dropout(nn.Dropout):
             return values
         factors = self.draw(values, self.p)
         return values.mul_(factors) if self.inplace else values * factors
-
-
-def uniform_numbers(values: Tensor) -> Tensor:
-    """Numbers in [0, 1) in the shape of `values`, (B, T) or (B, C, T), in single precision, drawn time by time."""
-    size_b, *size = values.shape
-    first, of = _part
-    back = (0, *range(values.ndim - 1, 0, -1))  # permutes the drawn (B, T, C) to the axes of `values`
-    if values.device.type != "cpu":
-        return torch.rand(of or size_b, *size[::-1], device=values.device)[first : first + size_b].permute(back)
-    key = int(torch.randint(2**63 - 1, (), generator=torch.default_generator))  # named, since --compile would change the draw
-    drawn = torch.empty(size_b, *size[::-1])
-    fill(drawn.flatten(1).numpy(), key, first, torch.get_num_threads())
-    return drawn.permute(back)

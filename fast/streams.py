@@ -1,4 +1,4 @@
-"""Uniform numbers of `np.random.default_rng((key, number))` for many numbers in one call.
+"""Dropout's factors by uniform numbers of `np.random.default_rng((key, number))`, for many numbers in one call.
 
 numpy takes ten microseconds to make a generator, and a step needs one per video and dropout: much of a small network's step.
 The constants and steps are those of numpy's SeedSequence and of PCG64 (O'Neill 2014).
@@ -22,35 +22,38 @@ STEP = np.float32(2**-24)  # between two numbers of single precision
 FEW = 2**19  # numbers, for which starting threads does not pay
 
 
-def fill(out: NDArray[np.float32], key: int, first: int, threads: int = 1) -> None:
-    """Fill `out[i]`, (B, N), with the first N numbers in single precision of `np.random.default_rng((key, first + i))`.
+def fill(out: NDArray[np.floating], p: float, key: int, first: int, threads: int = 1) -> None:
+    """Fill `out`, (B, N), with 0 where a number is at least 1 - p, else with 1 / (1 - p).
 
-    If there are many, `threads` threads draw shares of the rows.
+    The numbers of `out[i]` are the first N in single precision of `np.random.default_rng((key, first + i))`. If there are
+    many, `threads` threads fill shares of the rows.
     """
     words = np.array([key & 0xFFFFFFFF, key >> 32, 0] if key >> 32 else [key, 0], dtype=np.uint64)
     share = len(out) if out.size < FEW else -(-len(out) // threads)
     if share == len(out):
-        _fill(out, words, first)
+        _fill(out, 1 - p, words, first)
         return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda row: _fill(out[row : row + share], words.copy(), first + row), range(0, len(out), share)))
+        starts = range(0, len(out), share)
+        list(pool.map(lambda row: _fill(out[row : row + share], 1 - p, words.copy(), first + row), starts))
 
 
 @compiled
-def _fill(out, words, first):  # type: ignore[no-untyped-def]
+def _fill(out, share_kept, words, first):  # type: ignore[no-untyped-def]
+    below, factor, nothing = np.float32(share_kept), out.dtype.type(1) / out.dtype.type(share_kept), out.dtype.type(0)
     pool = np.empty(POOL, dtype=np.uint64)
     for row in range(len(out)):
         words[-1] = first + row
         _mix(pool, words)
         high, low, add_high, add_low = _seeded(pool)
-        numbers = out[row]
-        for place in range(0, len(numbers), 2):
+        values = out[row]
+        for place in range(0, len(values), 2):
             high, low = _stepped(high, low, add_high, add_low)
             mixed, turn = high ^ low, high >> ROTATION
             mixed = (mixed >> turn) | (mixed << ((SIXTY_FOUR - turn) & U64(63)))
-            numbers[place] = np.float32((mixed & LOW) >> UNUSED) * STEP
-            if place + 1 < len(numbers):
-                numbers[place + 1] = np.float32(mixed >> (HALF + UNUSED)) * STEP
+            values[place] = factor if np.float32((mixed & LOW) >> UNUSED) * STEP < below else nothing
+            if place + 1 < len(values):
+                values[place + 1] = factor if np.float32(mixed >> (HALF + UNUSED)) * STEP < below else nothing
 
 
 @inner

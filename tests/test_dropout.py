@@ -122,39 +122,47 @@ def test_as_torchs(inplace):
             Dropout(p)
 
 
+def numpys(shape, key, first):
+    """The numbers that decide which values are kept."""
+    return np.stack([np.random.default_rng((key, first + row)).random(shape[1], dtype=np.float32) for row in range(shape[0])])
+
+
 @pytest.mark.parametrize("key", [0, 1, 2**32 - 1, 2**32, 12345678901234567, 2**63 - 2])
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_streams_are_those_of_numpys_generators(key, size):
-    """Bit by bit, whichever part of a batch is drawn."""
-    for first in (0, 3, 2**20):
-        found = np.full((4, size), np.nan, dtype=np.float32)
-        fill(found, key, first)
-        expected = [np.random.default_rng((key, first + row)).random(size, dtype=np.float32) for row in range(4)]
-        assert np.array_equal(found, expected)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_factors_are_those_of_numpys_generators(key, size, dtype):
+    """Whichever part of a batch is drawn."""
+    for first, p in ((0, 0.7), (3, 0.5), (2**20, 0.1), (1, 0.0), (2, 1.0)):
+        found = np.full((4, size), np.nan, dtype=dtype)
+        fill(found, p, key, first)
+        kept = numpys(found.shape, key, first) < np.float32(1 - p)
+        assert np.array_equal(found, kept / dtype(1 - p if p < 1 else 1)) and found.dtype == dtype
+
+
+@settings(max_examples=200)
+@given(key=st.integers(0, 2**63 - 2), first=st.integers(0, 2**31), bits=st.integers(1, 63), place=st.integers(0, 9))
+def test_numbers_are_numpys_to_the_last_bit(key, first, bits, place):
+    """A value is dropped where 1 - p is its number, and kept where it is the next larger one."""
+    key >>= 63 - bits
+    number = numpys((2, 5), key, first).flat[place]
+    for share_kept in (number, np.nextafter(number, np.float32(1))):
+        found = np.empty((2, 5), dtype=np.float32)
+        fill(found, 1 - float(share_kept), key, first)
+        assert (found.flat[place] > 0) == (share_kept > number)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 @pytest.mark.parametrize("rows", [1, 4, 5])
-def test_threads_draw_the_same_numbers(rows, threads):
-    alone, together = np.zeros((2, rows, FEW // rows + 1), dtype=np.float32)
-    fill(alone, 5, 7)
-    fill(together, 5, 7, threads)
+def test_threads_fill_the_same(rows, threads):
+    alone, together = np.full((2, rows, FEW // rows + 1), np.nan, dtype=np.float32)
+    fill(alone, 0.5, 5, 7)
+    fill(together, 0.5, 5, 7, threads)
     assert np.array_equal(together, alone)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 3, 4), (3, 2, 0)])
 def test_nothing_to_drop(shape):
     assert Dropout(0.5)(torch.ones(shape)).shape == shape
-
-
-@settings(max_examples=200)
-@given(key=st.integers(0, 2**63 - 2), first=st.integers(0, 2**31), bits=st.integers(1, 63))
-def test_streams_of_any_key_are_numpys(key, first, bits):
-    key >>= 63 - bits
-    found = np.empty((2, 5), dtype=np.float32)
-    fill(found, key, first)
-    expected = [np.random.default_rng((key, first + row)).random(5, dtype=np.float32) for row in range(2)]
-    assert np.array_equal(found, expected)
 
 
 def test_weights_have_no_more_names_than_the_official_ones():
