@@ -14,7 +14,9 @@ from benchmarks.record import machine
 from benchmarks.steps import Layer, bare_products, side_by_side, stepper, timed
 from config import Config
 from engine.device import DTYPES, choose_device, choose_precision
+from fast.gated import terms
 from fast.snippets import Snippets
+from methods.backtal import BackTALConfig
 from methods.base import build_method
 from options import make_config, parse_args
 from tests.oracle_backtal import PlainBackTAL
@@ -36,13 +38,15 @@ def main() -> None:
     own = ["lr", "batch_size", "num_segments", "topk", "sep_topk", "sep_weight", "class_th"]
     flags = [f"--{name}={settings[name]}" for name in own]
     config = make_config(parse_args(["--method=backtal", "--clicks=simulated", f"--precision={precision}", *flags]))
+    assert isinstance(config, BackTALConfig)
     count = args.videos or config.batch_size
     print(f"torch {torch.__version__}, {machine()}, {device}, {precision}, {args.dataset}'s settings, batch {count}")
     ours, theirs = make_steps(config, count, device)
     shown, width, hidden, few = count * config.num_segments, config.len_feature, config.hidden, max(1, config.hidden // 4)
+    gated = terms(width, config.affinity_layout)
     layers = [
         Layer(shown, width, few, 1 + 3, False),  # filter and embedding
-        Layer(shown, width, hidden, 3, False),  # shared by the branches
+        *(Layer(shown, channels.stop - channels.start, hidden, 1, False) for _, _, channels in gated),  # shared by the branches
         Layer(2 * shown, hidden, hidden, 3),
         Layer(2 * shown, hidden, config.num_classes + 1),
     ]

@@ -145,8 +145,8 @@ class _GatedConvolution(torch.autograd.Function):
                 if part.tap == tap:
                     shown = wider[:, tap : tap + size_t, part.channels]
                     grad = gated[:, :, part.channels]
-                    grad_gates[:, :, part.gate] += torch.linalg.vecdot(grad, shown)
                     grad_x[:, tap : tap + size_t, part.channels].addcmul_(grad, gates[:, :, part.gate, None])
+                    grad_gates[:, :, part.gate] += grad.mul_(shown).sum(2)
         return grad_x[:, 1:-1], grad_gates, grad_kernel, None
 
 

@@ -257,7 +257,9 @@ class BackTALNetwork(nn.Module):
         weight_kbt = fore_bt[None] if localized_only else torch.stack([torch.ones_like(fore_bt), fore_bt])
         gates_bt3 = affinities(embedding_bte).to(self.dtype)
         first, second = self.base_module(features, gates_bt3, weight_kbt.to(self.dtype))
-        cas_kbtc = torch.stack([self.classifier_module(branch) for branch in second])
+        # taken apart in the order of memory, in which autograd puts their gradients together again
+        branches = second.transpose(2, 3).unbind()
+        cas_kbtc = torch.stack([self.classifier_module(branch_bth.transpose(1, 2)) for branch_bth in branches])
         magnitude_bt = first[-1].float().norm(dim=1) if localized_only else None
         return BackTALOutput(top_mean(cas_kbtc, self.k), cas_kbtc, embedding_bte, fore_bt, magnitude_bt)
 
