@@ -28,7 +28,7 @@ from utils import UserError
 
 FLAGS = [
     "--seed=0",
-    "--lr=[0.01]*6",
+    "--lr=[0.01]*4",
     "--eval_every=2",
     "--quiet",
     "--cache_path=none",
