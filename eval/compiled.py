@@ -36,12 +36,14 @@ class compiled:
                 return self.plain(*map(_with_attributes, args))
         if not self.ready:
             self._announce()
+        fast = self.fast
         try:
-            result = self.fast(*args)
+            result = fast(*args)
         except Exception:  # numba compiles and uses its cache at the first call with each argument type
-            if not self.cached:
-                raise
-            self._without_cache()
+            if fast is self.fast:  # else another thread has replaced it meanwhile
+                if not self.cached:
+                    raise
+                self._without_cache()
             result = self.fast(*args)
         self.ready = True
         return result

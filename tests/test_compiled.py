@@ -10,15 +10,22 @@ import pytest
 pytestmark = pytest.mark.whole
 
 CODE = "import sys; sys.path.insert(0, {root!r}); import example; print(example.double(21)); example.double(21.0)"
+IN_THREADS = """
+import sys; sys.path.insert(0, {root!r}); sys.setswitchinterval(1e-5); import example
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    print(*set(pool.map(example.double, [21] * 8)))
+"""
 KERNEL = "from eval.compiled import compiled\n\n\n@compiled\ndef double(x: int) -> int:\n    return 2 * x\n"
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, code: str = CODE, **more: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(folder / "home")} | more
     environment.pop("XDG_CACHE_HOME", None)
-    code = CODE.format(root=str(folder))
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(root=str(folder))], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and done.stdout == "42\n", done.stderr
     return done
 
@@ -29,12 +36,16 @@ def test_the_first_call_says_so_and_the_next_is_silent(tmp_path):
     assert run(tmp_path).stderr == ""
 
 
-def test_a_damaged_cache_is_no_obstacle(tmp_path):
+@pytest.mark.parametrize("code", [CODE, IN_THREADS], ids=["alone", "in threads"])
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_a_damaged_cache_is_no_obstacle(tmp_path, code, kind):
     (tmp_path / "example.py").write_text(KERNEL)
     run(tmp_path)
-    for file in tmp_path.rglob("*.nb?"):
+    files = list(tmp_path.rglob(f"*.{kind}"))
+    for file in files:
         file.write_bytes(b"")
-    run(tmp_path)
+    assert files
+    run(tmp_path, code)
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):

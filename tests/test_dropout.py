@@ -152,7 +152,7 @@ def test_numbers_are_numpys_to_the_last_bit(key, first, bits, place):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-@pytest.mark.parametrize("rows", [1, 4, 5])
+@pytest.mark.parametrize("rows", [1, 4, 5, 2**17])
 def test_threads_fill_the_same(rows, threads):
     alone, together = np.full((2, rows, FEW // rows + 1), np.nan, dtype=np.float32)
     fill(alone, 0.5, 5, 7)
