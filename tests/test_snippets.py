@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import PlainBaSNet, official_draws
 from torch.utils.flop_counter import FlopCounterMode
 
-from fast import conv
+from fast import conv, products
 from fast.dropout import part_of_batch
 from fast.snippets import Snippets
 from model import BaS_Net
@@ -131,6 +131,7 @@ def flops(network, x, label=None):
     return counter.get_total_flops()
 
 
+@products.only("mm")  # torch's conv1d would share nothing
 @pytest.mark.parametrize("lengths", [[64, 64], [20, 44]], ids=["every row once", "half of the rows"])
 def test_what_a_step_and_an_evaluation_cost(monkeypatch, lengths):
     """A unit is one convolution of every time shown: 8 a step, not 11, and 2 an evaluation, not 4; fewer for repeated rows."""
