@@ -28,20 +28,21 @@ def fill(out: NDArray[np.floating], p: float, key: int, first: int, threads: int
     The numbers of `out[i]` are the first N in single precision of `np.random.default_rng((key, first + i))`. If there are
     many, `threads` threads fill shares of the rows.
     """
-    words = np.array([key & 0xFFFFFFFF, key >> 32, 0] if key >> 32 else [key, 0], dtype=np.uint64)
+    words = np.array([key & 0xFFFFFFFF, key >> 32] if key >> 32 else [key], dtype=np.uint64)
     share = len(out) if out.size < FEW else -(-len(out) // threads)
     if share == len(out):
         _fill(out, 1 - p, words, first)
         return
     with ThreadPoolExecutor(threads) as pool:
         starts = range(0, len(out), share)
-        list(pool.map(lambda row: _fill(out[row : row + share], 1 - p, words.copy(), first + row), starts))
+        list(pool.map(lambda row: _fill(out[row : row + share], 1 - p, words, first + row), starts))
 
 
 @compiled
-def _fill(out, share_kept, words, first):  # type: ignore[no-untyped-def]
+def _fill(out, share_kept, key, first):  # type: ignore[no-untyped-def]
     below, factor, nothing = np.float32(share_kept), out.dtype.type(1) / out.dtype.type(share_kept), out.dtype.type(0)
-    pool = np.empty(POOL, dtype=np.uint64)
+    pool, words = np.empty(POOL, dtype=np.uint64), np.empty(len(key) + 1, dtype=np.uint64)
+    words[:-1] = key
     for row in range(len(out)):
         words[-1] = first + row
         _mix(pool, words)
