@@ -39,7 +39,7 @@ def main() -> None:
         for name, ours, plain in steps(hidden, width, times):
             works = {"ours": ours, "plain": plain}
             turn = sum(in_turns(works, CPU, 3).values())
-            taken = in_turns(works, CPU, max(3, int(args.seconds / turn / 2)))
+            taken = in_turns(works, CPU, max(3, int(args.seconds / (2 * turn))))
             cells = (f"{1e3 * taken[work]:.2f}" for work in works)
             print(
                 f"| {name} | {hidden} | {width} | {times} | {' | '.join(cells)} | {taken['plain'] / taken['ours']:.2f}x |",

@@ -221,14 +221,14 @@ def test_attention_where_boxes_are_is_attention_with_masks(videos, training, see
         np.testing.assert_allclose(ours.state_dict()[key].numpy(), value.numpy(), atol=1e-5, err_msg=key)
 
 
-# ----------------------------------------------------------------------------------------------------------- sampling
-
-
 def test_mean_and_variance_are_torchs():
     x_md = torch.randn(7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).add(3).requires_grad_()
     variance_d, mean_d = torch.var_mean(x_md, dim=0, correction=0)
     torch.testing.assert_close(mean_and_variance(x_md), (mean_d, variance_d))
     assert torch.autograd.gradcheck(mean_and_variance, x_md)
+
+
+# ----------------------------------------------------------------------------------------------------------- sampling
 
 
 @pytest.mark.parametrize("num_seg", [1, 2, 30, 60, 61, 143])
